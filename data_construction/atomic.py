@@ -1,0 +1,64 @@
+"""Files and folders that are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import DataError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Compact JSON under ``path``; a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, that becomes ``target`` when the block ends well and vanishes when it does not.
+
+    A process killed outright leaves its hidden ``.<name>.partial-…`` folder; the next call removes it.
+    Raises DataError if ``target`` exists and is not an empty folder.
+    """
+    target = target.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target}: already exists; give another folder, or remove it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    partial = target.parent / f".{target.name}.partial-{socket.gethostname()}-{os.getpid()}"
+    partial.mkdir()
+    try:
+        yield partial
+        os.rename(partial, target)  # Replaces an empty folder on POSIX, in one step.
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Delete what a killed process of this host left for the same target."""
+    prefix = f".{target.name}.partial-{socket.gethostname()}-"
+    for folder in target.parent.iterdir():
+        pid = folder.name.removeprefix(prefix)
+        if folder.name.startswith(prefix) and pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,88 @@
+"""From a data set on disk to its two training files: RL annotations and VTS-CoT traces."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_construction.atomic import write_json
+from data_construction.cot.plan import TraceSettings, plan_traces
+from data_construction.cot.tracks import InitialFrames, SceneObject, track
+from data_construction.problems import Progress
+from data_construction.readers.dataset import Dataset
+from data_construction.readers.files import read_json_shared
+from data_construction.readers.records import VTSCoTRecord, rl_annotation
+from rollout.errors import DataError
+from rollout.types import Sample
+
+NAMES_FILE = "synthetic_objects.json"
+
+
+def write_training_files(
+    dataset: Dataset, folder: Path, settings: TraceSettings, seed: int, progress: Progress | None = None
+) -> int:
+    """Write ``rl_annotations_<split>.json`` and ``vts_cot_<split>.json`` into ``folder``; returns the traces' number.
+
+    One trace an expression; each depends on ``seed`` and its own sample only. Raises DataError for bad data.
+    """
+    names = read_names(dataset.root)
+    annotations: list[list[dict[str, Any]]] = []
+    traces: list[dict[str, Any]] = []
+    clips = dataset.clips()
+    for done, clip in enumerate(clips):
+        if progress is not None:
+            progress(done, len(clips), f"planning {dataset.split} traces")
+        objects = scene_objects(dataset, clip, names)
+        for expression in dataset.expressions(clip):
+            sample = dataset.get(clip, expression.id)
+            annotations.append([rl_annotation(sample)])
+            traces.append(trace_sample(sample, objects, settings, seed).to_dict())
+    write_json(folder / f"rl_annotations_{dataset.split}.json", annotations)
+    write_json(folder / f"vts_cot_{dataset.split}.json", traces)
+    if progress is not None:
+        progress(len(clips), len(clips), f"planning {dataset.split} traces")
+    return len(traces)
+
+
+def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSettings, seed: int) -> VTSCoTRecord:
+    """One trace under ``settings``, with a random stream of its own."""
+    rng = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
+    initial = InitialFrames.evenly(sample.clip.num_frames, settings.temporal_frames, settings.spatial_frames)
+    noisy_kind = not settings.noise_kinds or sample.expression.kind in settings.noise_kinds
+    return plan_traces(
+        sample,
+        objects,
+        initial,
+        settings.frames_per_turn,
+        rng,
+        turns=settings.turns,
+        recover=settings.recover,
+        scene=settings.scene,
+        noise=settings.noise if noisy_kind else 0.0,
+        prompts=settings.prompts,
+    )
+
+
+def scene_objects(dataset: Dataset, clip: str, names: dict[str, dict[str, Any]]) -> list[SceneObject]:
+    """Tracks of every object of a clip that is named or asked for, in id order of first mention."""
+    asked = [a for e in dataset.expressions(clip) for a in e.anno_ids]
+    known = [a for a, n in names.items() if n.get("video") == clip]
+    ids = tuple(dict.fromkeys([*known, *asked]))
+    masklets = dataset.masklets(clip, ids)
+    if masklets is None:
+        raise DataError(f"{dataset.root}: clip {clip} has no masks to plan traces from; split {dataset.split}")
+    return [track(a, _name(names.get(a)), masklets, i) for i, a in enumerate(ids)]
+
+
+def read_names(root: Path) -> dict[str, dict[str, Any]]:
+    """The synthetic data set's object descriptions; empty for any other."""
+    path = root / NAMES_FILE
+    found = read_json_shared(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name(description: dict[str, Any] | None) -> str:
+    return f"{description['color']} {description['shape']}" if description else "target"

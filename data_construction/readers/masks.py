@@ -1,0 +1,156 @@
+"""Mask formats: from an annotation id to one RLE or None a frame, with every misfit named.
+
+A new format is a class under ``@mask_format``; stanzas name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_construction.problems import Problem
+from data_construction.readers.files import read_json_shared
+from rollout.errors import DataError
+from rollout.types import RLE
+
+
+class MaskSource(Protocol):
+    """Where a split's masks come from."""
+
+    path: Path
+
+    def read(self, clip: str, anno_id: str, frames: Sequence[str]) -> list[RLE | None]:
+        """One entry a frame of the file (so perhaps not one a frame of the clip). Raises DataError."""
+        ...
+
+
+FORMATS: dict[str, Callable[[Path], MaskSource]] = {}
+
+
+def mask_format(name: str) -> Callable[[type], type]:
+    """Register a mask source under the name that stanzas use."""
+
+    def register(cls: type) -> type:
+        FORMATS[name] = cls
+        return cls
+
+    return register
+
+
+@mask_format("rle_dict")
+class RleDict:
+    """``mask_dict.json``: ``{anno_id: [RLE or null per frame]}``; parsed on first use, shared by the splits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._masks: dict[str, Any] | None = None
+
+    def read(self, clip: str, anno_id: str, frames: Sequence[str]) -> list[RLE | None]:
+        if self._masks is None:
+            self._masks = read_json_shared(self.path)
+            if not isinstance(self._masks, dict):
+                raise DataError(f"{self.path}: must map annotation ids to lists of RLE")
+        rles = self._masks.get(anno_id)
+        if not isinstance(rles, list):
+            raise missing_masks(self.path, clip, anno_id).error()
+        return rles
+
+
+@mask_format("png_folder")
+class PngFolder:
+    """``<folder>/<clip>/<frame stem>.png``: grey or palette values are annotation ids; ``any`` is every value > 0."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, clip: str, anno_id: str, frames: Sequence[str]) -> list[RLE | None]:
+        from PIL import Image
+        from pycocotools import mask as coco_mask
+
+        folder = self.path / clip
+        if not folder.is_dir():
+            raise missing_masks(self.path, clip, anno_id).error()
+        rles: list[RLE | None] = []
+        for frame in frames:
+            file = folder / f"{Path(frame).stem}.png"
+            if not file.is_file():  # A video object set leaves out frames without annotation.
+                rles.append(None)
+                continue
+            try:
+                values = np.asarray(Image.open(file))
+            except OSError as e:
+                raise Problem("unreadable_mask", str(file), str(e), clip, frame).error() from e
+            if values.ndim != 2:
+                what = f"has shape {values.shape}, not (H, W)"
+                raise Problem("unreadable_mask", str(file), what, clip, frame, remedy="save grey or palette").error()
+            mask = values > 0 if anno_id == "any" else values == int(anno_id)
+            rles.append(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) if mask.any() else None)
+        return rles
+
+
+def open_masks(name: str, path: Path) -> MaskSource:
+    """The mask source of format ``name`` at ``path``. Raises DataError for an unknown format."""
+    if name not in FORMATS:
+        raise DataError(f"no mask format {name!r}; registered are {', '.join(FORMATS)}")
+    return FORMATS[name](path)
+
+
+def missing_masks(path: Path, clip: str, anno_id: str) -> Problem:
+    """An annotation id that the mask file does not know."""
+    return Problem("no_masks", str(path), "has no masks", clip, item=f"annotation {anno_id}", remedy="add or remove it")
+
+
+def rle_problems(
+    rles: Sequence[Any], frames: Sequence[str], size: tuple[int, int], path: Path, clip: str, anno_id: str
+) -> list[Problem]:
+    """Every misfit between one annotation's RLEs and its clip: number, pixel size (H, W), and the runs themselves."""
+    item = f"annotation {anno_id}"
+    out: list[Problem] = []
+    if len(rles) != len(frames):
+        at = frames[min(len(rles), len(frames) - 1)]
+        what = f"mask list has {len(rles)} entries for {len(frames)} frames"
+        out.append(Problem("mask_count", str(path), what, clip, at, item, "one RLE or null a frame"))
+    for frame, rle in zip(frames, rles, strict=False):
+        if rle is None:
+            continue
+        found = tuple(rle["size"]) if isinstance(rle, dict) and "size" in rle else None
+        if found != size:
+            what = f"mask of size {found} on a frame of size {size} (height, width)"
+            out.append(Problem("mask_size", str(path), what, clip, frame, item))
+        elif (pixels := rle_pixels(rle.get("counts"))) != size[0] * size[1]:
+            what = f"runs cover {pixels} of {size[0] * size[1]} pixels"
+            out.append(Problem("mask_runs", str(path), what, clip, frame, item, "the RLE is damaged or not compressed"))
+    return out
+
+
+def rle_pixels(counts: Any) -> int:
+    """Pixels that a compressed COCO run-length string (str or bytes) covers; -1 if it is malformed.
+
+    pycocotools decodes a damaged string to uninitialised memory without a word, so the runs are summed first.
+    """
+    if not isinstance(counts, (str, bytes)):
+        return -1
+    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
+        return -1
+    runs = _runs(codes)
+    return int(runs.sum()) if runs.min() >= 0 else -1
+
+
+def _runs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Run lengths from six-bit codes: five value bits each, low bits first, 0x20 = continued, 0x10 = sign."""
+    last = (codes & 0x20) == 0
+    first = np.flatnonzero(np.concatenate([[True], last[:-1]]))
+    place = np.arange(len(codes)) - np.repeat(first, np.diff(np.append(first, len(codes))))
+    values = np.add.reduceat((codes & 0x1F) << (5 * place), first)
+    ends = np.flatnonzero(last)
+    values -= np.where(codes[ends] & 0x10, 1 << (5 * (place[ends] + 1)), 0)
+    # From the fourth run on, each is stored as the difference to the run two before it.
+    runs = values.copy()
+    runs[1::2] = np.cumsum(values[1::2])
+    runs[2::2] = np.cumsum(values[2::2])
+    return runs

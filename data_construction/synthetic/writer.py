@@ -1,0 +1,207 @@
+"""Write a synthetic data set in ReVOS layout: whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_construction.atomic import new_folder, write_json
+from data_construction.cot.build import write_training_files
+from data_construction.cot.plan import TraceSettings
+from data_construction.problems import Progress
+from data_construction.readers import open_dataset
+from data_construction.readers.files import read_json
+from data_construction.synthetic.clip import SyntheticClip, make_clip
+from data_construction.synthetic.expressions import wanted_kinds
+from rollout.errors import DataError, RecipeError
+from rollout.types import RLE
+
+JPEG_QUALITY = 95
+MANIFEST, OBJECTS = "synthetic.json", "synthetic_objects.json"
+FRAME_LIMITS = (12, 256)
+SIZE_LIMITS = (48, 1024)
+FORMAT = 1
+"""Raise it when the same arguments give other files, so that an older folder is not taken for the new one."""
+
+
+@dataclass
+class SyntheticReport:
+    """What was written."""
+
+    root: Path
+    clips: dict[str, int]
+    frames: int = 0
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Expressions by split and kind."""
+    traces: int = 0
+    reused: bool = False
+    """The folder was there already, made with the same arguments."""
+
+
+def make_synthetic(
+    root: str | Path,
+    clips: Mapping[str, int],
+    seed: int,
+    frames: tuple[int, int] = (16, 24),
+    size: int = 96,
+    kinds: Iterable[str] | Mapping[str, float] | None = None,
+    traces: TraceSettings | None = None,
+    progress: Progress | None = None,
+) -> SyntheticReport:
+    """Make ``root``: JPEG frames, annotations, masks, RL annotations and VTS-CoT traces of the train split.
+
+    clips: how many a split (train, valid, test). frames: fewest and most a clip. size: side in pixels.
+    kinds: None, names, or expressions wanted a clip by kind (see ``expressions.DEFAULT_KINDS``).
+    The same arguments give the same bytes; if ``root`` was made with them before, nothing is done.
+    Raises RecipeError for impossible arguments, DataError if ``root`` holds anything else.
+    """
+    root = Path(root).absolute()
+    wanted = wanted_kinds(kinds)
+    _check(clips, frames, size)
+    settings = traces or TraceSettings()
+    manifest = {
+        "format": FORMAT,
+        "seed": seed,
+        "clips": dict(clips),
+        "frames": list(frames),
+        "size": size,
+        "kinds": wanted,
+        "traces": settings.to_dict(),
+    }
+    if (root / MANIFEST).is_file():
+        return _reuse(root, manifest)
+    report = SyntheticReport(root, dict(clips))
+    with new_folder(root) as folder:
+        store = _Store(folder)
+        for split, total in clips.items():
+            for number in range(total):
+                if progress is not None:
+                    progress(number, total, f"drawing {split} clips")
+                store.add(make_clip(seed, split, number, frames, size, wanted))
+            report.kinds[split] = store.finish_split(split)
+            if progress is not None:
+                progress(total, total, f"drawing {split} clips")
+        store.finish()
+        report.frames = store.num_frames
+        if "train" in clips:
+            train = open_dataset("revos", folder, "train")
+            report.traces = write_training_files(train, folder, settings, seed, progress)
+        summary = {"frames": report.frames, "kinds": report.kinds, "traces": report.traces}
+        write_json(folder / MANIFEST, {**manifest, "written": summary})
+    return report
+
+
+def read_synthetic_objects(root: str | Path) -> dict[str, dict[str, Any]]:
+    """``{anno_id: {"video", "color", "shape", "radius", ...}}``. Raises DataError if the folder has none."""
+    raw = read_json(Path(root) / OBJECTS)
+    if not isinstance(raw, dict):
+        raise DataError(f"{Path(root) / OBJECTS}: must map annotation ids to descriptions")
+    return raw
+
+
+def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int) -> None:
+    unknown = set(clips) - {"train", "valid", "test"}
+    if unknown or not clips or min(clips.values()) < 1:
+        raise RecipeError(f"clips = {dict(clips)}: wants a number >= 1 for some of train, valid, test")
+    if not FRAME_LIMITS[0] <= frames[0] <= frames[1] <= FRAME_LIMITS[1]:
+        raise RecipeError(f"frames = {frames}: wants {FRAME_LIMITS[0]} <= fewest <= most <= {FRAME_LIMITS[1]}")
+    if not SIZE_LIMITS[0] <= size <= SIZE_LIMITS[1]:
+        raise RecipeError(f"size = {size}: wants {SIZE_LIMITS[0]}..{SIZE_LIMITS[1]} pixels")
+
+
+def _reuse(root: Path, manifest: dict[str, Any]) -> SyntheticReport:
+    found = read_json(root / MANIFEST)
+    written = found.pop("written", {})
+    wanted = json.loads(json.dumps(manifest))
+    differ = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if differ:
+        k = differ[0]
+        raise DataError(
+            f"{root}: holds a synthetic data set made with {k} = {found.get(k)}, now asked for {wanted.get(k)}; "
+            "give another folder, or remove this one"
+        )
+    return SyntheticReport(root, wanted["clips"], written["frames"], written["kinds"], written["traces"], True)
+
+
+class _Store:
+    """Collects what goes into the JSON files while frames go to disk; annotation ids count up over all splits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.masks: dict[str, list[RLE | None]] = {}
+        self.foreground: dict[str, dict[str, list[RLE]]] = {}
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.videos: dict[str, Any] = {}
+        self.kinds: Counter[str] = Counter()
+        self.num_frames = 0
+
+    def add(self, clip: SyntheticClip) -> None:
+        names = [f"{t:05d}" for t in range(clip.scene.num_frames)]
+        self._write_frames(clip, names)
+        ids = [len(self.masks) + k for k in range(len(clip.scene.objects))]
+        for k, anno_id in enumerate(ids):
+            self.masks[str(anno_id)] = encode_masks(clip.scene.masks[k])
+            self.objects[str(anno_id)] = {"video": clip.name, "obj_id": k, **clip.scene.objects[k].describe()}
+        union = encode_masks(clip.scene.masks.any(0), keep_empty=True)
+        self.foreground[clip.name] = {"masks_rle": [r for r in union if r is not None]}
+        expressions = {
+            str(n): {
+                "exp": e.text,
+                "obj_id": list(e.targets),
+                "anno_id": [ids[k] for k in e.targets],
+                "type_id": e.type_id,
+                "kind": e.kind,
+            }
+            for n, e in enumerate(clip.expressions)
+        }
+        self.kinds.update(e.kind for e in clip.expressions)
+        size = clip.scene.size
+        self.videos[clip.name] = {
+            "vid_id": len(self.foreground) - 1,
+            "frames": names,
+            "height": size,
+            "width": size,
+            "expressions": expressions,
+        }
+        self.num_frames += len(names)
+
+    def finish_split(self, split: str) -> dict[str, int]:
+        """Write the split's annotation file; returns its expressions by kind."""
+        write_json(self.folder / f"meta_expressions_{split}_.json", {"videos": self.videos})
+        kinds = dict(self.kinds)
+        self.videos, self.kinds = {}, Counter()
+        return kinds
+
+    def finish(self) -> None:
+        write_json(self.folder / "mask_dict.json", self.masks)
+        write_json(self.folder / "mask_dict_foreground.json", self.foreground)
+        write_json(self.folder / OBJECTS, self.objects)
+
+    def _write_frames(self, clip: SyntheticClip, names: list[str]) -> None:
+        import cv2
+
+        folder = self.folder / "JPEGImages" / clip.name
+        folder.mkdir(parents=True)
+        for name, frame in zip(names, clip.frames, strict=True):
+            done, jpeg = cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            if not done:
+                raise DataError(f"{folder / name}.jpg: OpenCV could not encode the frame as JPEG")
+            (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
+
+
+def encode_masks(masks: NDArray[np.bool_], keep_empty: bool = False) -> list[RLE | None]:
+    """(T, H, W) to one COCO RLE a frame with text counts; None where empty, unless ``keep_empty``."""
+    from pycocotools import mask as coco_mask
+
+    packed = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return [
+        {"size": list(rle["size"]), "counts": rle["counts"].decode()} if keep_empty or mask.any() else None
+        for rle, mask in zip(packed, masks, strict=True)
+    ]

@@ -1,0 +1,86 @@
+"""Rewards by name. A file in this package that uses ``@register_reward`` is found by itself: no list to edit.
+
+Only files that carry the decorator are imported, so looking up a reward loads neither torch nor Ray, although the
+segmenter and its pool live in the same package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from rewards.types import BoxRewardInput, RewardInput, Variant
+from rollout.errors import RecipeError
+
+_Input = TypeVar("_Input", RewardInput, BoxRewardInput)
+_DECORATED = re.compile(r"^@register_reward\(", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A named pure function from one rollout to a number."""
+
+    name: str
+    input_type: type
+    score: Callable[..., float]
+    module: str
+
+    def __call__(self, x: RewardInput | BoxRewardInput, variant: Variant = "intended") -> float:
+        """Score ``x``; raises RecipeError if this reward belongs to the other protocol."""
+        if not isinstance(x, self.input_type):
+            raise RecipeError(
+                f"reward {self.name!r} scores {self.input_type.__name__}, found {type(x).__name__}; "
+                "multi-turn and box rewards cannot be mixed in one recipe"
+            )
+        return float(self.score(x, variant))
+
+
+_REWARDS: dict[str, Reward] = {}
+
+
+def register_reward(
+    name: str, on: type[_Input] = RewardInput  # type: ignore[assignment]
+) -> Callable[[Callable[[_Input, Variant], float]], Callable[[_Input, Variant], float]]:
+    """Register ``score(x, variant) -> float`` under ``name``; ``on`` is the kind of input that it reads."""
+
+    def decorate(score: Callable[[_Input, Variant], float]) -> Callable[[_Input, Variant], float]:
+        known = _REWARDS.get(name)
+        if name == "total":
+            raise RecipeError(f"{score.__module__}: a reward cannot be called 'total', that is the weighted sum")
+        if known is not None and known.module != score.__module__:
+            raise RecipeError(f"reward {name!r} is registered in {known.module} and in {score.__module__}; rename one")
+        _REWARDS[name] = Reward(name, on, score, score.__module__)
+        return score
+
+    return decorate
+
+
+@cache
+def _discover() -> None:
+    """Import every module under this package that registers a reward."""
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if _DECORATED.search(path.read_text(encoding="utf-8")):
+            importlib.import_module(".".join((__package__ or "rewards", *path.relative_to(root).with_suffix("").parts)))
+
+
+def reward_names() -> list[str]:
+    """Every known name, sorted."""
+    _discover()
+    return sorted(_REWARDS)
+
+
+def get_reward(name: str) -> Reward:
+    """The reward called ``name``; raises RecipeError that lists the known names."""
+    _discover()
+    if name not in _REWARDS:
+        near = difflib.get_close_matches(name, _REWARDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(f"unknown reward {name!r}; {hint}known: {', '.join(sorted(_REWARDS))}")
+    return _REWARDS[name]

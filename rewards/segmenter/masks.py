@@ -1,0 +1,50 @@
+"""Mask logits to masks at the clip's size, their RLE, and IoU.
+
+Shape legend: N masks, h x w logits, H x W pixels of the clip.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rollout.types import RLE
+
+
+def mask_to_clip_size(logits: Tensor, height: int, width: int) -> Tensor:
+    """(N, h, w) logits -> (N, H, W) bool on the same device: resized bilinearly, then above 0 (SPEC 2.2)."""
+    if logits.shape[0] == 0:
+        return logits.new_zeros((0, height, width)).bool()
+    resized = F.interpolate(logits[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
+    return resized[:, 0] > 0
+
+
+def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    """(N,) float64 IoU of (N, H, W) bool pairs; an empty union counts 1 (SPEC 2.5)."""
+    inter = (predicted & truth).flatten(1).sum(1).double()
+    union = (predicted | truth).flatten(1).sum(1).double()
+    return (inter / union.clamp(min=1)).masked_fill(union == 0, 1.0)
+
+
+def encode_rles(masks: NDArray[np.bool_] | Tensor) -> list[RLE]:
+    """(N, H, W) bool -> N COCO RLEs whose counts are str, ready for JSON."""
+    from pycocotools import mask as coco_mask
+
+    array = masks.cpu().numpy() if isinstance(masks, Tensor) else masks
+    if array.shape[0] == 0:
+        return []
+    # pycocotools reads column-major H x W x N, which is row-major N x W x H
+    columns = np.ascontiguousarray(array.transpose(0, 2, 1)).view(np.uint8)
+    rles = coco_mask.encode(columns.transpose(2, 1, 0))
+    return [{"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]
+
+
+def decode_rle(rle: RLE) -> NDArray[np.bool_]:
+    """(H, W) bool."""
+    from pycocotools import mask as coco_mask
+
+    counts = rle["counts"]
+    packed = {"size": rle["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
+    return coco_mask.decode(packed).astype(np.bool_)  # type: ignore[no-any-return]

@@ -1,0 +1,120 @@
+"""The memory that propagation attends to, for many items with different keyframes at once.
+
+Positions are *offsets* from each item's own keyframe: +s is s frames after it, -s before it. At step s of a pass
+every item therefore sees memories at the same offsets, and one batch holds them all. Only in the backward pass do
+items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer.
+
+Shape legend: n items, m memory channels, C pointer width, HW positions of a memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rewards.segmenter.heads import HeadOutput
+
+
+def encode_memory(model: Any, coarse: Tensor, head: HeadOutput) -> Tensor:
+    """(n, m, S/16, S/16): frame and mask fused, rounded to bfloat16 as the stock predictor stores them."""
+    side = model.image_size
+    masks = F.interpolate(head.logits[:, None], size=(side, side), mode="bilinear", align_corners=False)
+    scaled = torch.sigmoid(masks) * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
+    memory: Tensor = model.memory_encoder(coarse, scaled, skip_mask_sigmoid=True)["vision_features"]
+    absent = (head.object_score <= 0).to(memory.dtype)
+    memory = memory + absent[:, :, None, None] * model.no_obj_embed_spatial[:, :, None, None]
+    return memory.to(torch.bfloat16).float()
+
+
+class MemoryBank:
+    """Memories and object pointers of B items by offset; forgets what no later step can see."""
+
+    def __init__(self, model: Any, keyframes: Sequence[int], num_frames: int) -> None:
+        self._model = model
+        self._room = [num_frames - 1 - k for k in keyframes]
+        self._spatial_reach: int = model.num_maskmem - 1
+        self._pointer_reach: int = min(num_frames, model.max_obj_ptrs_in_encoder) - 1
+        self._rows: dict[int, dict[int, int]] = {}
+        self._memories: dict[int, Tensor] = {}
+        self._pointers: dict[int, Tensor] = {}
+
+    def add(self, offset: int, items: Sequence[int], memories: Tensor, pointers: Tensor) -> None:
+        """Store (n, m, h, w) memories and (n, C) pointers of ``items`` at ``offset``, then forget."""
+        self._rows[offset] = {item: row for row, item in enumerate(items)}
+        self._memories[offset] = memories.flatten(2).permute(2, 0, 1)
+        self._pointers[offset] = pointers
+        for old in [o for o in self._memories if not self._spatially_needed(o, offset)]:
+            del self._memories[old]
+
+    def groups(self, items: Sequence[int], step: int, reverse: bool) -> list[list[int]]:
+        """Items that see the same offsets at this step."""
+        reach = max(self._spatial_reach, self._pointer_reach) - step
+        if not reverse or reach <= 0:
+            return [list(items)]
+        by_room: dict[int, list[int]] = {}
+        for item in items:
+            by_room.setdefault(min(self._room[item], reach), []).append(item)
+        return list(by_room.values())
+
+    def read(self, items: Sequence[int], step: int, reverse: bool) -> tuple[Tensor, Tensor, int]:
+        """Memory tokens (L, n, m), their positions (L, n, m), and how many of the L are pointer tokens.
+
+        ``items`` must be one of :meth:`groups`. The keyframe comes first, then the nearest frames of this pass.
+        """
+        model, n = self._model, len(items)
+        spatial = [(0, self._spatial_reach)]
+        for distance in range(self._spatial_reach, 0, -1):
+            if (offset := self._visible(items, step, distance, reverse)) is not None:
+                spatial.append((offset, distance - 1))
+        memories = [self._select(self._memories, offset, items, dim=1) for offset, _ in spatial]
+        grid = self._grid_position(memories[0])
+        positions = [(grid + model.maskmem_tpos_enc[slot]).expand(-1, n, -1) for _, slot in spatial]
+
+        pointers, distances = [self._select(self._pointers, 0, items, dim=0)], [step]
+        for distance in range(1, self._pointer_reach + 1):
+            if (offset := self._visible(items, step, distance, reverse)) is not None:
+                pointers.append(self._select(self._pointers, offset, items, dim=0))
+                distances.append(distance)
+        tokens, token_positions = self._pointer_tokens(torch.stack(pointers), distances)
+        return torch.cat([*memories, tokens]), torch.cat([*positions, token_positions]), tokens.shape[0]
+
+    def _visible(self, items: Sequence[int], step: int, distance: int, reverse: bool) -> int | None:
+        """The offset ``distance`` frames back along this pass, if it holds a memory other than the keyframe's."""
+        offset = distance - step if reverse else step - distance
+        if offset == 0 or offset not in self._rows or (not reverse and offset < 0):
+            return None
+        return offset if offset < 0 or all(offset <= self._room[i] for i in items) else None
+
+    def _spatially_needed(self, offset: int, latest: int) -> bool:
+        """Whether a step after ``latest`` attends to the memory at ``offset``."""
+        in_backward_reach = offset < self._spatial_reach + min(latest, 0)
+        in_forward_window = latest >= 0 and offset > latest - self._spatial_reach
+        return offset == 0 or in_backward_reach or in_forward_window
+
+    def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int], dim: int) -> Tensor:
+        rows = self._rows[offset]
+        index = torch.tensor([rows[i] for i in items], device=store[offset].device)
+        return store[offset].index_select(dim, index)
+
+    def _grid_position(self, memory: Tensor) -> Tensor:
+        """(HW, 1, m) sine encoding of a memory's positions."""
+        side = self._model.sam_image_embedding_size
+        blank = memory.new_zeros(1, memory.shape[-1], side, side)
+        encoding: Tensor = self._model.memory_encoder.position_encoding(blank)
+        return encoding.flatten(2).permute(2, 0, 1)
+
+    def _pointer_tokens(self, pointers: Tensor, distances: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(P, n, C) pointers cut into C / m tokens each, with the sine encoding of their distance in frames."""
+        from sam2.modeling.sam2_utils import get_1d_sine_pe
+
+        count, n, width = pointers.shape
+        pieces = width // self._model.mem_dim
+        tokens = pointers.reshape(count, n, pieces, -1).permute(0, 2, 1, 3).flatten(0, 1)
+        relative = torch.tensor(distances, device=pointers.device) / self._pointer_reach
+        encoded = self._model.obj_ptr_tpos_proj(get_1d_sine_pe(relative, dim=width))
+        positions = encoded[:, None].expand(-1, n, -1).repeat_interleave(pieces, dim=0)
+        return tokens, positions

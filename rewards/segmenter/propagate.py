@@ -1,0 +1,120 @@
+"""Masks on every frame of a clip from one prompted keyframe per item, batched over items.
+
+Same semantics as sam2's ``SAM2VideoPredictor`` with one object and one prompted frame per state: forward from the
+keyframe to the end, then backward to the start, the backward pass still seeing forward memories. A ``[SEG]`` state
+is injected in every frame (SPEC 2.2); boxes only at the keyframe.
+
+Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewards.segmenter.features import FeatureSource, Levels
+from rewards.segmenter.heads import HeadOutput, Prompt, embed_boxes, embed_nothing, embed_states, run_heads
+from rewards.segmenter.memory import MemoryBank, encode_memory
+
+
+@dataclass(frozen=True)
+class Step:
+    """Predictions for n items, each on its own frame."""
+
+    items: list[int]
+    frames: list[int]
+    head: HeadOutput
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts of B items: either states (B, C), or boxes (B, 4) in pixels of the encoder's input."""
+
+    states: Tensor | None = None
+    boxes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.states is None) == (self.boxes is None):
+            raise ValueError("propagation takes either states or boxes")
+
+    def at_keyframe(self, model: Any, items: list[int]) -> Prompt:
+        return embed_boxes(model, self.boxes[items]) if self.boxes is not None else self.while_tracking(model, items)
+
+    def while_tracking(self, model: Any, items: list[int]) -> Prompt:
+        return embed_nothing(model, len(items)) if self.states is None else embed_states(model, self.states[items])
+
+
+class Propagation:
+    """One run over one clip; iterate :meth:`steps`."""
+
+    def __init__(
+        self,
+        model: Any,
+        source: FeatureSource,
+        keyframes: Sequence[int],
+        prompts: PromptBatch,
+        *,
+        gate: bool = True,
+        max_batch: int = 64,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        for k in keyframes:
+            if not 0 <= k < source.num_frames:
+                raise ValueError(f"keyframe {k} lies outside the clip's 0..{source.num_frames - 1}")
+        self._model, self._source, self._prompts = model, source, prompts
+        self._keyframes = list(keyframes)
+        self._gate, self._max_batch, self._autocast = gate, max_batch, autocast
+        self._bank = MemoryBank(model, self._keyframes, source.num_frames)
+
+    def steps(self) -> Iterator[Step]:
+        """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
+        everyone = list(range(len(self._keyframes)))
+        yield from self._run(0, [everyone], self._first)
+        for reverse in (False, True):
+            for s in range(1, self._source.num_frames):
+                offset = -s if reverse else s
+                items = [i for i in everyone if 0 <= self._keyframes[i] + offset < self._source.num_frames]
+                if not items:
+                    break
+                yield from self._run(offset, self._bank.groups(items, s, reverse), self._track)
+
+    def _run(
+        self, offset: int, groups: list[list[int]], fuse: Callable[[list[int], Levels, int], tuple[Tensor, Prompt]]
+    ) -> Iterator[Step]:
+        """All items' step at ``offset``, in batches; their memories enter the bank together."""
+        done: list[int] = []
+        memories, pointers = [], []
+        for group in groups:
+            for start in range(0, len(group), self._max_batch):
+                items = group[start : start + self._max_batch]
+                frames = [self._keyframes[i] + offset for i in items]
+                with self._autocast():
+                    levels = self._source.gather(frames)
+                    image, prompt = fuse(items, levels, offset)
+                    head = run_heads(self._model, image, levels, prompt, gate=self._gate)
+                    memories.append(encode_memory(self._model, levels[2], head))
+                pointers.append(head.pointer.float())
+                done += items
+                yield Step(items, frames, head)
+        self._bank.add(offset, done, torch.cat(memories), torch.cat(pointers))
+
+    def _first(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
+        image = levels[2] + self._model.no_mem_embed.reshape(1, -1, 1, 1)
+        return image, self._prompts.at_keyframe(self._model, items)
+
+    def _track(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
+        coarse, n = levels[2], len(items)
+        memory, position, pointer_tokens = self._bank.read(items, abs(offset), reverse=offset < 0)
+        fused: Tensor = self._model.memory_attention(
+            curr=coarse.flatten(2).permute(2, 0, 1),
+            curr_pos=self._source.position.expand(n, -1, -1, -1).flatten(2).permute(2, 0, 1),
+            memory=memory,
+            memory_pos=position,
+            num_obj_ptr_tokens=pointer_tokens,
+        )
+        return fused.permute(1, 2, 0).reshape(coarse.shape), self._prompts.while_tracking(self._model, items)

@@ -1,0 +1,197 @@
+"""Requests to scores, batched: all requests of a clip share its features and run together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewards.segmenter.cache import FeatureCache, LoadFrames
+from rewards.segmenter.features import Features
+from rewards.segmenter.masks import decode_rle, encode_rles, mask_to_clip_size
+from rewards.segmenter.segmenter import Segmenter
+from rewards.segmenter.truth import Truth
+from rewards.segmenter.types import (
+    BoxRequest,
+    BoxScores,
+    MaskRequest,
+    MaskScores,
+    PropagatedMasks,
+    PropagateRequest,
+    Request,
+    Scores,
+    SegRequest,
+)
+from rollout.errors import DataError
+from rollout.types import RLE, Masklets
+
+Outcome = Scores | DataError
+"""What a request came to: scores, or what is wrong with its clip on disk."""
+
+
+class RequestScorer:
+    """A segmenter and its feature cache behind one call."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        *,
+        max_resident_frames: int = 256,
+        max_batch: int = 64,
+        load: LoadFrames | None = None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.cache = FeatureCache(segmenter, max_resident_frames, *([] if load is None else [load]))
+        self._max_batch = max_batch
+
+    def load_decoder(self, weights: dict[str, Tensor]) -> None:
+        self.segmenter.load_decoder_state_dict(weights)
+        self.cache.clear()
+
+    @torch.no_grad()
+    def score(self, requests: Sequence[Request]) -> list[Outcome]:
+        """One outcome per request, in order. A clip that cannot be read spoils only the requests that need it."""
+        kinds: dict[type, Callable[..., list[Any]]] = {
+            SegRequest: self._decode,
+            MaskRequest: self._compare,
+            PropagateRequest: self._propagate,
+            BoxRequest: self._propagate_boxes,
+        }
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, request in enumerate(requests):
+            if type(request) not in kinds:
+                raise TypeError(f"{type(request).__name__} is not a request to the segmenter")
+            frames = tuple(request.frames) if isinstance(request, BoxRequest) else ()
+            groups.setdefault((type(request), request.clip.name, request.clip.frames, frames), []).append(i)
+        truth = Truth(self.segmenter.device)
+        outcomes: dict[int, Outcome] = {}
+        for (kind, *_), members in groups.items():
+            run = kinds[kind]
+            group = [requests[i] for i in members]
+            outcomes.update(zip(members, self._isolate(run, group, truth), strict=True))
+        return [outcomes[i] for i in range(len(requests))]
+
+    def _isolate(self, run: Callable[..., list[Any]], group: list[Request], truth: Truth) -> list[Outcome]:
+        """Together if the clip is sound; else one by one, so that only requests for a bad frame fail."""
+        try:
+            return run(group, truth)
+        except DataError as error:
+            if len(group) == 1:
+                return [error]
+        return [outcome for request in group for outcome in self._isolate(run, [request], truth)]
+
+    def _decode(self, group: list[SegRequest], truth: Truth) -> list[MaskScores]:
+        places, states, frames, targets = [], [], [], []
+        for r, request in enumerate(group):
+            for turn, state in enumerate(request.states):
+                if state is None:
+                    continue
+                for slot, frame in enumerate([*request.spatial_frames, request.keyframes[turn]]):
+                    places.append((r, turn, slot))
+                    states.append(state)
+                    frames.append(frame)
+                    targets.append((request.masklets, frame))
+        ious = [np.zeros((len(request.states), len(request.spatial_frames) + 1)) for request in group]
+        if places:
+            distinct = sorted(set(frames))
+            features = self.cache.features(group[0].clip, distinct)
+            rows = [distinct.index(t) for t in frames]
+            values = self._decode_and_score(features, rows, np.stack(states), targets, truth)
+            for (r, turn, slot), iou in zip(places, values, strict=True):
+                ious[r][turn, slot] = iou
+        return [_mask_scores(x) for x in ious]
+
+    def _decode_and_score(
+        self, features: Features, rows: list[int], states: np.ndarray[Any, Any], targets: Any, truth: Truth
+    ) -> list[float]:
+        values: list[float] = []
+        prompts = torch.from_numpy(states).float().to(self.segmenter.device)
+        for start in range(0, len(rows), self._max_batch):
+            part = slice(start, start + self._max_batch)
+            logits, _ = self.segmenter.decode(features, rows[part], prompts[part])
+            values += truth.score_logits(logits, targets[part])
+        return values
+
+    def _compare(self, group: list[MaskRequest], truth: Truth) -> list[MaskScores]:
+        out = []
+        for request in group:
+            ious = np.zeros((len(request.spatial_masks), len(request.spatial_frames) + 1))
+            for turn, masks in enumerate(request.spatial_masks):
+                given = dict(enumerate(masks or ()))
+                frames = [*request.spatial_frames, request.keyframes[turn]]
+                if (key_mask := request.keyframe_masks[turn]) is not None:
+                    given[len(request.spatial_frames)] = key_mask
+                targets = [(request.masklets, frames[slot]) for slot in given]
+                for slot, iou in zip(given, truth.score_logits(self._as_logits(list(given.values())), targets), strict=True):
+                    ious[turn, slot] = iou
+            out.append(_mask_scores(ious))
+        return out
+
+    def _as_logits(self, rles: list[RLE]) -> Tensor:
+        masks = np.stack([decode_rle(rle) for rle in rles]) if rles else np.zeros((0, 1, 1))
+        return torch.from_numpy(masks).to(self.segmenter.device).float() * 2 - 1
+
+    def _propagate(self, group: list[PropagateRequest], truth: Truth) -> list[PropagatedMasks]:
+        clip = group[0].clip
+        empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
+        rles: list[list[RLE]] = [[empty] * clip.num_frames for _ in group]
+        ious = [_ious_of_nothing(request.masklets, range(clip.num_frames), truth) for request in group]
+        prompted = [r for r, request in enumerate(group) if request.state is not None]
+        if prompted:
+            steps = self.segmenter.propagation_steps(
+                self.cache.source(clip, range(clip.num_frames)),
+                [group[r].keyframe for r in prompted],
+                states=torch.from_numpy(np.stack([group[r].state for r in prompted])).float().to(self.segmenter.device),
+                max_batch=self._max_batch,
+            )
+            for step in steps:
+                masks = mask_to_clip_size(step.head.logits, clip.height, clip.width)
+                for item, frame, mask, rle in zip(step.items, step.frames, masks, encode_rles(masks), strict=True):
+                    r = prompted[item]
+                    rles[r][frame] = rle
+                    if (masklets := group[r].masklets) is not None:
+                        ious[r][frame] = truth.score_masks(mask[None], [(masklets, frame)])[0]
+        return [
+            PropagatedMasks(tuple(rles[r]), None if request.masklets is None else tuple(ious[r]))
+            for r, request in enumerate(group)
+        ]
+
+    def _propagate_boxes(self, group: list[BoxRequest], truth: Truth) -> list[BoxScores]:
+        clip, frames = group[0].clip, list(group[0].frames)
+        owners = [r for r, request in enumerate(group) for _ in request.boxes]
+        ious = [_ious_of_nothing(request.masklets, frames, truth) for request in group]
+        if owners:
+            merged = torch.zeros(
+                len(group), len(frames), clip.height, clip.width, dtype=torch.bool, device=self.segmenter.device
+            )
+            steps = self.segmenter.propagation_steps(
+                self.cache.source(clip, frames),
+                [frames.index(group[r].keyframe) for r in owners],
+                boxes=torch.tensor([box for request in group for box in request.boxes], dtype=torch.float32),
+                clip_size=(clip.height, clip.width),
+                max_batch=self._max_batch,
+            )
+            for step in steps:
+                masks = mask_to_clip_size(step.head.logits, clip.height, clip.width)
+                for item, position, mask in zip(step.items, step.frames, masks, strict=True):
+                    merged[owners[item], position] |= mask
+            for r in set(owners):
+                ious[r] = truth.score_masks(merged[r], [(group[r].masklets, t) for t in frames])
+        return [BoxScores(tuple(x)) for x in ious]
+
+
+def _mask_scores(ious: np.ndarray[Any, Any]) -> MaskScores:
+    """(turns, spatial frames + keyframe) -> scores."""
+    return MaskScores(
+        tuple(tuple(float(x) for x in row[:-1]) for row in ious), tuple(float(row[-1]) for row in ious)
+    )
+
+
+def _ious_of_nothing(masklets: Masklets | None, frames: Sequence[int], truth: Truth) -> list[float]:
+    """IoUs of empty masks: 1 where nothing is visible, else 0."""
+    if masklets is None:
+        return [0.0] * len(frames)
+    return [0.0 if bool(truth.union(masklets, t).any()) else 1.0 for t in frames]

@@ -1,0 +1,50 @@
+"""Ground-truth masks on the segmenter's device, decoded once for all that are scored against them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rewards.segmenter.masks import mask_iou, mask_to_clip_size
+from rollout.types import Masklets
+
+SCORING_CHUNK_PIXELS = 64_000_000
+"""Masks are resized and compared in groups of about so many pixels."""
+
+
+class Truth:
+    """Unions of an expression's objects, remembered per masklets object and frame."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._unions: dict[tuple[int, int], Tensor] = {}
+        self._alive: dict[int, Masklets] = {}
+
+    def union(self, masklets: Masklets, frame: int) -> Tensor:
+        """(H, W) bool."""
+        key = (id(masklets), frame)
+        if key not in self._unions:
+            self._alive[id(masklets)] = masklets  # an id may be reused once its object is gone
+            self._unions[key] = torch.from_numpy(masklets.union(frame)).to(self._device)
+        return self._unions[key]
+
+    def score_logits(self, logits: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[float]:
+        """IoU at the clip's size of (N, h, w) logits against N (masklets, frame) of one clip."""
+        if not targets:
+            return []
+        height, width = targets[0][0].height, targets[0][0].width
+        chunk = max(1, SCORING_CHUNK_PIXELS // (height * width))
+        ious: list[float] = []
+        for start in range(0, len(targets), chunk):
+            masks = mask_to_clip_size(logits[start : start + chunk], height, width)
+            ious += self.score_masks(masks, targets[start : start + chunk])
+        return ious
+
+    def score_masks(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[float]:
+        """IoU of (N, H, W) bool masks against N (masklets, frame)."""
+        if not targets:
+            return []
+        truth = torch.stack([self.union(masklets, frame) for masklets, frame in targets])
+        return [float(x) for x in mask_iou(masks, truth).tolist()]

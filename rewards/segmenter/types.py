@@ -1,0 +1,152 @@
+"""Requests to the segmenter and what comes back: small, picklable, without torch.
+
+Shape legend: C width of a ``[SEG]`` state, T frames of the clip, N boxes, O objects of the expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.errors import DataError
+from rollout.types import RLE, Clip, Masklets
+
+State = NDArray[np.float32]
+"""(C,) float32: the projected hidden state of one ``[SEG]``."""
+
+
+@dataclass(frozen=True)
+class SegRequest:
+    """Decode every turn's ``[SEG]`` on the spatial frames and on the keyframe shown to that turn (SPEC 2.2)."""
+
+    clip: Clip
+    masklets: Masklets
+    spatial_frames: Sequence[int]
+    states: Sequence[State | None]
+    """One per turn; None where the turn has no ``[SEG]``."""
+    keyframes: Sequence[int]
+    """One per turn."""
+
+    def __post_init__(self) -> None:
+        _check_turns(self, len(self.states))
+        _check_masklets(self.clip, self.masklets)
+
+
+@dataclass(frozen=True)
+class MaskRequest:
+    """Score masks that are already there, through the same code as predicted ones."""
+
+    clip: Clip
+    masklets: Masklets
+    spatial_frames: Sequence[int]
+    spatial_masks: Sequence[Sequence[RLE] | None]
+    """Per turn, one mask for each spatial frame, or None for a turn without a mask."""
+    keyframes: Sequence[int]
+    keyframe_masks: Sequence[RLE | None]
+    """Per turn."""
+
+    def __post_init__(self) -> None:
+        _check_turns(self, len(self.spatial_masks))
+        _check_masklets(self.clip, self.masklets)
+        if len(self.keyframe_masks) != len(self.spatial_masks):
+            raise ValueError(
+                f"clip {self.clip.name}: {len(self.keyframe_masks)} keyframe masks for {len(self.spatial_masks)} turns"
+            )
+        for turn, masks in enumerate(self.spatial_masks):
+            if masks is not None and len(masks) != len(self.spatial_frames):
+                raise ValueError(
+                    f"clip {self.clip.name}: turn {turn} has {len(masks)} masks for "
+                    f"{len(self.spatial_frames)} spatial frames"
+                )
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """IoU of each turn's masks with the union of the expression's objects; an empty union counts 1."""
+
+    video_ious: tuple[tuple[float, ...], ...]
+    """Per turn, per spatial frame; zeros for a turn without ``[SEG]``."""
+    keyframe_ious: tuple[float, ...]
+    """Per turn; zero for a turn without ``[SEG]``."""
+
+
+@dataclass(frozen=True)
+class PropagateRequest:
+    """Masks on all T frames from one state at one keyframe (SPEC 2.2, evaluation)."""
+
+    clip: Clip
+    keyframe: int
+    state: State | None
+    """None predicts nothing in any frame."""
+    masklets: Masklets | None = None
+    """With ground truth the answer carries IoUs."""
+
+    def __post_init__(self) -> None:
+        _check_frames(self.clip, (self.keyframe,), "keyframe")
+        if self.masklets is not None:
+            _check_masklets(self.clip, self.masklets)
+
+
+@dataclass(frozen=True)
+class PropagatedMasks:
+    """(T,) masks at the clip's own size."""
+
+    rles: tuple[RLE, ...]
+    ious: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class BoxRequest:
+    """Boxes at a keyframe, one object each, propagated over ``frames`` and merged by union (SPEC 3)."""
+
+    clip: Clip
+    frames: Sequence[int]
+    """Clip frame numbers, in order: the video that SAM 2 sees."""
+    keyframe: int
+    """A clip frame number; one of ``frames``."""
+    boxes: Sequence[Sequence[float]]
+    """(N, 4) x0, y0, x1, y1 in pixels of the clip; none predicts nothing."""
+    masklets: Masklets
+
+    def __post_init__(self) -> None:
+        _check_frames(self.clip, self.frames, "frames")
+        if self.keyframe not in self.frames:
+            raise ValueError(f"clip {self.clip.name}: keyframe {self.keyframe} is not among frames {self.frames}")
+        _check_masklets(self.clip, self.masklets)
+
+
+@dataclass(frozen=True)
+class BoxScores:
+    """IoU on each of the request's frames; an empty union counts 1."""
+
+    ious: tuple[float, ...]
+
+
+Request = SegRequest | MaskRequest | PropagateRequest | BoxRequest
+Scores = MaskScores | PropagatedMasks | BoxScores
+
+
+def _check_turns(request: Any, turns: int) -> None:
+    clip = request.clip
+    if len(request.keyframes) != turns:
+        raise ValueError(f"clip {clip.name}: {len(request.keyframes)} keyframes for {turns} turns")
+    _check_frames(clip, request.keyframes, "keyframes")
+    _check_frames(clip, request.spatial_frames, "spatial_frames")
+
+
+def _check_frames(clip: Clip, frames: Sequence[int], what: str) -> None:
+    for t in frames:
+        if not 0 <= t < clip.num_frames:
+            raise ValueError(f"clip {clip.name}: {what} names frame {t}; the clip has 0..{clip.num_frames - 1}")
+
+
+def _check_masklets(clip: Clip, masklets: Masklets) -> None:
+    found, expected = (masklets.height, masklets.width), (clip.height, clip.width)
+    if found != expected:
+        raise DataError(f"clip {clip.name}: masks are {found[0]}x{found[1]}, frames {expected[0]}x{expected[1]}")
+    if masklets.num_frames != clip.num_frames:
+        raise DataError(f"clip {clip.name}: masks for {masklets.num_frames} frames of {clip.num_frames}")

@@ -1,0 +1,165 @@
+"""Running an episode: environment, conversation and policy, turn by turn.
+
+`roll_out` samples from a policy; `replay` feeds given replies through the very same steps, so that supervised
+data is the dialogue that reinforcement learning would have had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rollout.conversation import Conversation
+from rollout.environment import Environment
+from rollout.errors import DataError
+from rollout.messages import Message
+from rollout.protocol import clamp
+from rollout.types import Episode, StopReason
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+NEVER = -100.0
+"""Logit bias of a token that may not be sampled (the least that vLLM accepts)."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A reply from the engine. ``finish_reason`` is ``"length"`` when it was cut; other values are not looked at."""
+
+    token_ids: list[int]
+    log_probs: list[float] | None
+    finish_reason: str
+
+
+class Generate(Protocol):
+    """The policy: all token ids and images so far -> a reply of at most ``max_tokens``."""
+
+    async def __call__(
+        self,
+        prompt_token_ids: list[int],
+        images: list[Image],
+        max_tokens: int,
+        stop_token_ids: list[int],
+        sampling: Mapping[str, Any],
+        /,
+    ) -> Generated: ...
+
+
+async def roll_out(
+    environment: Environment,
+    conversation: Conversation,
+    generate: Generate,
+    sampling: Mapping[str, Any],
+    turn_length: int,
+) -> Episode:
+    """One episode. ``sampling`` goes to the engine as it is, with a ``logit_bias`` that rules out control tokens.
+
+    A turn begins only if its user message *and* a reply of ``turn_length`` tokens fit. A clip whose frames cannot
+    be read ends as ``refused_clip``, with the error logged. Malformed replies never raise.
+    """
+    bias = dict.fromkeys(conversation.forbidden_token_ids(), NEVER)
+    params = {**sampling, "logit_bias": {**sampling.get("logit_bias", {}), **bias}}
+    seg_positions: list[list[int]] = []
+    outcome = environment.begin()
+    while not isinstance(outcome, StopReason):
+        if not conversation.append_user(outcome, reserve=turn_length + 1):  # + 1: the closing token may be ours
+            outcome = StopReason.CONTEXT_FULL
+            break
+        try:
+            images = await asyncio.to_thread(conversation.images)
+        except DataError as e:
+            logger.error("episode refused: %s", e)
+            outcome = StopReason.REFUSED_CLIP
+            break
+        out = await generate(list(conversation.token_ids), images, turn_length, conversation.stop_token_ids(), params)
+        outcome = _take_turn(environment, conversation, out, seg_positions)
+        if _was_cut(out, turn_length, conversation.stop_token_ids()):
+            outcome = StopReason.LENGTH
+    return _finish(environment, outcome, seg_positions)
+
+
+def replay(environment: Environment, conversation: Conversation, replies: Sequence[str]) -> Episode:
+    """The dialogue in which the policy said ``replies``; no frame is loaded until the conversation is asked.
+
+    Stops where the environment stops; if it wants to go on after the last reply, the reason is ``turn_limit``.
+    """
+    seg_positions: list[list[int]] = []
+    outcome = environment.begin()
+    for reply in replies:
+        if isinstance(outcome, StopReason):
+            break
+        ids = [*conversation.tokenizer.encode(reply, add_special_tokens=False), conversation.chat.im_end]
+        if not conversation.append_user(outcome, reserve=len(ids)):
+            outcome = StopReason.CONTEXT_FULL
+            break
+        outcome = _take_turn(environment, conversation, Generated(ids, None, "stop"), seg_positions)
+    stop = outcome if isinstance(outcome, StopReason) else StopReason.TURN_LIMIT
+    return _finish(environment, stop, seg_positions)
+
+
+def _take_turn(
+    environment: Environment, conversation: Conversation, out: Generated, seg_positions: list[list[int]]
+) -> list[Message] | StopReason:
+    reply = conversation.append_assistant(out.token_ids, out.log_probs)
+    seg_positions.append(list(reply.seg_positions))
+    return environment.step(reply.text)
+
+
+def _was_cut(out: Generated, max_tokens: int, stop_token_ids: Sequence[int]) -> bool:
+    if out.finish_reason == "length":
+        return True
+    # some engines report every end alike: a full-length reply without a stop token was cut all the same
+    return len(out.token_ids) >= max_tokens and out.token_ids[-1] not in stop_token_ids
+
+
+def _finish(environment: Environment, stop: StopReason, seg_positions: list[list[int]]) -> Episode:
+    episode = environment.episode(stop)
+    for turn, positions in zip(episode.turns, seg_positions, strict=True):
+        turn.seg_positions = positions
+    return episode
+
+
+def scripted(conversation: Conversation, replies: Sequence[str | Sequence[int]]) -> Generate:
+    """A policy that says ``replies`` (texts or token ids) in turn; obeys limits and stop tokens as an engine does."""
+    remaining = iter(replies)
+
+    async def generate(
+        prompt_token_ids: list[int],
+        images: list[Image],
+        max_tokens: int,
+        stop_token_ids: list[int],
+        sampling: Mapping[str, Any],
+    ) -> Generated:
+        reply = next(remaining)
+        if isinstance(reply, str):
+            ids = [*conversation.tokenizer.encode(reply, add_special_tokens=False), conversation.chat.im_end]
+        else:
+            ids = list(reply)
+        end = next((i + 1 for i, t in enumerate(ids) if t in stop_token_ids), None)
+        ids = ids[: end if end is not None else len(ids)]
+        cut = end is None or end > max_tokens
+        return Generated(ids[:max_tokens], [0.0] * min(len(ids), max_tokens), "length" if cut else "stop")
+
+    return generate
+
+
+def stop_metrics(stops: Sequence[StopReason]) -> dict[str, float]:
+    """``stop/<reason>`` -> share of the episodes that ended so, every reason present; all 0 without episodes."""
+    return {f"stop/{reason.value}": stops.count(reason) / max(len(stops), 1) for reason in StopReason}
+
+
+def final_keyframe(episode: Episode) -> int:
+    """Where the last mask is decoded before propagation (SPEC 2.2): the last keyframe that was selected *and
+    shown*; if none was, the only turn's; without a readable one, the middle spatial frame (or the middle frame)."""
+    if len(episode.turns) > 1:
+        return episode.turns[-1].keyframe
+    if episode.turns and episode.turns[0].grounding is not None:
+        return clamp(episode.turns[0].grounding, episode.num_frames).keyframe
+    frames = episode.spatial_frames
+    return frames[len(frames) // 2] if frames else episode.num_frames // 2

@@ -1,0 +1,63 @@
+"""Messages as lists of parts. A frame is a reference of known size, so its tokens are counted without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Text, rendered as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class FramePart:
+    """Frame ``frame`` of the conversation's clip, shown at height x width pixels (multiples of patch * merge)."""
+
+    frame: int
+    height: int
+    width: int
+
+    def num_tokens(self, factor: int) -> int:
+        """Image placeholders that this frame takes, ``factor`` = patch * merge."""
+        return (self.height // factor) * (self.width // factor)
+
+
+Part = TextPart | FramePart
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat message."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+    @staticmethod
+    def text(role: Role, text: str) -> Message:
+        """A message of one text part."""
+        return Message(role, (TextPart(text),))
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """Frame indices shown by the message, in order."""
+        return tuple(p.frame for p in self.parts if isinstance(p, FramePart))
+
+
+def to_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Chat-template form: content lists of ``{"type": "text"|"image"}``; images are supplied beside it, in order."""
+    return [
+        {
+            "role": m.role,
+            "content": [
+                {"type": "text", "text": p.text} if isinstance(p, TextPart) else {"type": "image"} for p in m.parts
+            ],
+        }
+        for m in messages
+    ]

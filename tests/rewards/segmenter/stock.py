@@ -1,0 +1,71 @@
+"""sam2's own video predictor as oracle: one object, one prompted frame, one fresh state per call."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from rewards.segmenter import Segmenter, build_sam2
+from rewards.segmenter.build import hydra_untouched
+
+
+def stock_predictor(segmenter: Segmenter) -> Any:
+    """``SAM2VideoPredictor`` with the segmenter's weights."""
+    predictor = build_sam2(segmenter.config, stock_predictor=True)
+    predictor.load_state_dict(segmenter.sam2_model.state_dict())
+    return predictor
+
+
+def stock_propagate(
+    predictor: Any, pixels: Tensor, keyframe: int, size: tuple[int, int], *, box: Any = None, state: Tensor | None = None
+) -> Tensor:
+    """(T, H, W) logits at the clip's size. A state is appended to every sparse prompt by a hook."""
+
+    def append(module: Any, args: Any, out: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        assert state is not None
+        return torch.cat([out[0], state[None, None]], dim=1), out[1]
+
+    inference = _state(predictor, pixels, size)
+    out = torch.empty(len(pixels), *size)
+    hook = None if state is None else predictor.sam_prompt_encoder.register_forward_hook(append)
+    try:
+        if box is not None:
+            predictor.add_new_points_or_box(inference, keyframe, 1, box=box)
+        else:
+            _add_unprompted_frame(predictor, inference, keyframe)
+        for reverse in (False, True):
+            for t, _, logits in predictor.propagate_in_video(inference, start_frame_idx=keyframe, reverse=reverse):
+                out[t] = logits[0, 0]
+    finally:
+        if hook is not None:
+            hook.remove()
+    return out
+
+
+def _state(predictor: Any, pixels: Tensor, size: tuple[int, int]) -> Any:
+    with hydra_untouched():
+        import sam2.sam2_video_predictor as module
+    with mock.patch.object(module, "load_video_frames", lambda **_: (pixels, *size)):
+        return predictor.init_state(video_path="unused")
+
+
+@torch.inference_mode()
+def _add_unprompted_frame(predictor: Any, inference: Any, keyframe: int) -> None:
+    """A conditioning frame without clicks, which the predictor's public calls do not offer."""
+    index = predictor._obj_id_to_idx(inference, 1)
+    outputs = inference["output_dict_per_obj"][index]
+    out, _ = predictor._run_single_frame_inference(
+        inference_state=inference,
+        output_dict=outputs,
+        frame_idx=keyframe,
+        batch_size=1,
+        is_init_cond_frame=True,
+        point_inputs=None,
+        mask_inputs=None,
+        reverse=False,
+        run_mem_encoder=False,
+    )
+    inference["temp_output_dict_per_obj"][index]["cond_frame_outputs"][keyframe] = out

@@ -1,0 +1,100 @@
+"""Propagation equals sam2's own predictor, and a batch equals its items one at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rewards.segmenter import Segmenter
+from tests.rewards.segmenter.stock import stock_predictor, stock_propagate
+
+SIZE = (90, 120)
+KEYFRAMES = [0, 3, 9, 16, 19]
+LOGITS_TOLERANCE = 1e-4
+BOXES = torch.tensor(
+    [[10.0, 5, 70, 60], [0, 0, 119, 89], [30, 20, 50, 40], [60, 10, 115, 80], [5, 40, 40, 85]],
+)
+
+
+def resized(logits: Tensor) -> Tensor:
+    return F.interpolate(logits[:, None], size=SIZE, mode="bilinear", align_corners=False)[:, 0]
+
+
+def assert_same_masks(ours: Tensor, stock: Tensor) -> None:
+    """Logits agree to rounding, and next to no pixel changes side."""
+    torch.testing.assert_close(ours, stock, atol=LOGITS_TOLERANCE, rtol=1e-4)
+    assert ((ours > 0) != (stock > 0)).float().mean() < 1e-5
+
+
+def test_fixture_gates_some_masks_and_not_all(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    with torch.no_grad():
+        steps = segmenter.propagation_steps(segmenter.encode(pixels), KEYFRAMES, states=states[:5])
+        scores = torch.cat([s.head.object_score for s in steps])
+    assert 0.02 < (scores > 0).float().mean() < 0.98
+
+
+def test_states_equal_stock(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    with torch.no_grad():
+        ours = segmenter.propagate(segmenter.encode(pixels), KEYFRAMES, states=states[:5])
+    predictor = stock_predictor(segmenter)
+    for item, keyframe in enumerate(KEYFRAMES):
+        assert_same_masks(resized(ours[item]), stock_propagate(predictor, pixels, keyframe, SIZE, state=states[item]))
+
+
+def test_boxes_equal_stock(segmenter: Segmenter, pixels: Tensor) -> None:
+    with torch.no_grad():
+        ours = segmenter.propagate(segmenter.encode(pixels), KEYFRAMES, boxes=BOXES, clip_size=SIZE)
+    predictor = stock_predictor(segmenter)
+    for item, keyframe in enumerate(KEYFRAMES):
+        assert_same_masks(resized(ours[item]), stock_propagate(predictor, pixels, keyframe, SIZE, box=BOXES[item]))
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_short_clips_equal_stock(segmenter: Segmenter, pixels: Tensor, states: Tensor, length: int) -> None:
+    with torch.no_grad():
+        ours = segmenter.propagate(segmenter.encode(pixels[:length]), [length - 1], states=states[:1])
+    stock = stock_propagate(stock_predictor(segmenter), pixels[:length], length - 1, SIZE, state=states[0])
+    assert_same_masks(resized(ours[0]), stock)
+
+
+@pytest.mark.parametrize("max_batch", [2, 64])
+def test_batch_equals_one_at_a_time(segmenter: Segmenter, pixels: Tensor, states: Tensor, max_batch: int) -> None:
+    keyframes = [4, 19, 4, 12, 0, 18]
+    with torch.no_grad():
+        features = segmenter.encode(pixels)
+    together = segmenter.propagate(features, keyframes, states=states, max_batch=max_batch)
+    for i, keyframe in enumerate(keyframes):
+        alone = segmenter.propagate(features, [keyframe], states=states[i : i + 1])
+        torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-4)
+
+
+def test_the_state_acts_in_every_frame(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    with torch.no_grad():
+        features = segmenter.encode(pixels[:6])
+        steps = list(segmenter.propagation_steps(features, [0, 0], states=states[:2]))
+    far = [s for s in steps if s.frames[0] == 5][0]
+    assert not torch.allclose(far.head.candidates[0], far.head.candidates[1], atol=1e-2)
+
+
+def test_gradients_reach_memory(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    segmenter.zero_grad()
+    features = segmenter.encode(pixels[:3])
+    sum(s.head.candidates.mean() for s in segmenter.propagation_steps(features, [1], states=states[:1])).backward()
+    memory_weight = segmenter.sam2_model.memory_encoder.out_proj.weight
+    assert memory_weight.grad is not None and memory_weight.grad.abs().sum() > 0
+    segmenter.zero_grad()
+
+
+def test_bad_arguments_say_so(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    with torch.no_grad():
+        features = segmenter.encode(pixels[:2])
+    with pytest.raises(ValueError, match=r"keyframe 2 lies outside the clip's 0\.\.1"):
+        segmenter.propagate(features, [2], states=states[:1])
+    with pytest.raises(ValueError, match="clip_size"):
+        segmenter.propagate(features, [0], boxes=BOXES[:1])
+    with pytest.raises(ValueError, match="either states or boxes"):
+        segmenter.propagate(features, [0])
+    with pytest.raises(ValueError, match=r"states must be \(1, 32\); found \(1, 31\)"):
+        segmenter.propagate(features, [0], states=states[:1, :31])

@@ -1,0 +1,3 @@
+"""The agent loop's registered name, alone in a module so that data sets need not import the loop."""
+
+AGENT_NAME = "videoseg"

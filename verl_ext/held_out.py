@@ -1,0 +1,44 @@
+"""J&F of greedy held-out dialogues inside training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rewards.segmenter.types import PropagatedMasks
+from rollout.types import RLE, Masklets
+from verl_ext.scoring import truth
+
+if TYPE_CHECKING:
+    from verl_ext.scoring import Rollout
+
+
+def union_rles(masklets: Masklets) -> list[RLE | None]:
+    """(T,) the merged objects per frame; None where nothing is visible."""
+    from pycocotools import mask as coco_mask
+
+    out: list[RLE | None] = []
+    for t in range(masklets.num_frames):
+        union = masklets.union(t)
+        out.append(coco_mask.encode(np.asfortranarray(union.astype(np.uint8))) if union.any() else None)
+    return out
+
+
+def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[PropagatedMasks]) -> dict[str, float]:
+    """``val/jf`` (0..100), its standard error, and one value per kind of expression."""
+    from eval.metrics import jf_rles
+
+    values: dict[str, list[float]] = {}
+    for rollout, predicted in zip(rollouts, masks, strict=True):
+        j, f = jf_rles(list(predicted.rles), union_rles(truth(rollout.sample)))
+        score = 50.0 * float(j.mean() + f.mean())
+        values.setdefault("", []).append(score)
+        values.setdefault(rollout.sample.expression.kind or "all", []).append(score)
+    out = {}
+    for kind, scores in values.items():
+        out[f"val/jf/{kind}" if kind else "val/jf"] = float(np.mean(scores))
+    if len(values.get("", [])) > 1:
+        out["val/jf_std_error"] = float(np.std(values[""], ddof=1) / np.sqrt(len(values[""])))
+    return out

@@ -1,0 +1,1 @@
+"""The policy: Qwen3-VL, a projection of its ``[SEG]`` states, and SAM 2's mask decoder, as one module."""

@@ -1,0 +1,84 @@
+"""Qwen3-VL that also returns the projected ``[SEG]`` states and the masks that SAM 2 draws from them.
+
+Shape legend: B sequences, L tokens, N ``[SEG]`` tokens, F frames, M (state, frame) pairs, C prompt width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLCausalLMOutputWithPast,
+    Qwen3VLForConditionalGeneration,
+)
+
+
+@dataclass
+class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
+    """Adds to the language model's output:
+
+    seg_states: (N, C) float32, in the order of the True entries of ``seg_mask``.
+    mask_logits: (M, h, w) float32, one per (state, frame) pair; None where no pairs were asked for.
+    """
+
+    seg_states: torch.Tensor | None = None
+    mask_logits: torch.Tensor | None = None
+
+
+class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+    """One forward does it all, so that FSDP's hooks see every parameter that is used (DESIGN 5)."""
+
+    forbidden_token_ids: tuple[int, ...] = ()
+    """Ids that the sampler bans; masked here too, so that both sides normalise over the same tokens."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        seg_mask: torch.Tensor | None = None,
+        sam_pixels: torch.Tensor | None = None,
+        pair_state: torch.Tensor | None = None,
+        pair_frame: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SegPolicyOutput:
+        """
+        Args:
+            input_ids: (B, L) int64, or (1, total) packed.
+            seg_mask: bool, like ``input_ids``: the ``[SEG]`` tokens that the policy sampled. None: language model only.
+            sam_pixels: (F, 3, S, S) float, ImageNet-normalised frames for SAM 2.
+            pair_state, pair_frame: (M,) int64 indices into the N states and F frames.
+            kwargs: what Qwen3-VL's model takes (attention_mask, position_ids, pixel_values, image_grid_thw, ...).
+        """
+        kwargs.pop("labels", None)
+        keep = kwargs.pop("logits_to_keep", 0)
+        output = self.model(input_ids=input_ids, **kwargs)
+        hidden = output.last_hidden_state
+        logits = self.lm_head(hidden[:, -keep:] if keep else hidden)
+        if self.forbidden_token_ids:
+            index = torch.tensor(self.forbidden_token_ids, device=logits.device)
+            logits = logits.index_fill(-1, index, torch.finfo(logits.dtype).min)
+        result = SegPolicyOutput(
+            logits=logits, past_key_values=output.past_key_values, rope_deltas=getattr(output, "rope_deltas", None)
+        )
+        if seg_mask is None or not hasattr(self, "text_hidden_fcs"):
+            return result
+        states = self.text_hidden_fcs(hidden[seg_mask])
+        result.seg_states = states.float()
+        if sam_pixels is None:
+            return result
+        if pair_state is None or pair_frame is None:
+            raise ValueError("sam_pixels came without pair_state and pair_frame: which state decodes which frame?")
+        prompts = states[pair_state]
+        if len(pair_state) == 0:  # a rank without [SEG] still uses every head parameter, or FSDP's reduce would differ
+            prompts = self.text_hidden_fcs(hidden[:1, 0])
+            pair_frame = torch.zeros(1, dtype=torch.long, device=hidden.device)
+        segmenter = self.grounding_encoder
+        with torch.no_grad():
+            features = segmenter.encode(sam_pixels.to(next(segmenter.parameters()).dtype))
+        masks, _ = segmenter.decode(features, pair_frame, prompts)
+        if len(pair_state) == 0:
+            result.logits = logits + 0.0 * masks.sum().to(logits.dtype)
+            masks = masks[:0]
+        result.mask_logits = masks.float()
+        return result

@@ -1,0 +1,98 @@
+"""From files and overrides to a checked `Recipe`, and back to one resolved file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rollout.errors import RecipeError
+from verl_ext.recipe.checks import check
+from verl_ext.recipe.convert import Converter
+from verl_ext.recipe.schema import Recipe
+from verl_ext.recipe.source import OVERRIDE, read_overrides, read_sources
+
+DERIVED = {
+    "trainer.mini_batch_prompts": "${trainer.prompts_per_step}",
+    "rollout.engine.max_num_batched_tokens": "${rollout.engine.max_model_len}",
+}
+"""Defaults that follow another setting, unless they are set themselves."""
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in ``path`` with its bases, then ``overrides`` (``key=value``), typed and checked.
+
+    Raises:
+        RecipeError: all problems found, each with the key's path, the values seen and the remedy.
+    """
+    path = Path(path)
+    merged = OmegaConf.create(asdict(Recipe(name=path.stem)))
+    assert isinstance(merged, DictConfig)
+    for key, reference in DERIVED.items():
+        OmegaConf.update(merged, key, reference)
+    origins: dict[str, str] = {}
+    for source in read_sources(path):
+        origins |= dict.fromkeys(source.keys(), source.where)
+        merged = _merged(merged, source.values, source.where)
+    origins |= dict.fromkeys(read_overrides(overrides, merged), OVERRIDE)
+    return _typed(merged, str(path), origins)
+
+
+def load_resolved(path: str | Path) -> Recipe:
+    """A recipe as `save_resolved` wrote it: complete, without bases or references."""
+    values = OmegaConf.create(asdict(Recipe()))
+    for source in read_sources(Path(path)):
+        values = _merged(values, source.values, source.where)
+    return _typed(values, str(path), {})
+
+
+def save_resolved(recipe: Recipe, path: str | Path) -> None:
+    """Every setting of the recipe as YAML; `load_resolved` reads it back equal."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(recipe))), encoding="utf-8")
+
+
+def _merged(onto: Any, values: DictConfig, where: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(onto, values)
+    except (OmegaConfBaseException, TypeError, ValueError) as e:
+        raise RecipeError(f"{where}: cannot be merged with its bases: {str(e).splitlines()[0]}") from e
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _typed(merged: DictConfig, where: str, origins: Mapping[str, str]) -> Recipe:
+    try:
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as e:
+        raise RecipeError(f"{where}: a ${{...}} reference cannot be resolved: {str(e).splitlines()[0]}") from e
+    assert isinstance(values, dict)
+    converter = Converter(lambda key: _origin(key, origins))
+    recipe = converter.section(Recipe, values)
+    problems = converter.problems
+    if not problems:
+        recipe.rewards.weights = {name: w for name, w in recipe.rewards.weights.items() if w != 0}
+        problems = check(recipe)
+    if problems:
+        raise RecipeError("\n".join([f"{where}: {_count(len(problems))}", *(f"  - {p}" for p in problems)]))
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    """Where a key or the nearest section around it was set."""
+    path = key.replace("[", ".").replace("]", "")
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path.rpartition(".")[0]
+    return ""
+
+
+def _count(n: int) -> str:
+    return "one setting is wrong" if n == 1 else f"{n} settings are wrong"

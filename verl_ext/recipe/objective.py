@@ -1,0 +1,73 @@
+"""What is rewarded and what is minimised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Variant = Literal["intended", "released"]
+
+VIDEOSEG_O3_REWARDS = (
+    "strict_format",
+    "step_format",
+    "interval",
+    "keyframe_hit",
+    "mask_iou",
+    "keyframe_vs_mask",
+    "progressive_keyframe",
+)
+"""The seven that VideoSEG-O3's RL recipe sums (SPEC 2.5)."""
+
+
+@dataclass
+class RewardsRecipe:
+    """A weighted sum of registered rewards."""
+
+    weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(VIDEOSEG_O3_REWARDS, 1.0))
+    """Weight by the reward's name; ``null`` or 0 leaves an inherited one out."""
+    variant: Variant = "intended"
+    """``released`` keeps the published code's quirks."""
+
+
+@dataclass
+class CalibrationRecipe:
+    """SEG-aware logit calibration (SPEC 2.3): the mask's log-probability joins that of its ``[SEG]`` token."""
+
+    enabled: bool = True
+    """Off: the policy gradient does not reach the mask decoder."""
+    reduction: Literal["mean", "sum", "topk"] = "mean"
+    """Over the 32 x 32 pixels: mean (published), sum, or the sum over the hardest share ``topk``."""
+    topk: float = 1.0
+    """Share of the pixels that ``reduction: topk`` sums, in (0, 1]."""
+    weight: float = 1.0
+    """Factor on the mask's log-probability."""
+    threshold_variant: Variant = "intended"
+    """``intended`` binarises the rollout's mask at logit 0, ``released`` at logit 0.5."""
+
+
+@dataclass
+class ObjectiveRecipe:
+    """The RL loss (SPEC 2.4)."""
+
+    kl_coef: float = 0.04
+    """beta of the k3 divergence from the reference; 0 runs without a reference."""
+    clip_ratio: float = 0.2
+    """PPO's clip of the importance ratio."""
+    aux_coef: float = 0.2
+    """Of BCE + dice against ground truth, on video masks and keyframe masks."""
+    advantage_eps: float = 1e-4
+    """Added to a group's standard deviation before dividing by it."""
+    calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
+    """The mask term of the policy gradient."""
+
+
+@dataclass
+class SftLossRecipe:
+    """The supervised loss (SPEC 2.6): coefficients of its three terms."""
+
+    lm: float = 1.0
+    """Next-token cross-entropy on assistant tokens."""
+    mask_ce: float = 2.0
+    """Mask cross-entropy."""
+    dice: float = 0.5
+    """Mask dice loss."""

@@ -1,0 +1,85 @@
+"""The rollout section: the dialogue, what may be spent on it, and the engine that decodes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Budgets:
+    """The most pixels a frame may have, in units of 28 x 28 (SPEC 2.1)."""
+
+    low_res: int = 32
+    """Temporal frames: the initial ones, and those of a chosen interval."""
+    spatial: int = 128
+    """Initial spatial frames."""
+    keyframe: int = 256
+    """The frame that a turn asked to see closely."""
+
+
+@dataclass
+class EvalRollout:
+    """What evaluation shows instead."""
+
+    initial_low_res: int = 20
+    """Temporal frames in the first message."""
+    initial_spatial: int = 8
+    """Spatial frames in the first message."""
+    budgets: Budgets = field(default_factory=lambda: Budgets(low_res=32, spatial=256, keyframe=512))
+    """Pixels a frame."""
+
+
+@dataclass
+class EngineRecipe:
+    """vLLM."""
+
+    max_model_len: int = 16384
+    """Tokens that one sequence can hold; in the supervised stages the longest conversation."""
+    gpu_memory_utilization: float = 0.5
+    """Share of a GPU's memory for weights and KV cache (it shares the GPU with the actor, and sleeps meanwhile)."""
+    tensor_parallel: int = 1
+    """GPUs that one replica spans."""
+    max_num_seqs: int = 64
+    """Sequences that a replica decodes at the same time."""
+    max_num_batched_tokens: int = 16384
+    """Tokens in one forward pass; never less than max_model_len is used."""
+    enforce_eager: bool = False
+    """No CUDA graphs: starts faster, decodes slower."""
+    kv_cache_gib: float = 1.0
+    """GiB of KV cache of a replica on a CPU; a GPU uses gpu_memory_utilization."""
+
+
+@dataclass
+class RolloutRecipe:
+    """Episodes, in frames and tokens."""
+
+    max_turns: int = 3
+    """Assistant messages, at most."""
+    initial_low_res: int = 10
+    """Temporal frames in the first message (20 in the cold start)."""
+    initial_spatial: int = 5
+    """Spatial frames in the first message."""
+    frames_per_turn: int = 5
+    """Low-resolution frames of the chosen interval in each later message, at most."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """Pixels a frame in training."""
+    box_frames: int = 6
+    """Veason-R1: sampled frames n of a prompt."""
+    box_side: int = 560
+    """Veason-R1: side of the square frames, in pixels; boxes are in the same pixels."""
+    prompt_length: int = 8192
+    """Tokens of the first prompt, at most."""
+    response_length: int = 3072
+    """Tokens of everything after the first prompt, at most: all turns and the user messages between them."""
+    turn_length: int = 512
+    """New tokens of one turn, at most."""
+    group_size: int = 4
+    """n: rollouts of one prompt, over which GRPO normalises."""
+    temperature: float = 1.0
+    """Of sampling in training; evaluation is greedy."""
+    top_p: float = 0.9
+    """Nucleus of sampling in training."""
+    eval: EvalRollout = field(default_factory=EvalRollout)
+    """Frames and budgets of evaluation."""
+    engine: EngineRecipe = field(default_factory=EngineRecipe)
+    """vLLM."""

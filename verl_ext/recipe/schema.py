@@ -1,0 +1,53 @@
+"""A recipe: everything that a run depends on, in one typed tree. Imports no torch, Ray, verl or vLLM.
+
+The defaults are VideoSEG-O3's RL numbers (SPEC 2.1, 2.4, 2.6); ``recipes/bases`` holds what differs elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from verl_ext.recipe.data import DataSource
+from verl_ext.recipe.objective import ObjectiveRecipe, RewardsRecipe, SftLossRecipe
+from verl_ext.recipe.policy import PolicyRecipe
+from verl_ext.recipe.rollout import RolloutRecipe
+from verl_ext.recipe.training import OptimRecipe, PoolRecipe, TrainerRecipe
+
+Stage = Literal["sft", "grpo"]
+Method = Literal["videoseg_o3", "veason_r1"]
+
+
+@dataclass
+class Recipe:
+    """What ``videoseg train`` runs. One YAML file a recipe; see `verl_ext.recipe.load_recipe`."""
+
+    name: str = "???"
+    """Of the run; unless given, the recipe's file name."""
+    stage: Stage = "grpo"
+    """``sft``: supervised (segmentation SFT and cold start). ``grpo``: reinforcement learning."""
+    method: Method = "videoseg_o3"
+    """``videoseg_o3``: several turns and ``[SEG]`` masks. ``veason_r1``: one turn, a keyframe and boxes."""
+    device: Literal["cpu", "cuda"] = "cuda"
+    """What everything runs on."""
+    seed: int = 0
+    """Of weights, order of data, held-out draw and sampling."""
+    output_dir: str = "runs/${name}"
+    """Folder for everything that the run writes."""
+    policy: PolicyRecipe = field(default_factory=PolicyRecipe)
+    data: list[DataSource] = field(default_factory=list)
+    """Trained on."""
+    val: list[DataSource] = field(default_factory=list)
+    """Held out."""
+    rollout: RolloutRecipe = field(default_factory=RolloutRecipe)
+    rewards: RewardsRecipe = field(default_factory=RewardsRecipe)
+    pool: PoolRecipe = field(default_factory=PoolRecipe)
+    objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    sft_loss: SftLossRecipe = field(default_factory=SftLossRecipe)
+    trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
+
+    @property
+    def rollouts_per_step(self) -> int:
+        """Prompts times group size."""
+        return self.trainer.prompts_per_step * self.rollout.group_size

@@ -1,0 +1,86 @@
+"""The optimiser, the segmenter pool, and how a run is laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Logger = Literal["console", "jsonl", "tensorboard", "wandb"]
+
+
+@dataclass
+class OptimRecipe:
+    """AdamW."""
+
+    lr: float = 3e-6
+    """Peak learning rate of the language and vision model (VideoSEG-O3's RL; SFT 4e-5)."""
+    decoder_lr: float | None = None
+    """Of SAM 2's prompt encoder and mask decoder; null is ``lr``."""
+    projection_lr: float | None = None
+    """Of the projection from hidden states to ``[SEG]`` states; null is ``lr``."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Decay of the two running means."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay."""
+    clip_norm: float = 1.0
+    """The gradient's norm, at most."""
+    warmup_ratio: float = 0.0
+    """Share of the steps in which the rate rises from 0 (SFT 0.05)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up."""
+
+
+@dataclass
+class PoolRecipe:
+    """Ray actors that hold SAM 2 and score masks."""
+
+    workers: int = 1
+    """Actors; not used by the supervised stages."""
+    cpus_per_worker: float = 1.0
+    """CPU cores that Ray reserves for each."""
+    gpus_per_worker: float = 1.0
+    """GPUs that Ray reserves for each; they are beside the actor's, a fraction shares one."""
+    cache_frames: int = 256
+    """Encoded frames that an actor keeps, about 8 MiB each at 1024 x 1024."""
+    preset: str = "sam2.1_hiera_l"
+    """Which SAM 2 ``checkpoint`` is; not read without one."""
+    checkpoint: str | None = None
+    """SAM 2 weights to score with; null takes the policy's own (box policies have none)."""
+
+
+@dataclass
+class TrainerRecipe:
+    """Steps, batches, processes and files."""
+
+    steps: int | None = 1000
+    """Optimisation steps; null runs ``epochs`` to their end."""
+    epochs: int = 1
+    """Passes over the data, at most (also where ``steps`` is given)."""
+    prompts_per_step: int = 16
+    """Prompts of one step over all processes; times rollout.group_size are its rollouts (64 in the paper)."""
+    mini_batch_prompts: int = 16
+    """Prompts of one optimiser update; unless given, all of a step (exactly on-policy)."""
+    micro_batch: int = 1
+    """Sequences that a process holds in one forward pass."""
+    actor_processes: int = 8
+    """FSDP processes, over all nodes; on a GPU machine one GPU each."""
+    nodes: int = 1
+    """Machines."""
+    gpus_per_node: int = 8
+    """GPUs of one machine, for actor and pool together; 0 on a CPU."""
+    loader_workers: int = 4
+    """Processes that prepare data; not used on a CPU."""
+    shuffle: bool = True
+    """Draw prompts in random (seeded) order."""
+    save_every: int = 50
+    """Steps between checkpoints; 0 saves only the last."""
+    eval_every: int = 50
+    """Steps between evaluations on ``val``; 0 never evaluates."""
+    eval_samples: int | None = None
+    """Held-out expressions, a fixed draw by seed; null takes all."""
+    keep_checkpoints: int = 2
+    """The newest so many are kept."""
+    resume: Literal["auto", "never"] = "never"
+    """``auto`` continues from the newest checkpoint in output_dir."""
+    loggers: list[Logger] = field(default_factory=lambda: ["console", "jsonl"])
+    """Where metrics go; ``jsonl`` is output_dir/metrics.jsonl."""

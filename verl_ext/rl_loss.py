@@ -1,0 +1,113 @@
+"""The RL objective on one micro-batch (VideoSEG-O3; SPEC 2.3 and 2.4), around verl's own policy loss.
+
+``mean_b( sum_t mask * ( -ratio * A + beta * k3 ) / sum_t mask ) + 0.2 * (L_video + L_keyframe)``
+
+The ratio is between *calibrated* log-probs (text + mask) on both sides, the KL term between uncalibrated ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import agg_loss, kl_penalty
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
+
+from verl_ext.seg_batch import rows_without_dummy
+
+
+def rl_loss(
+    config: Any,
+    model_output: dict[str, torch.Tensor],
+    data: TensorDict,
+    dp_group: Any = None,
+    *,
+    calibrate: bool = True,
+    aux_coef: float = 0.2,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """verl's loss signature.
+
+    Args:
+        config: verl's ActorConfig (clip ratios, KL coefficient, aggregation).
+        model_output: ``log_probs`` (B, L) jagged; of a ``[SEG]`` policy also ``mask_log_prob``, ``aux_bce``, ``aux_dice``.
+        data: the micro-batch with ``old_log_probs``, ``advantages``, ``ref_log_prob``, and ``old_mask_log_prob``.
+    """
+    text_log_probs = model_output["log_probs"]
+    has_head = "mask_log_prob" in model_output
+    policy_data = data
+    output = model_output
+    if has_head and calibrate:
+        output, policy_data = _calibrated(model_output, data)
+    loss, metrics = ppo_loss(config=_without_kl(config), model_output=output, data=policy_data, dp_group=dp_group)
+
+    if config.use_kl_loss:
+        log_prob = no_padding_2_padding(text_log_probs, data)
+        dense = data.select("response_mask", "ref_log_prob").to_padded_tensor()
+        kl = kl_penalty(log_prob, dense["ref_log_prob"], kl_penalty=config.kl_loss_type)
+        mask = dense["response_mask"].to(bool)
+        kl_loss = agg_loss(kl, mask, loss_agg_mode=config.loss_agg_mode, **config.global_batch_info)
+        loss = loss + config.kl_loss_coef * kl_loss
+        metrics["kl_loss"] = Metric(value=kl_loss.detach(), aggregation=AggregationType.SUM)
+
+    if has_head:
+        share = data["dp_size"] / data["global_batch_size"]  # sums over micro-batches and ranks make the batch mean
+        video = (model_output["aux_bce"] + model_output["aux_dice"])[:, 0].sum() * share
+        keyframe = (model_output["aux_bce"] + model_output["aux_dice"])[:, 1].sum() * share
+        loss = loss + aux_coef * (video + keyframe)
+        metrics["aux/video"] = Metric(value=video.detach(), aggregation=AggregationType.SUM)
+        metrics["aux/keyframe"] = Metric(value=keyframe.detach(), aggregation=AggregationType.SUM)
+        values = torch.cat([r.reshape(-1) for r in rows_without_dummy(model_output["mask_log_prob"])])
+        metrics["seg/tokens"] = Metric(value=float(values.numel()), aggregation=AggregationType.SUM)
+        if values.numel():
+            metrics["seg/mask_log_prob"] = Metric(value=values.mean().detach(), aggregation=AggregationType.MEAN)
+    return loss, metrics
+
+
+def _calibrated(
+    model_output: dict[str, torch.Tensor], data: TensorDict
+) -> tuple[dict[str, torch.Tensor], TensorDict]:
+    """Add the mask log-probs at the ``[SEG]`` positions, to the current and to the old log-probs alike."""
+    from verl_ext.engine import micro_batch_episodes
+
+    log_probs, old = model_output["log_probs"], data["old_log_probs"]
+    _, episodes = micro_batch_episodes(data)
+    prompt_lengths = data["prompts"].offsets().diff().tolist()
+    new_index, old_index = [], []
+    for b, episode in enumerate(episodes):
+        for turn in episode["turns"]:
+            for p in turn["seg_positions"]:
+                new_index.append(int(log_probs.offsets()[b]) + p - 1)  # the log-prob of token p is scored at p - 1
+                old_index.append(int(old.offsets()[b]) + p - prompt_lengths[b])
+    current = torch.cat([r.reshape(-1) for r in rows_without_dummy(model_output["mask_log_prob"])])
+    before = torch.cat([r.reshape(-1) for r in rows_without_dummy(data["old_mask_log_prob"])]).to(current.device)
+    if not len(new_index) == current.numel() == before.numel():
+        raise ValueError(
+            f"{len(new_index)} [SEG] tokens, {current.numel()} mask log-probs now and {before.numel()} at rollout: "
+            "they must be equal, or a mask would be credited to the wrong token"
+        )
+    device = log_probs.device
+    out = dict(model_output)
+    out["log_probs"] = _add(log_probs, torch.tensor(new_index, device=device, dtype=torch.long), current)
+    shallow = data.clone(recurse=False)
+    shallow["old_log_probs"] = _add(old, torch.tensor(old_index, device=old.device, dtype=torch.long), before)
+    return out, shallow
+
+
+def _add(nested: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    lengths = nested.offsets().diff()
+    summed = nested.values().index_add(0, index, values.to(nested.values().dtype))
+    # without min and max, to_padded_tensor() would pad every row to the total length
+    return torch.nested.nested_tensor_from_jagged(
+        summed, nested.offsets(), min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())
+    )
+
+
+def _without_kl(config: Any) -> Any:
+    """A shallow copy for verl's loss: the KL term is ours, on uncalibrated log-probs."""
+    out = copy.copy(config)
+    object.__setattr__(out, "use_kl_loss", False)
+    return out

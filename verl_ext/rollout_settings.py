@@ -1,0 +1,41 @@
+"""From a recipe to the environment's and the conversation's settings: one place, used by training and evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from verl_ext.recipe import Recipe
+
+ENVIRONMENTS = {"videoseg_o3": "keyframe_exploration", "veason_r1": "single_turn_boxes"}
+"""The environment of each method."""
+
+
+def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[str, Any]]:
+    """(registered name, settings) of the recipe's environment; evaluation has frame counts and budgets of its own."""
+    name = ENVIRONMENTS[recipe.method]
+    r = recipe.rollout
+    if name == "single_turn_boxes":
+        sampling = "evenly_spaced" if evaluation else "keyframe_congruent"
+        return name, {"frames": r.box_frames, "side": r.box_side, "sampling": sampling, "prompts": recipe.policy.prompt_set}
+    source = r.eval if evaluation else r
+    return name, {
+        "temporal_frames": source.initial_low_res,
+        "spatial_frames": source.initial_spatial,
+        "frames_per_turn": r.frames_per_turn,
+        "max_turns": r.max_turns,
+        "temporal_budget": source.budgets.low_res,
+        "spatial_budget": source.budgets.spatial,
+        "keyframe_budget": source.budgets.keyframe,
+        "prompts": recipe.policy.prompt_set,
+    }
+
+
+def conversation_limits(recipe: Recipe) -> dict[str, int]:
+    """Token limits of a conversation."""
+    r = recipe.rollout
+    return {
+        "max_tokens": r.engine.max_model_len,
+        "max_prompt_tokens": r.prompt_length,
+        "max_response_tokens": r.response_length,
+    }

@@ -1,0 +1,152 @@
+"""From a micro-batch's episodes to the tensors that the segmentation head needs.
+
+Shape legend: B sequences, N ``[SEG]`` tokens in all, F distinct frames, M (state, frame) pairs, S SAM 2's input size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from rollout.frames import load_frames
+from rollout.types import Sample
+
+VIDEO, KEYFRAME = 0, 1
+"""Kinds of a pair: an initial spatial frame, or the keyframe that the turn was shown (SPEC 2.2)."""
+
+
+@dataclass
+class SegBatch:
+    """Which ``[SEG]`` tokens there are and which frames each of them draws."""
+
+    positions: list[list[int]]
+    """Per sequence: positions of its ``[SEG]`` tokens in ``input_ids``, in order."""
+    frames: list[tuple[Sample, int]] = field(default_factory=list)
+    """The F distinct (clip, frame) that are decoded."""
+    pairs: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """M x (state index, frame index, kind, sequence)."""
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(p) for p in self.positions]
+
+    def column(self, i: int) -> torch.Tensor:
+        """(M,) int64: column ``i`` of the pairs."""
+        return torch.tensor([p[i] for p in self.pairs], dtype=torch.long)
+
+    def keyframe_pairs(self) -> torch.Tensor:
+        """(N,) int64: for each state, the pair that draws its keyframe."""
+        rows = [m for m, p in enumerate(self.pairs) if p[2] == KEYFRAME]
+        return torch.tensor(rows, dtype=torch.long)
+
+
+def collect(samples: Sequence[Sample], episodes: Sequence[dict[str, Any]], with_video_frames: bool) -> SegBatch:
+    """Lay out states, frames and pairs of a micro-batch.
+
+    Args:
+        samples: B prompts.
+        episodes: B episodes as plain dicts (``dataclasses.asdict(Episode)``).
+        with_video_frames: also pair every state with its episode's spatial frames.
+    """
+    batch = SegBatch(positions=[])
+    seen: dict[tuple[str, int], int] = {}
+
+    def frame_row(sample: Sample, frame: int) -> int:
+        key = (sample.clip.frames[frame], frame)
+        if key not in seen:
+            seen[key] = len(batch.frames)
+            batch.frames.append((sample, frame))
+        return seen[key]
+
+    state = 0
+    for b, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
+        positions: list[int] = []
+        for turn in episode["turns"]:
+            for position in turn["seg_positions"]:
+                positions.append(int(position))
+                batch.pairs.append((state, frame_row(sample, int(turn["keyframe"])), KEYFRAME, b))
+                if with_video_frames:
+                    for f in episode["spatial_frames"]:
+                        batch.pairs.append((state, frame_row(sample, int(f)), VIDEO, b))
+                state += 1
+        batch.positions.append(positions)
+    return batch
+
+
+def token_mask(batch: SegBatch, lengths: Sequence[int], shape: torch.Size, packed: bool) -> torch.Tensor:
+    """bool mask over ``input_ids``, of ``shape`` (B, L) padded or (1, total) packed, True on ``[SEG]`` tokens."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    start = 0
+    for b, (positions, length) in enumerate(zip(batch.positions, lengths, strict=True)):
+        for p in positions:
+            if packed:
+                mask[0, start + p] = True
+            else:
+                mask[b, p] = True
+        start += int(length)
+    return mask
+
+
+def ground_truth(batch: SegBatch, size: tuple[int, int], masks_of: Callable[[Sample, int], np.ndarray]) -> torch.Tensor:
+    """(M, h, w) float32 in [0, 1]: each pair's true mask, area-averaged to the size of the mask logits."""
+    cache: dict[tuple[int, int], torch.Tensor] = {}
+    out = []
+    for _, frame_index, _, b in batch.pairs:
+        sample, frame = batch.frames[frame_index]
+        key = (b, frame_index)
+        if key not in cache:
+            mask = torch.from_numpy(np.ascontiguousarray(masks_of(sample, frame))).float()
+            cache[key] = F.interpolate(mask[None, None], size, mode="area")[0, 0]
+        out.append(cache[key])
+    return torch.stack(out) if out else torch.zeros(0, *size)
+
+
+class FrameCache:
+    """SAM 2 inputs by file, least recently used out first; both passes of a step need the same frames."""
+
+    def __init__(self, preprocess: Callable[[list[Image.Image]], torch.Tensor], capacity: int) -> None:
+        self._preprocess = preprocess
+        self._capacity = max(1, capacity)
+        self._items: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def get(self, frames: Sequence[tuple[Sample, int]]) -> torch.Tensor:
+        """(F, 3, S, S) float32. Raises DataError (from the loader) on an unreadable frame."""
+        return torch.stack([self._one(s, f) for s, f in frames])
+
+    def _one(self, sample: Sample, frame: int) -> torch.Tensor:
+        key = sample.clip.frames[frame]
+        if key in self._items:
+            self._items.move_to_end(key)
+            return self._items[key]
+        pixels = self._preprocess(load_frames(sample.clip, [frame]))[0]
+        self._items[key] = pixels
+        while len(self._items) > self._capacity:
+            self._items.popitem(last=False)
+        return pixels
+
+
+def rows_with_dummy(values: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """(N, ...) -> jagged (B, *) with one zero entry before each sequence's own, flattened per row.
+
+    The leading entry keeps rows of sequences without ``[SEG]`` from being empty, which the transport does not carry.
+    """
+    width = int(np.prod(values.shape[1:], dtype=np.int64)) if values.dim() > 1 else 1
+    flat = values.reshape(values.shape[0], width)
+    rows, start = [], 0
+    for n in counts:
+        rows.append(torch.cat([flat.new_zeros(1, width), flat[start : start + n]]).reshape(-1))
+        start += n
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def rows_without_dummy(nested: torch.Tensor, width: int = 1) -> Iterator[torch.Tensor]:
+    """Inverse of :func:`rows_with_dummy`: per sequence a (n_i, width) tensor."""
+    for row in nested.unbind():
+        yield row.reshape(-1, width)[1:]

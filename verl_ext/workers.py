@@ -1,0 +1,77 @@
+"""verl's workers with our loss, our process group on CPU, and the segmenter's weights on request."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from verl_ext.context import active_recipe
+from verl_ext.plugin import register_engine
+from verl_ext.position_ids import repair_position_ids
+
+
+def init_gloo_first() -> None:
+    """verl 0.9.1 would ask for "cpu:gloo,cpu:gloo", which torch refuses; a group that exists already is kept."""
+    if get_device_name() == "cpu" and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "gloo",
+            rank=int(os.environ.get("RANK", 0)),
+            world_size=int(os.environ.get("WORLD_SIZE", 1)),
+            init_method=os.environ.get("DIST_INIT_METHOD"),
+        )
+
+
+class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
+    """One engine in one process."""
+
+    def __init__(self, config: Any) -> None:
+        register_engine()
+        init_gloo_first()
+        torch.manual_seed(active_recipe().seed)
+        super().__init__(config)
+
+    def train_mini_batch(self, data: Any) -> Any:
+        repair_position_ids(data)
+        return super().train_mini_batch(data)
+
+    def infer_batch(self, data: Any) -> Any:
+        repair_position_ids(data)
+        return super().infer_batch(data)
+
+
+class SegActorRolloutRefWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+    """Actor, reference and the actor's side of the rollout."""
+
+    actor_worker_cls = SegTrainingWorker
+    ref_worker_cls = SegTrainingWorker
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        super().init_model()
+        from verl_ext.rl_loss import rl_loss
+
+        objective = active_recipe().objective
+        config = self.loss_fn.keywords["config"]
+        self.loss_fn = partial(
+            rl_loss, config=config, calibrate=objective.calibration.enabled, aux_coef=objective.aux_coef
+        )
+        self.actor.set_loss_fn(self.loss_fn)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def decoder_state(self) -> dict[str, torch.Tensor]:
+        """The trained part of SAM 2 for the pool; empty on all ranks but 0 and for a policy without a head."""
+        return self.actor.engine.decoder_state()  # type: ignore[no-any-return]
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def export_policy(self, folder: str) -> None:
+        """Write a policy folder that ``videoseg eval`` and vLLM load (rank 0 writes, all ranks gather)."""
+        from verl_ext.policy.export import export_policy
+
+        export_policy(self.actor.engine, Path(folder))
