@@ -14,7 +14,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     numba.set_num_threads(1)
     rows = [measure(name, args.frames, args.repeats) for name in SIZES]
-    print(f"{'frame':>6} {'plain':>9} {'fast':>9} {'ratio':>7}   {'plain RLE':>9} {'fast RLE':>9} {'ratio':>7}   ms a frame")
+    print("milliseconds a frame, one thread")
+    print(f"{'size':>6} {'plain':>9} {'fast':>9} {'ratio':>7}   {'plain RLE':>9} {'fast RLE':>9} {'ratio':>7}")
     for r in rows:
         print(
             f"{r['size']:>6} {r['plain_masks_ms']:9.3f} {r['fast_masks_ms']:9.3f} {r['ratio_masks']:6.1f}x   "
@@ -109,7 +110,7 @@ def main() -> None:
     if args.json:
         record = {
             "benchmark": "jf_speed",
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": f"{platform.machine()} {platform.processor()}".strip(),
             "threads": 1,
             "versions": {

@@ -30,9 +30,25 @@ class Problem:
         where = ", ".join(p for p in place if p)
         return f"{self.file}: {where + ': ' if where else ''}{self.what}{'; ' + self.remedy if self.remedy else ''}"
 
-    def error(self) -> DataError:
+    def error(self) -> BadDataError:
         """The exception to raise where this problem must stop the work."""
-        return DataError(f"[{self.code}] {self}")
+        return BadDataError(self)
 
     def to_dict(self) -> dict[str, str]:
         return asdict(self)
+
+
+class BadDataError(DataError):
+    """A DataError that still knows its ``problem``, for callers that count or collect."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"[{problem.code}] {problem}")
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[BadDataError], tuple[Problem]]:
+        return BadDataError, (self.problem,)
+
+
+def problem_of(error: DataError, file: str, code: str) -> Problem:
+    """The problem that an error carries, or one made of its text."""
+    return error.problem if isinstance(error, BadDataError) else Problem(code, file, str(error))

@@ -62,7 +62,7 @@ def score_revos(
                 values = dict.fromkeys(METRICS, 0.0)
             else:
                 size = (video["height"], video["width"])
-                values = _score(f"{name}/{exp_id}", prediction["prediction_masks"], gt, fg_area, size)
+                values = _score(f"{name}/{exp_id}", _masks(f"{name}/{exp_id}", prediction), gt, fg_area, size)
             rows.append(_row(name, exp_id, expression, values, exact))
     summary: dict[str, Any] = {group: _means(rows, type_id) for group, type_id in GROUPS.items()}
     summary["overall"] = _with_jf({m: _mean_of_groups([summary[group][m] for group in GROUPS]) for m in METRICS})
@@ -72,6 +72,13 @@ def score_revos(
         "no_target": _means(rows, NO_TARGET),
         "missing": missing,
     }
+
+
+def _masks(name: str, prediction: Any) -> list[FrameMask]:
+    masks = prediction.get("prediction_masks") if isinstance(prediction, Mapping) else None
+    if not isinstance(masks, list):
+        raise DataError(f"{name}: a prediction must be {{'prediction_masks': [RLE or null per frame]}}")
+    return masks
 
 
 def _score(

@@ -39,11 +39,12 @@ class SegCountMismatchError(ProtocolError):
 
 
 def _resize(logits: Tensor) -> Tensor:
-    """(…, h, w) -> (…, 32, 32) float32, bilinear without aligned corners, differentiable."""
+    """(…, h, w) -> (…, 32, 32), bilinear without aligned corners, differentiable; float32, or float64 if given so."""
     if logits.dim() < 3:
         raise ProtocolError(f"mask logits have shape {tuple(logits.shape)}; expected (N, h, w) or (N, F, h, w)")
     lead, (h, w) = logits.shape[:-2], logits.shape[-2:]
-    flat = logits.float().reshape(lead.numel(), 1, h, w)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    flat = wide.reshape(lead.numel(), 1, h, w)
     small = F.interpolate(flat, size=(TARGET_SIZE, TARGET_SIZE), mode="bilinear", align_corners=False)
     return small.reshape(*lead, TARGET_SIZE, TARGET_SIZE)
 
@@ -80,7 +81,8 @@ def mask_log_prob(
             f"rollout masks are {tuple(target.shape)}, current mask logits {tuple(forward_logits.shape)}; "
             f"expected one {TARGET_SIZE} x {TARGET_SIZE} mask for each"
         )
-    log_p = -F.binary_cross_entropy_with_logits(_resize(forward_logits), target.float(), reduction="none").flatten(1)
+    small = _resize(forward_logits)
+    log_p = -F.binary_cross_entropy_with_logits(small, target.to(small.dtype), reduction="none").flatten(1)
     if reduction == "mean":
         return weight * log_p.mean(dim=1)
     if reduction == "sum":

@@ -25,6 +25,7 @@ from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 from rollout.types import Sample
 from verl_ext.calibration import TARGET_SIZE, binarise_rollout_mask, mask_log_prob
 from verl_ext.context import active_recipe
+from verl_ext.episodes import micro_batch_episodes
 from verl_ext.losses import mask_bce, mask_dice
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.head import decoder_items, is_head_parameter
@@ -201,16 +202,3 @@ def union_mask(sample: Sample, frame: int) -> Any:
 
         return np.zeros((sample.clip.height, sample.clip.width), dtype=bool)
     return sample.masklets.union(frame)
-
-
-def micro_batch_episodes(micro_batch: TensorDict) -> tuple[list[Sample], list[dict[str, Any]]]:
-    """Samples and episodes of a micro-batch: RL carries the episode in ``extra_fields``, supervised data beside it."""
-    samples = [Sample.from_dict(s) for s in non_tensor_rows(micro_batch, "sample")]
-    if "episode" in micro_batch.keys():  # noqa: SIM118
-        return samples, non_tensor_rows(micro_batch, "episode")
-    return samples, [e["episode"] for e in non_tensor_rows(micro_batch, "extra_fields")]
-
-
-def non_tensor_rows(data: TensorDict, key: str) -> list[Any]:
-    """One Python object per row of a non-tensor column, whatever container carried it."""
-    return [getattr(row, "data", row) if not isinstance(row, dict) else row for row in data[key]]

@@ -33,7 +33,7 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
             "VERL_PLATFORM": "cpu",
             "OMP_WAIT_POLICY": "passive",  # spinning threads beside other processes cost 5-20x (LEARNING)
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            "VLLM_CPU_KVCACHE_SPACE": str(recipe.rollout.engine.kv_cache_gib),
+            "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(recipe.rollout.engine.kv_cache_gib))),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     return env

@@ -185,7 +185,7 @@ def ray_values(recipe: Recipe) -> dict[str, Any]:
     values: dict[str, Any] = {f"{prefix}.include_dashboard": False}
     if recipe.device == "cpu":
         values |= {f"{prefix}.num_cpus": 32, f"{prefix}.num_gpus": t.actor_processes}
-        values |= {f"{prefix}.object_store_memory": 512 << 20}
+        values |= {f"{prefix}.object_store_memory": 512 << 20, f"{prefix}._node_ip_address": "127.0.0.1"}
     elif t.nodes == 1:
         values |= {f"{prefix}.num_cpus": max(32, os.cpu_count() or 1)}
         values |= {f"{prefix}.num_gpus": t.gpus_per_node} if pool.gpus_per_worker == 0 else {}

@@ -17,6 +17,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
+from verl_ext.episodes import micro_batch_episodes
 from verl_ext.seg_batch import rows_without_dummy
 
 
@@ -71,8 +72,6 @@ def _calibrated(
     model_output: dict[str, torch.Tensor], data: TensorDict
 ) -> tuple[dict[str, torch.Tensor], TensorDict]:
     """Add the mask log-probs at the ``[SEG]`` positions, to the current and to the old log-probs alike."""
-    from verl_ext.engine import micro_batch_episodes
-
     log_probs, old = model_output["log_probs"], data["old_log_probs"]
     _, episodes = micro_batch_episodes(data)
     prompt_lengths = data["prompts"].offsets().diff().tolist()

@@ -29,7 +29,8 @@ def train_sft(recipe: Recipe, resume: bool = True) -> Path:
 
     out = Path(recipe.output_dir).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    resolved = save_resolved(recipe, out)
+    resolved = out / "resolved.yaml"
+    save_resolved(recipe, resolved)
     env = {**os.environ, **worker_environment(recipe, resolved)}
     processes = recipe.trainer.actor_processes // recipe.trainer.nodes
     if processes == 1 and recipe.trainer.nodes == 1:  # without torchrun's own seconds of imports

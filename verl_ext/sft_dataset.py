@@ -58,7 +58,7 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         inputs = dict(self.processor.image_processor(images=images, return_tensors="pt"))
         return {
             "input_ids": ids,
-            "position_ids": mrope_positions(self.processor, ids, inputs["image_grid_thw"]),
+            "position_ids": torch.cat([torch.arange(len(ids))[None], torch.from_numpy(conversation.position_ids())]),
             "loss_mask": torch.tensor(conversation.loss_mask, dtype=torch.long),
             "multi_modal_inputs": inputs,
             "sample": sample.to_dict(),
@@ -83,19 +83,6 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         conversation = Conversation(self.tokenizer, self.chat, sample.clip, **conversation_limits(self.recipe))
         episode = replay(environment, conversation, record.replies)
         return conversation, asdict(episode) | {"stop": episode.stop.value}
-
-
-def mrope_positions(processor: Any, ids: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """(4, L) int64: the text position, then time, height and width (what verl gives Qwen3-VL)."""
-    token_type = (ids == processor.image_token_id).long()[None]
-    vision, _unused = processor.get_rope_index(
-        input_ids=ids[None],
-        attention_mask=torch.ones_like(ids)[None],
-        image_grid_thw=grid,
-        video_grid_thw=None,
-        mm_token_type_ids=token_type,
-    )
-    return torch.cat([torch.arange(len(ids))[None], vision[:, 0]], dim=0)
 
 
 def load_traces(sources: list[Any]) -> list[tuple[Sample, Any]]:

@@ -22,6 +22,7 @@ from verl.utils.debug import marked_timer
 from rollout.types import Sample
 from verl_ext.agent_loop_name import AGENT_NAME as AGENT_NAME
 from verl_ext.context import active_recipe
+from verl_ext.episodes import non_tensor_rows
 from verl_ext.held_out import held_out_metrics
 from verl_ext.scoring import (
     Rollout,
@@ -92,8 +93,8 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=[*fields, *(SEG_FIELDS if has_head else ())]
         )
-        samples = [Sample.from_dict(s) for s in data["sample"].tolist()]
-        episodes = [episode_from_dict(e["episode"]) for e in data["extra_fields"].tolist()]
+        samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
+        episodes = [episode_from_dict(e["episode"]) for e in non_tensor_rows(data, "extra_fields")]
         width = self.pool.prompt_width
         states = [
             states_by_turn(e, s.float().numpy())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +48,13 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
         if not torch.cuda.is_available():
             weights = [(n, t.clone()) for n, t in weights]
         super()._update_weights(weights, *args, **kwargs)
+
+    def load_folder(self, folder: str) -> None:
+        """Replace the weights by those of another policy folder of the same architecture."""
+        from safetensors.torch import load_file
+
+        for file in sorted(Path(folder).glob("*.safetensors")):
+            self.model_runner.model.load_weights(load_file(str(file)).items())
 
     def weight_checksum(self) -> dict[str, float]:
         """Sum of absolute values of every parameter: lets a test compare both sides of a weight sync."""

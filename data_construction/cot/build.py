@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ def write_training_files(
     for done, clip in enumerate(clips):
         if progress is not None:
             progress(done, len(clips), f"planning {dataset.split} traces")
-        objects = scene_objects(dataset, clip, names)
+        objects = scene_objects(dataset, clip, names.get(clip, {}))
         for expression in dataset.expressions(clip):
             sample = dataset.get(clip, expression.id)
-            annotations.append([rl_annotation(sample)])
+            targets = [o.areas > 0 for o in objects if o.anno_id in expression.anno_ids]
+            there = np.any(targets, axis=0) if targets else np.zeros(sample.clip.num_frames, dtype=np.bool_)
+            annotations.append([rl_annotation(sample, there)])
             traces.append(trace_sample(sample, objects, settings, seed).to_dict())
     write_json(folder / f"rl_annotations_{dataset.split}.json", annotations)
     write_json(folder / f"vts_cot_{dataset.split}.json", traces)
@@ -66,23 +69,20 @@ def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSett
     )
 
 
-def scene_objects(dataset: Dataset, clip: str, names: dict[str, dict[str, Any]]) -> list[SceneObject]:
-    """Tracks of every object of a clip that is named or asked for, in id order of first mention."""
+def scene_objects(dataset: Dataset, clip: str, names: Mapping[str, str]) -> list[SceneObject]:
+    """Tracks of every object of a clip that is in ``names`` (anno_id: name) or asked for."""
     asked = [a for e in dataset.expressions(clip) for a in e.anno_ids]
-    known = [a for a, n in names.items() if n.get("video") == clip]
-    ids = tuple(dict.fromkeys([*known, *asked]))
+    ids = tuple(dict.fromkeys([*names, *asked]))
     masklets = dataset.masklets(clip, ids)
     if masklets is None:
         raise DataError(f"{dataset.root}: clip {clip} has no masks to plan traces from; split {dataset.split}")
-    return [track(a, _name(names.get(a)), masklets, i) for i, a in enumerate(ids)]
+    return [track(a, names.get(a, "target"), masklets, i) for i, a in enumerate(ids)]
 
 
-def read_names(root: Path) -> dict[str, dict[str, Any]]:
-    """The synthetic data set's object descriptions; empty for any other."""
+def read_names(root: Path) -> dict[str, dict[str, str]]:
+    """``{clip: {anno_id: "red circle"}}`` of a synthetic data set; empty for any other."""
     path = root / NAMES_FILE
-    found = read_json_shared(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
-
-
-def _name(description: dict[str, Any] | None) -> str:
-    return f"{description['color']} {description['shape']}" if description else "target"
+    names: dict[str, dict[str, str]] = {}
+    for anno_id, d in (read_json_shared(path) if path.is_file() else {}).items():
+        names.setdefault(d["video"], {})[anno_id] = f"{d['color']} {d['shape']}"
+    return names

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_construction.cot import words
 from data_construction.cot.tracks import Evidence, InitialFrames, SceneObject
-from data_construction.readers.records import VTSCoTRecord
+from data_construction.readers.records import VTSCoTRecord, frame_names
 from rollout.errors import DataError, RecipeError
 from rollout.frames import evenly_spaced
 from rollout.messages import FramePart, Part
@@ -143,7 +143,8 @@ def _look(evidence: Evidence, total: int, narrow: bool, last: bool) -> Look:
     it = "it" if len(evidence.objects) == 1 else "they"
     step2 = f"{it} {verb} {words.size_word(evidence)}, {words.motion_words(evidence)}, clear at {best}."
     if narrow:
-        start, end = evidence.clear_run(best)
+        # A second look goes closer, for frames not shown yet; the answer names all that is clear.
+        start, end = evidence.clear_run(best) if last else evidence.close_run(best)
         return Look(f"{name} {verb} clear from {start} to {end}.", step2, _interval(start, end, best, total))
     start, end = evidence.visible[0], evidence.visible[-1]
     return Look(f"{name} {verb} seen from {start} to {end}.", step2, _interval(start, end, best, total))
@@ -194,7 +195,7 @@ class _Dialogue:
         clip, expression = self.sample.clip, self.sample.expression
         return VTSCoTRecord(
             video_name=clip.name,
-            frames=clip.frame_names,
+            frames=frame_names(clip),
             exp=expression.text,
             anno_id=expression.anno_ids,
             sample_frame_indice=self.initial.spatial,

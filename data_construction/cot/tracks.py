@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.frames import evenly_spaced
 from rollout.types import Masklets
+
+NEARLY = 0.95
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,33 @@ class Evidence:
 
     def area(self, t: int) -> int:
         """Visible pixels in shown frame ``t``."""
-        return int(sum(o.areas[t] for o in self.objects))
+        return self._totals[t]
 
-    @property
+    @cached_property
+    def _totals(self) -> list[int]:
+        totals = np.sum([o.areas for o in self.objects], axis=0)
+        return totals.tolist() if self.objects else [0] * (self.seen[-1] + 1)
+
+    @cached_property
     def visible(self) -> list[int]:
         """Shown frames with any of the objects."""
         return [t for t in self.seen if self.area(t) > 0]
 
     def best(self) -> int:
-        """The shown frame with most of them; the earliest of equals."""
-        return max(self.visible, key=lambda t: (self.area(t), -t))
+        """The middle one of the shown frames with (nearly) the most of them, away from where they come and go."""
+        most = max(self.area(t) for t in self.visible)
+        good = [t for t in self.visible if self.area(t) >= NEARLY * most]
+        return good[(len(good) - 1) // 2]
 
     def clear_run(self, around: int, share: float = 0.5) -> tuple[int, int]:
         """First and last of the neighbouring shown frames where they are at least ``share`` as large as there."""
         return self.run(around, lambda t: self.area(t) >= share * self.area(around))
+
+    def close_run(self, around: int) -> tuple[int, int]:
+        """The shown frames of ``clear_run`` in the quarter of its length on either side."""
+        start, end = self.clear_run(around)
+        near = [t for t in self.seen if start <= t <= end and abs(t - around) <= max(1, (end - start) // 4)]
+        return near[0], near[-1]
 
     def run(self, around: int, holds: Callable[[int], bool]) -> tuple[int, int]:
         """First and last of the shown frames around one for which ``holds`` is true without a break."""

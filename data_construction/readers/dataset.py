@@ -29,6 +29,7 @@ class Dataset:
             self.masks = mask_readers.open_masks(stanza.mask_format, self.root / self.files.masks)
         elif self.files.masks is not None and stanza.mask_format == "rle_dict":
             raise DataError(f"{self.root / self.files.masks}: missing; data set {stanza.name} needs it for {split}")
+        self._latest: Clip | None = None
         self._sizes: dict[str, tuple[int, int]] = {}
         self._sound: set[tuple[str, str]] = set()
 
@@ -49,11 +50,13 @@ class Dataset:
 
     def clip(self, name: str) -> Clip:
         """Frame paths and size. Raises DataError if the annotation file is wrong about this clip."""
-        entry = self._entry(name)
-        if entry.problems:
-            raise entry.problems[0].error()
-        height, width = self._size(entry)
-        return Clip(name, tuple(str(p) for p in self.frame_paths(entry)), height, width)
+        if self._latest is None or self._latest.name != name:
+            entry = self._entry(name)
+            if entry.problems:
+                raise entry.problems[0].error()
+            height, width = self._size(entry)
+            self._latest = Clip(name, tuple(str(p) for p in self.frame_paths(entry)), height, width)
+        return self._latest
 
     def get(self, clip: str, expression_id: str) -> Sample:
         """One sample. Raises DataError naming file, clip and annotation if its masks do not fit its frames."""

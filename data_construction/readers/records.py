@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_construction.problems import Problem
 from data_construction.readers.dataset import Dataset
 from data_construction.readers.files import read_json
 from rollout.errors import DataError
-from rollout.types import Expression, Grounding, Sample
+from rollout.types import Clip, Expression, Grounding, Sample
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,19 @@ def _check_indices(record: VTSCoTRecord, path: Path, n: int) -> None:
         raise Problem("malformed_record", str(path), what, record.video_name, item=f"record {n}").error()
 
 
-def rl_annotation(sample: Sample) -> dict[str, Any]:
-    """One object of an RL annotation item. ``sample`` must have ground truth."""
-    if sample.masklets is None:
-        raise DataError(f"clip {sample.clip.name}, expression {sample.expression.id}: no masks, so no existence vector")
+def frame_names(clip: Clip) -> tuple[str, ...]:
+    """Frames as the data sets' files name them: without folder and suffix."""
+    return tuple(Path(f).stem for f in clip.frames)
+
+
+def rl_annotation(sample: Sample, existence: NDArray[np.bool_]) -> dict[str, Any]:
+    """One object of an RL annotation item. ``existence`` (T,): whether any target is visible in the frame."""
     return {
         "video_name": sample.clip.name,
-        "frames": [Path(f).stem for f in sample.clip.frames],
+        "frames": list(frame_names(sample.clip)),
         "exp": sample.expression.text,
         "anno_id": [int(a) if a.isdigit() else a for a in sample.expression.anno_ids],
-        "mask_existence": [int(e) for e in sample.masklets.existence()],
+        "mask_existence": [int(e) for e in existence],
     }
 
 

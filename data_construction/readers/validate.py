@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_construction.problems import Problem, Progress
+from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers.annotations import ClipEntry, read_index
 from data_construction.readers.masks import rle_problems
 from rollout.errors import DataError
@@ -103,16 +103,18 @@ def _decode(path: Path, entry: ClipEntry, frame: str) -> Iterator[Problem]:
 def _masks(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
     if dataset.masks is None:
         return
-    ids = dict.fromkeys(a for e in entry.expressions.values() for a in e.anno_ids)
-    for anno_id in ids:
+    path = dataset.masks.path
+    try:
+        clip = dataset.clip(entry.name)
+    except DataError:
+        return  # Without a readable first frame there is no size to compare with; that is reported already.
+    for anno_id in dict.fromkeys(a for e in entry.expressions.values() for a in e.anno_ids):
         try:
             rles = dataset.masks.read(entry.name, anno_id, entry.frames)
-            size = (dataset.clip(entry.name).height, dataset.clip(entry.name).width)
         except DataError as e:
-            if not entry.problems:
-                yield Problem("no_masks", str(dataset.masks.path), str(e), entry.name, item=f"annotation {anno_id}")
+            yield problem_of(e, str(path), "no_masks")
             continue
-        yield from rle_problems(rles, entry.frames, size, dataset.masks.path, entry.name, anno_id)
-        if len(rles) and not any(rles):
-            what = "is in no frame at all"
-            yield Problem("never_visible", str(dataset.masks.path), what, entry.name, item=f"annotation {anno_id}")
+        yield from rle_problems(rles, entry.frames, (clip.height, clip.width), path, entry.name, anno_id)
+        if not any(rles):
+            item = f"annotation {anno_id}"
+            yield Problem("never_visible", str(path), "has no mask in any frame", entry.name, item=item)

@@ -35,17 +35,17 @@ class SceneFacts:
     @property
     def first(self) -> NDArray[np.int64]:
         """(K,) first visible frame."""
-        return (self.areas > 0).argmax(1)
+        return np.asarray((self.areas > 0).argmax(1))
 
     @property
     def last(self) -> NDArray[np.int64]:
         """(K,) last visible frame."""
-        return self.num_frames - 1 - (self.areas[:, ::-1] > 0).argmax(1)
+        return np.asarray(self.num_frames - 1 - (self.areas[:, ::-1] > 0).argmax(1))
 
     @property
     def peak(self) -> NDArray[np.int64]:
         """(K,) most pixels ever visible."""
-        return self.areas.max(1)
+        return np.asarray(self.areas.max(1))
 
     def moved(self, k: int) -> float:
         """Pixels between the first and the last visible position of object ``k``."""

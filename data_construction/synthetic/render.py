@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,13 @@ from data_construction.synthetic.scene import Scene
 
 TEXTURE_DEPTH = 16.0
 """Half the brightness difference inside a texture, of 255: visible, but colour and shape stay easy to name."""
+TEXTURES: dict[str, Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.floating]]] = {
+    "plain": lambda a, b: np.zeros_like(a),
+    "striped": lambda a, b: np.sin(9 * a),
+    "checked": lambda a, b: np.sign(np.sin(6 * a) * np.sin(6 * b)),
+    "spotted": lambda a, b: np.where(np.cos(8 * a) * np.cos(8 * b) > 0.4, 1.0, -1.0),
+}
+"""Brightness in -1..1 at shape coordinates (1 = radius)."""
 FRAME_NOISE = 3.0
 COLOR_JITTER = 8.0
 
@@ -33,13 +42,7 @@ def texture(name: str, u: NDArray[np.float32], v: NDArray[np.float32], angle: fl
     """(N,) in -1..1 at shape coordinates u, v (1 = radius), turned by ``angle``; it moves with the shape."""
     a = u * np.float32(np.cos(angle)) + v * np.float32(np.sin(angle))
     b = v * np.float32(np.cos(angle)) - u * np.float32(np.sin(angle))
-    if name == "striped":
-        return np.sin(9 * a)
-    if name == "checked":
-        return np.sign(np.sin(6 * a) * np.sin(6 * b))
-    if name == "spotted":
-        return 2 * (np.cos(8 * a) * np.cos(8 * b) > 0.4) - np.float32(1)
-    return np.zeros_like(u)
+    return np.asarray(TEXTURES[name](a, b), dtype=np.float32)
 
 
 def background(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
@@ -59,4 +62,4 @@ def _patches(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.floa
     """(S, S, 3): ``cells`` x ``cells`` squares of one normal value each."""
     index = np.arange(size) * cells // size
     values = rng.standard_normal((cells, cells, 3), dtype=np.float32)
-    return values[index][:, index]
+    return np.asarray(values[index][:, index])

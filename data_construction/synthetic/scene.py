@@ -15,7 +15,7 @@ from rollout.errors import DataError
 
 RADIUS = (0.075, 0.19)
 """Of the frame's side."""
-MOVING_SHARE, REPEATED_COLOR_SHARE, SUCCESSION_SHARE, EDGE_SHARE = 0.75, 0.35, 0.4, 0.5
+MOVING_SHARE, REPEATED_COLOR_SHARE, SUCCESSION_SHARE, EDGE_SHARE = 0.75, 0.2, 0.4, 0.5
 TRAVEL = (0.3, 0.7)
 MAX_STEP = 0.034
 """Largest speed, in sides a frame, so that small shapes overlap themselves from frame to frame."""
@@ -45,7 +45,7 @@ class Scene:
     @property
     def areas(self) -> NDArray[np.int64]:
         """(K, T) visible pixels."""
-        return self.masks.sum((2, 3))
+        return np.asarray(self.masks.sum((2, 3)))
 
 
 def draw_scene(rng: np.random.Generator, num_frames: int, size: int) -> Scene:
@@ -80,9 +80,7 @@ def _draw_objects(rng: np.random.Generator, num_frames: int, size: int) -> tuple
     count = int(rng.integers(3, 5))
     looks = _draw_looks(rng, count)
     spans = _draw_spans(rng, count, num_frames)
-    return tuple(
-        _draw_object(rng, look, span, num_frames, size) for look, span in zip(looks, spans, strict=True)
-    )
+    return tuple(_draw_object(rng, look, span, num_frames, size) for look, span in zip(looks, spans, strict=True))
 
 
 def _draw_looks(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
@@ -152,7 +150,8 @@ def _draw_origin(
     for axis, step in enumerate(unit):
         if step == 0:
             continue
-        lo, hi = (0.5 * radius, size - 0.5 * radius - travel) if step > 0 else (0.5 * radius + travel, size - 0.5 * radius)
+        lo, hi = 0.5 * radius, size - 0.5 * radius
+        lo, hi = (lo, hi - travel) if step > 0 else (lo + travel, hi)
         origin[axis] = rng.uniform(lo, hi) if hi > lo else (lo + hi) / 2
         if at_edge and enters:
             origin[axis] = -out if step > 0 else size + out

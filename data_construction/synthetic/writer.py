@@ -19,7 +19,7 @@ from data_construction.problems import Progress
 from data_construction.readers import open_dataset
 from data_construction.readers.files import read_json
 from data_construction.synthetic.clip import SyntheticClip, make_clip
-from data_construction.synthetic.expressions import wanted_kinds
+from data_construction.synthetic.expressions import KINDS, wanted_kinds
 from rollout.errors import DataError, RecipeError
 from rollout.types import RLE
 
@@ -149,7 +149,7 @@ class _Store:
         for k, anno_id in enumerate(ids):
             self.masks[str(anno_id)] = encode_masks(clip.scene.masks[k])
             self.objects[str(anno_id)] = {"video": clip.name, "obj_id": k, **clip.scene.objects[k].describe()}
-        union = encode_masks(clip.scene.masks.any(0), keep_empty=True)
+        union = encode_masks(np.asarray(clip.scene.masks.any(0)), keep_empty=True)
         self.foreground[clip.name] = {"masks_rle": [r for r in union if r is not None]}
         expressions = {
             str(n): {
@@ -175,7 +175,7 @@ class _Store:
     def finish_split(self, split: str) -> dict[str, int]:
         """Write the split's annotation file; returns its expressions by kind."""
         write_json(self.folder / f"meta_expressions_{split}_.json", {"videos": self.videos})
-        kinds = dict(self.kinds)
+        kinds = {k: self.kinds[k] for k in KINDS if k in self.kinds}
         self.videos, self.kinds = {}, Counter()
         return kinds
 

@@ -33,7 +33,7 @@ def rle_size(rle: RLE, where: str) -> tuple[int, int]:
 
 
 def runs(rle: RLE, height: int, width: int, where: str) -> NDArray[np.int64]:
-    """(R,) int64 run lengths down the columns, zeros first. Raises DataError unless they fill height x width exactly."""
+    """(R,) int64 run lengths down the columns, zeros first. Raises DataError unless they fill height x width."""
     from eval.metrics import kernels
 
     size = rle_size(rle, where)

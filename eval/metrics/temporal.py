@@ -1,4 +1,4 @@
-"""Scores of *when*: the policy's interval and keyframe, and the masks' own extent in time. Frame indices count from 0."""
+"""Scores of *when*: the policy's interval and keyframe, and the masks' own extent in time. Frames count from 0."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_variant_reaches_the_rewards(rollout: Build, turn: Turn) -> None:
 
 def test_recipe_mistakes_speak(rollout: Build) -> None:
     x = rollout("a")
-    with pytest.raises(RecipeError, match="did you mean 'mask_iou'.*keyframe_hit"):
+    with pytest.raises(RecipeError, match=r"did you mean 'mask_iou'.*keyframe_hit"):
         compute_rewards(x, ["mask_iuo"])
     with pytest.raises(RecipeError, match="no rewards"):
         compute_rewards(x, {})
@@ -119,6 +119,7 @@ def test_a_new_file_is_a_new_reward_and_nothing_heavy_is_loaded(tmp_path: Path) 
         ({"existence": [0, 2]}, "other than 0 and 1"),
         ({"video_ious": [[]]}, "turn 0 has no video IoUs"),
         ({"video_ious": [[0.5, float("nan")]]}, "turn 0, entry 1: found nan"),
+        ({"keyframe_ious": [-0.5]}, "keyframe IoUs, entry 0: found -0.5"),
         ({"keyframe_ious": [1.5]}, "keyframe IoUs, entry 0: found 1.5"),
         ({"spatial_frames": [0, 1]}, "turn 0 has 1 video IoUs for 2 spatial frames"),
         ({"spatial_frames": [5]}, "spatial frame 5 lies outside 0..1"),

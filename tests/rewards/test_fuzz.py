@@ -20,7 +20,8 @@ PIECES = [
     "9" * 5000, '{"keyframe_timestamp": 3, "bbox_2d_list": [[1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 3]]}',
     '{"keyframe_timestamp": 3, "bbox_2d_list": [[-1e308, 1e308, 1e308, 1e308]]}', '{"keyframe_timestamp": 3,',
     '"bbox_2d_list": [[1, 2, Infinity, NaN]]}', '{"keyframe_timestamp": "3", "bbox_2d_list": {}}', "__import__('os')",
-    '{"keyframe_timestamp": ' + "9" * 400 + "}", '{"keyframe_timestamp": 3, "bbox_2d_list": [[0,0,' + "9" * 400 + ",9]]}",
+    '{"keyframe_timestamp": ' + "9" * 400 + "}",
+    '{"keyframe_timestamp": 3, "bbox_2d_list": [[0,0,' + "9" * 400 + ",9]]}",
 ]  # fmt: skip
 VARIANTS: tuple[Variant, ...] = ("intended", "released")
 

@@ -7,24 +7,13 @@ from typing import Literal
 
 Variant = Literal["intended", "released"]
 
-VIDEOSEG_O3_REWARDS = (
-    "strict_format",
-    "step_format",
-    "interval",
-    "keyframe_hit",
-    "mask_iou",
-    "keyframe_vs_mask",
-    "progressive_keyframe",
-)
-"""The seven that VideoSEG-O3's RL recipe sums (SPEC 2.5)."""
-
 
 @dataclass
 class RewardsRecipe:
     """A weighted sum of registered rewards."""
 
-    weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(VIDEOSEG_O3_REWARDS, 1.0))
-    """Weight by the reward's name; ``null`` or 0 leaves an inherited one out."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight by the reward's name (``recipes/bases`` has each method's own); 0 leaves an inherited one out."""
     variant: Variant = "intended"
     """``released`` keeps the published code's quirks."""
 

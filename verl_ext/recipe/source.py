@@ -82,8 +82,9 @@ def read_overrides(overrides: Sequence[str], onto: DictConfig) -> list[str]:
         if not equals or not key.strip():
             raise RecipeError(f"override {text!r}: expected key=value, for example trainer.steps=10")
         try:
-            parsed = OmegaConf.create(f"value: {value}" if value.strip() else "value: ''")["value"]
-            OmegaConf.update(onto, key, parsed, merge=True, force_add=True)
+            parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}" if value.strip() else "value: ''"))
+            assert isinstance(parsed, dict)
+            OmegaConf.update(onto, key, parsed["value"], merge=True, force_add=True)
         except (YAMLError, OmegaConfBaseException, IndexError, TypeError, ValueError) as e:
             raise RecipeError(f"override {text!r}: cannot be set: {str(e).splitlines()[0]}") from e
         keys.append(key)

@@ -34,12 +34,12 @@ class OptimRecipe:
 class PoolRecipe:
     """Ray actors that hold SAM 2 and score masks."""
 
-    workers: int = 1
+    workers: int = 4
     """Actors; not used by the supervised stages."""
     cpus_per_worker: float = 1.0
     """CPU cores that Ray reserves for each."""
     gpus_per_worker: float = 1.0
-    """GPUs that Ray reserves for each; they are beside the actor's, a fraction shares one."""
+    """GPUs that Ray reserves for each, beside the actor's; several workers share one by a fraction, 0 shares the actor's."""
     cache_frames: int = 256
     """Encoded frames that an actor keeps, about 8 MiB each at 1024 x 1024."""
     preset: str = "sam2.1_hiera_l"
@@ -62,7 +62,7 @@ class TrainerRecipe:
     """Prompts of one optimiser update; unless given, all of a step (exactly on-policy)."""
     micro_batch: int = 1
     """Sequences that a process holds in one forward pass."""
-    actor_processes: int = 8
+    actor_processes: int = 4
     """FSDP processes, over all nodes; on a GPU machine one GPU each."""
     nodes: int = 1
     """Machines."""

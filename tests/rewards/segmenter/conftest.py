@@ -16,6 +16,11 @@ def random_segmenter(config: SegmenterConfig = SMALL) -> Segmenter:
     with torch.no_grad():
         for p in segmenter.parameters():
             p.add_(torch.randn(p.shape, generator=generator) * 0.05)
+        size = config.image_size
+        features = segmenter.encode(torch.randn(8, 3, size, size, generator=generator))
+        states = torch.randn(8, segmenter.prompt_width, generator=generator)
+        scores = segmenter.decode_candidates(features, range(8), states).object_score
+        segmenter.sam2_model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias -= scores.median()
     return segmenter
 
 

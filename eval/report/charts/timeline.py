@@ -1,0 +1,50 @@
+"""A clip on one line of frames: where the target is, where something is predicted, what the policy picked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from eval.report.charts.svg import canvas, element, text
+from rollout.types import Grounding
+
+LEFT, WIDTH, ROW = 110.0, 720.0, 17.0
+
+
+def timeline(gt: NDArray, pred: NDArray, picks: Sequence[tuple[str, Grounding | None]]) -> Markup:
+    """``gt`` and ``pred`` are (T,) 0/1; ``picks`` is (row title, interval and keyframe or None) for each turn."""
+    frames = len(gt)
+    cell = (WIDTH - LEFT - 8) / frames
+    rows = [_cells("target visible", gt, 0, cell, "gt"), _cells("mask predicted", pred, 1, cell, "pred")]
+    for i, (title, grounding) in enumerate(picks, start=2):
+        rows.append(_label(title, i))
+        if grounding is None:
+            rows.append(text(LEFT + 4, i * ROW + 12, "no interval that parses"))
+            continue
+        start, end = (min(max(v, 0), frames - 1) for v in (grounding.start, grounding.end))
+        note = f"frames {grounding.start} to {grounding.end}, keyframe {grounding.keyframe}"
+        if end >= start:
+            rect = {"x": LEFT + start * cell, "y": i * ROW + 5, "width": (end - start + 1) * cell, "height": 6}
+            rows.append(element("rect", element("title", note), **rect, class_="interval"))
+        x = LEFT + (min(max(grounding.keyframe, 0), frames - 1) + 0.5) * cell
+        rows.append(element("circle", element("title", note), cx=x, cy=i * ROW + 8, r=5, class_="keyframe"))
+    bottom = (len(picks) + 2) * ROW
+    shown = sorted({0, frames - 1, *range(0, frames, max(1, -(-frames // 8)))})
+    last_apart = [t for t in shown if t == frames - 1 or (frames - 1 - t) * cell > 24]
+    ticks = [text(LEFT + (t + 0.5) * cell, bottom + 11, str(t), "middle") for t in last_apart]
+    svg = canvas(WIDTH, bottom + 16, "timeline of the clip", *rows, *ticks)
+    return element("div", svg, class_="plot timeline")
+
+
+def _cells(title: str, on: NDArray, row: int, cell: float, css: str) -> Markup:
+    out = [_label(title, row)]
+    for t, value in enumerate(on):
+        rect = {"x": LEFT + t * cell, "y": row * ROW + 3, "width": max(cell - 1, 0.5), "height": ROW - 6}
+        out.append(element("rect", **rect, class_=f"cell {css}" if value else "cell"))
+    return Markup("").join(out)
+
+
+def _label(title: str, row: int) -> Markup:
+    return text(LEFT - 8, row * ROW + 12, title, "end")

@@ -1,0 +1,47 @@
+"""``videoseg``: the commands and what is common to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from verl_ext.cli import data, doctor, evaluate, quickstart, train
+from verl_ext.cli.group import VideosegGroup
+
+app = typer.Typer(
+    cls=VideosegGroup,
+    name="videoseg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def videoseg(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Reinforcement learning for reasoning video object segmentation.
+
+    New here? See the whole pipeline run on this machine:
+
+      videoseg quickstart
+
+    Then look at what a recipe would start, without starting it:
+
+      videoseg train recipes/videoseg_o3/grpo_2b.yaml --dry-run
+    """
+
+
+app.command()(quickstart.quickstart)
+app.command()(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command()(evaluate.score)
+app.command()(evaluate.report)
+app.add_typer(data.app, name="data")
+app.command()(doctor.doctor)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,43 @@
+"""Recipes: typed, checked and resolved without torch, verl, vLLM or Ray.
+
+>>> from verl_ext.recipe import load_recipe, plan
+>>> recipe = load_recipe("recipes/videoseg_o3/grpo_2b.yaml", ["trainer.steps=10"])
+"""
+
+from __future__ import annotations
+
+from verl_ext.recipe.checks import check, check_paths
+from verl_ext.recipe.data import DataSource
+from verl_ext.recipe.load import load_recipe, load_resolved, save_resolved
+from verl_ext.recipe.objective import CalibrationRecipe, ObjectiveRecipe, RewardsRecipe, SftLossRecipe
+from verl_ext.recipe.plan import Plan, PlannedProcess, plan
+from verl_ext.recipe.policy import LoraRecipe, PolicyRecipe
+from verl_ext.recipe.rollout import Budgets, EngineRecipe, EvalRollout, RolloutRecipe
+from verl_ext.recipe.schema import Recipe
+from verl_ext.recipe.training import OptimRecipe, PoolRecipe, TrainerRecipe
+
+__all__ = [
+    "Budgets",
+    "CalibrationRecipe",
+    "DataSource",
+    "EngineRecipe",
+    "EvalRollout",
+    "LoraRecipe",
+    "ObjectiveRecipe",
+    "OptimRecipe",
+    "Plan",
+    "PlannedProcess",
+    "PolicyRecipe",
+    "PoolRecipe",
+    "Recipe",
+    "RewardsRecipe",
+    "RolloutRecipe",
+    "SftLossRecipe",
+    "TrainerRecipe",
+    "check",
+    "check_paths",
+    "load_recipe",
+    "load_resolved",
+    "plan",
+    "save_resolved",
+]

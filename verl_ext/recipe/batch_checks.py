@@ -1,0 +1,70 @@
+"""Do batches divide over processes, and processes fit on the machines?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from verl_ext.recipe.checks import rule
+
+if TYPE_CHECKING:
+    from verl_ext.recipe.schema import Recipe
+
+
+@rule
+def batches_divide(r: Recipe) -> Iterator[str]:
+    t = r.trainer
+    group = r.rollout.group_size if r.stage == "grpo" else 1
+    share = t.micro_batch * t.actor_processes
+    holders = f"trainer.micro_batch {t.micro_batch} x trainer.actor_processes {t.actor_processes} = {share}"
+    if r.stage == "grpo":
+        if t.prompts_per_step % t.mini_batch_prompts:
+            yield (
+                f"trainer.prompts_per_step {t.prompts_per_step} is not a multiple of trainer.mini_batch_prompts "
+                f"{t.mini_batch_prompts}; leave mini_batch_prompts out, or give a divisor"
+            )
+        if (t.mini_batch_prompts * group) % share:
+            yield (
+                f"trainer.mini_batch_prompts {t.mini_batch_prompts} x rollout.group_size {group} = "
+                f"{t.mini_batch_prompts * group} rollouts do not divide over {holders}; change one of the four"
+            )
+    elif t.prompts_per_step % share:
+        yield (
+            f"trainer.prompts_per_step {t.prompts_per_step} conversations do not divide over {holders}; "
+            "change one of the three"
+        )
+
+
+@rule
+def processes_fit(r: Recipe) -> Iterator[str]:
+    t, tensor = r.trainer, r.rollout.engine.tensor_parallel
+    if t.actor_processes % t.nodes:
+        yield (
+            f"trainer.actor_processes {t.actor_processes} is not a multiple of trainer.nodes {t.nodes}; "
+            "every node holds as many"
+        )
+    if r.stage == "grpo" and t.actor_processes % tensor:
+        yield (
+            f"trainer.actor_processes {t.actor_processes} is not a multiple of rollout.engine.tensor_parallel "
+            f"{tensor}: vLLM's replicas live on the actor's GPUs; change one of the two"
+        )
+    if r.device == "cuda":
+        yield from _gpus_suffice(r)
+
+
+def _gpus_suffice(r: Recipe) -> Iterator[str]:
+    t, pool = r.trainer, r.pool
+    workers = pool.workers if r.stage == "grpo" else 0
+    wanted = t.actor_processes + workers * pool.gpus_per_worker
+    have = t.gpus_per_node * t.nodes
+    if wanted > have:
+        yield (
+            f"{wanted:g} GPUs = {t.actor_processes} trainer.actor_processes + {workers} pool.workers x "
+            f"{pool.gpus_per_worker:g} pool.gpus_per_worker exceed {have} = {t.nodes} trainer.nodes x {t.gpus_per_node} "
+            "trainer.gpus_per_node; lower actor_processes or pool.workers, or let workers share a GPU by a fraction"
+        )
+    if t.actor_processes // t.nodes > t.gpus_per_node:
+        yield (
+            f"trainer.actor_processes {t.actor_processes} / trainer.nodes {t.nodes} = {t.actor_processes // t.nodes} "
+            f"a node exceed trainer.gpus_per_node {t.gpus_per_node}; add nodes or lower actor_processes"
+        )

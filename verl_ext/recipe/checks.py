@@ -1,0 +1,115 @@
+"""Rules between settings, checked before any process starts. Each message says the numbers seen and the remedy.
+
+A new rule is one function that yields sentences, decorated with ``@rule``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rollout.errors import RecipeError
+from verl_ext.recipe.ranges import out_of_range
+
+if TYPE_CHECKING:
+    from verl_ext.recipe.schema import Recipe
+
+Rule = Callable[["Recipe"], Iterator[str]]
+RULES: list[Rule] = []
+
+
+def rule(check_one: Rule) -> Rule:
+    """Add a function to `RULES`."""
+    RULES.append(check_one)
+    return check_one
+
+
+def check(recipe: Recipe) -> list[str]:
+    """Everything that contradicts itself in ``recipe``; rules see only numbers that are within their bounds."""
+    from verl_ext.recipe import batch_checks, method_checks  # they add their rules
+
+    assert batch_checks and method_checks
+    return out_of_range(recipe) or [problem for check_one in RULES for problem in check_one(recipe)]
+
+
+def check_paths(recipe: Recipe) -> list[str]:
+    """Files and folders that the recipe names and that are not there (not part of `check`: they come and go)."""
+    named = {"policy.path": recipe.policy.path}
+    for section, sources in (("data", recipe.data), ("val", recipe.val)):
+        for i, source in enumerate(sources):
+            named[f"{section}[{i}].root"] = source.root
+            if source.annotations is not None:
+                named[f"{section}[{i}].annotations"] = source.annotations
+    if recipe.pool.checkpoint is not None and recipe.stage == "grpo":
+        named["pool.checkpoint"] = recipe.pool.checkpoint
+    return [
+        f"{key}: {path} does not exist; put it there or give {key.replace('[', '.').replace(']', '')}=... "
+        "(VIDEOSEG_DATA and VIDEOSEG_MODELS are the folders that shipped recipes look into)"
+        for key, path in named.items()
+        if not Path(path).exists()
+    ]
+
+
+@rule
+def data_is_named(r: Recipe) -> Iterator[str]:
+    from data_construction.readers import dataset_names
+
+    if not r.data:
+        yield "data: is empty; name at least one source: {dataset: revos, root: ..., split: train}"
+    known = dataset_names()
+    for section, sources in (("data", r.data), ("val", r.val)):
+        for i, source in enumerate(sources):
+            if source.dataset not in known and not source.dataset.endswith((".yaml", ".yml")):
+                near = difflib.get_close_matches(source.dataset, known, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                yield f"{section}[{i}].dataset: no data set is called {source.dataset!r}; {hint}known: {', '.join(known)}"
+    if r.trainer.eval_every and not r.val and r.stage == "grpo":
+        yield f"trainer.eval_every: {r.trainer.eval_every}, but val is empty; name held-out data, or set it to 0"
+
+
+@rule
+def cpu_can_do_it(r: Recipe) -> Iterator[str]:
+    if r.device != "cpu":
+        return
+    if r.policy.attn == "flash_attention_2":
+        yield "policy.attn: flash_attention_2 with device: cpu; it needs CUDA, set policy.attn=sdpa"
+    if r.policy.dtype == "bfloat16":
+        yield "policy.dtype: bfloat16 with device: cpu; rollout and actor agree only in float32 there, set float32"
+    if r.rollout.engine.tensor_parallel > 1:
+        yield f"rollout.engine.tensor_parallel: {r.rollout.engine.tensor_parallel} with device: cpu; set it to 1"
+    if not r.rollout.engine.enforce_eager:
+        yield "rollout.engine.enforce_eager: false with device: cpu; CUDA graphs need CUDA, set it to true"
+    if r.pool.gpus_per_worker:
+        yield f"pool.gpus_per_worker: {r.pool.gpus_per_worker:g} with device: cpu; set it to 0"
+
+
+@rule
+def packing_has_its_kernel(r: Recipe) -> Iterator[str]:
+    if r.policy.remove_padding and r.policy.attn != "flash_attention_2":
+        yield f"policy.remove_padding: true with policy.attn: {r.policy.attn}; packing needs flash_attention_2"
+
+
+@rule
+def rewards_fit_the_method(r: Recipe) -> Iterator[str]:
+    from rewards.registry import get_reward
+    from rewards.types import BoxRewardInput, RewardInput
+
+    if r.stage != "grpo":
+        return
+    if not r.rewards.weights:
+        yield "rewards.weights: is empty; reinforcement needs at least one reward, for example mask_iou: 1.0"
+    wanted = BoxRewardInput if r.method == "veason_r1" else RewardInput
+    for name in r.rewards.weights:
+        try:
+            reward = get_reward(name)
+        except RecipeError as e:
+            yield f"rewards.weights.{name}: {e}"
+            continue
+        if reward.input_type is not wanted:
+            other = "[SEG] dialogues" if wanted is BoxRewardInput else "box answers"
+            yield (
+                f"rewards.weights.{name}: scores {other}, but method is {r.method}; remove it "
+                f"(rewards.weights.{name}=0) or change the method"
+            )

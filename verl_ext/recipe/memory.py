@@ -1,0 +1,96 @@
+"""Expected memory of each process, by formulas: rough (25 %), and enough to see what cannot fit.
+
+With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S tokens in a forward pass, b bytes a value:
+
+- weights, gradients and Adam's two means are float32 and sharded: N * 4 * (1 + 1 + 2) / P; with LoRA only the adapters
+  have gradients and means (2 r d per adapted matrix, about 7 a layer);
+- the reference (RL with a KL term and no LoRA): N * 4 / P;
+- activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
+  forward and backward at the 2B shape took, 8192 tokens, SDPA);
+- logits: S * V * (b + 8), the model's own and a float32 copy with its gradient;
+- vLLM: N * b / tensor_parallel of weights, and its KV cache;
+- a pool worker: SAM 2 in float32 (224 M parameters for Hiera-L) and 8 MiB for each cached frame at 1024 x 1024.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verl_ext.recipe.model_size import ModelSize
+
+if TYPE_CHECKING:
+    from verl_ext.recipe.schema import Recipe
+
+GIB = float(1 << 30)
+LAYER_FACTOR = 50
+ADAPTED_MATRICES = 7
+SAM2_PARAMETERS = {
+    "sam2.1_hiera_t": 39e6,
+    "sam2.1_hiera_s": 46e6,
+    "sam2.1_hiera_b+": 81e6,
+    "sam2.1_hiera_l": 224e6,
+    "tiny": 4e6,
+}
+FRAME_MIB = 8.0
+PYTHON_GIB = 0.7
+"""Interpreter with torch, transformers and verl imported."""
+
+
+def activation_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
+    """Activations and logits of one forward and backward pass; empty if the model's shape is not known."""
+    if size.hidden is None or size.layers is None or size.vocabulary is None:
+        return {}
+    roll = recipe.rollout
+    length = roll.engine.max_model_len if recipe.stage == "sft" else roll.prompt_length + roll.response_length
+    tokens, width = recipe.trainer.micro_batch * length, bytes_per_value(recipe)
+    one_layer = LAYER_FACTOR * tokens * size.hidden * width
+    kept = one_layer * size.layers
+    if recipe.policy.gradient_checkpointing:
+        kept = one_layer + tokens * size.layers * size.hidden * width
+    return {"activations": kept / GIB, "logits": tokens * size.vocabulary * (width + 8) / GIB}
+
+
+def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
+    """Parts of one FSDP process (actor, and the reference beside it)."""
+    if size.parameters is None:
+        return {}
+    share = 4 / recipe.trainer.actor_processes / GIB
+    total = size.parameters + size.head_parameters
+    trained: float = total
+    if recipe.policy.lora.rank and size.hidden is not None and size.layers is not None:
+        trained = 2 * recipe.policy.lora.rank * size.hidden * ADAPTED_MATRICES * size.layers + size.head_parameters
+        trained += size.hidden * (size.vocabulary or 0)
+    parts = {"weights": total * share, "gradients": trained * share, "Adam": 2 * trained * share}
+    if needs_reference(recipe) and not recipe.policy.lora.rank:
+        parts["reference"] = size.parameters * share
+    return parts | activation_gib(recipe, size)
+
+
+def engine_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
+    """Parts of one vLLM process; on a GPU the KV cache is what its share of the GPU leaves."""
+    engine = recipe.rollout.engine
+    parts = {}
+    if size.parameters is not None:
+        parts["weights"] = size.parameters * bytes_per_value(recipe) / engine.tensor_parallel / GIB
+    if recipe.device == "cpu":
+        parts["KV cache"] = engine.kv_cache_gib
+    return parts
+
+
+def pool_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
+    """Parts of one pool worker: its SAM 2 is the policy's own unless ``pool.checkpoint`` names another."""
+    own = recipe.pool.checkpoint is None
+    tiny = own and 0 < size.head_parameters < 30e6
+    parameters = size.head_parameters if own and size.head_parameters else SAM2_PARAMETERS[recipe.pool.preset]
+    frame = FRAME_MIB / (64 if tiny else 1)  # a tiny SAM 2 sees an eighth of the side
+    return {"SAM 2": parameters * 4 / GIB, "cached frames": recipe.pool.cache_frames * frame / 1024}
+
+
+def bytes_per_value(recipe: Recipe) -> int:
+    """Of the compute precision."""
+    return 2 if recipe.policy.dtype == "bfloat16" else 4
+
+
+def needs_reference(recipe: Recipe) -> bool:
+    """Whether the run holds a reference policy."""
+    return recipe.stage == "grpo" and recipe.objective.kl_coef > 0

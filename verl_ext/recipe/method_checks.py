@@ -1,0 +1,97 @@
+"""What the two methods and the two stages ask of the other sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rewards.segmenter.config import PRESETS
+from verl_ext.recipe.checks import rule
+
+if TYPE_CHECKING:
+    from verl_ext.recipe.schema import Recipe
+
+MASK_REWARDS_WITHOUT_HEAD = "veason_consistency"
+
+
+@rule
+def veason_has_no_mask_head(r: Recipe) -> Iterator[str]:
+    if r.method != "veason_r1":
+        return
+    why = "with method: veason_r1, whose policy has no [SEG] token and no mask decoder"
+    if r.rollout.max_turns != 1:
+        yield f"rollout.max_turns: {r.rollout.max_turns} with method: veason_r1, which answers in one turn; set it to 1"
+    if r.stage == "grpo" and r.objective.calibration.enabled:
+        yield f"objective.calibration.enabled: true {why}; set it to false"
+    if r.stage == "grpo" and r.objective.aux_coef:
+        yield f"objective.aux_coef: {r.objective.aux_coef:g} {why}; set it to 0"
+    for key, value in (("decoder_lr", r.optim.decoder_lr), ("projection_lr", r.optim.projection_lr)):
+        if value is not None:
+            yield f"optim.{key}: {value:g} {why}; set it to null"
+    for key, coef in (("mask_ce", r.sft_loss.mask_ce), ("dice", r.sft_loss.dice)):
+        if r.stage == "sft" and coef:
+            yield f"sft_loss.{key}: {coef:g} {why}; set it to 0"
+    if r.stage == "grpo" and MASK_REWARDS_WITHOUT_HEAD in r.rewards.weights and r.pool.checkpoint is None:
+        yield (
+            f"pool.checkpoint: null, but rewards.weights.{MASK_REWARDS_WITHOUT_HEAD} needs SAM 2 and a box policy has "
+            f"none; name SAM 2 weights of preset {r.pool.preset}, or drop the reward"
+        )
+
+
+@rule
+def grpo_needs_groups(r: Recipe) -> Iterator[str]:
+    if r.stage != "grpo":
+        return
+    if r.rollout.group_size < 2:
+        yield (
+            f"rollout.group_size: {r.rollout.group_size} with stage: grpo; a group of one has no advantage, "
+            "set it to 2 or more"
+        )
+    if r.rollout.temperature == 0:
+        yield "rollout.temperature: 0 with stage: grpo; equal rollouts have no advantage, set it above 0"
+    if r.rollout.top_p == 0:
+        yield "rollout.top_p: 0 leaves no token to sample; set it above 0, at most 1"
+
+
+@rule
+def tokens_fit(r: Recipe) -> Iterator[str]:
+    roll, room = r.rollout, r.rollout.engine.max_model_len
+    if r.stage != "grpo":
+        return
+    if roll.prompt_length + roll.response_length > room:
+        yield (
+            f"rollout.prompt_length {roll.prompt_length} + rollout.response_length {roll.response_length} = "
+            f"{roll.prompt_length + roll.response_length} exceed rollout.engine.max_model_len {room}; raise "
+            "max_model_len or lower one of the two"
+        )
+    if roll.turn_length * roll.max_turns > roll.response_length:
+        yield (
+            f"rollout.turn_length {roll.turn_length} x rollout.max_turns {roll.max_turns} = "
+            f"{roll.turn_length * roll.max_turns} exceed rollout.response_length {roll.response_length} (which also "
+            "holds the user messages between turns); raise response_length or lower turn_length"
+        )
+
+
+@rule
+def calibration_is_complete(r: Recipe) -> Iterator[str]:
+    cal = r.objective.calibration
+    if cal.reduction == "topk" and cal.topk == 0:
+        yield "objective.calibration.topk: 0 with reduction: topk sums no pixel; give a share in (0, 1]"
+    if cal.enabled and cal.weight == 0:
+        yield "objective.calibration.weight: 0 with enabled: true; give a weight, or set enabled to false"
+
+
+@rule
+def segmenter_is_known(r: Recipe) -> Iterator[str]:
+    if r.pool.preset not in PRESETS:
+        yield f"pool.preset: {r.pool.preset!r} is not a SAM 2 of ours; known: {', '.join(PRESETS)}"
+
+
+@rule
+def optimiser_is_complete(r: Recipe) -> Iterator[str]:
+    if r.optim.lr == 0:
+        yield "optim.lr: 0 trains nothing; give a learning rate"
+    if len(r.optim.betas) != 2:
+        yield f"optim.betas: {len(r.optim.betas)} numbers; AdamW has two, for example [0.9, 0.999]"
+    if any(beta == 1 for beta in r.optim.betas):
+        yield f"optim.betas: {r.optim.betas}; a decay of 1 never forgets, give less than 1"
