@@ -4,7 +4,6 @@ EXTRA  ?= cpu
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(EXTRA)
-CODE   := rollout rewards verl_ext data_construction eval videoseg_shims benchmarks tests setup.py
 
 # One thread a process that sleeps while it waits: spinning threads beside other processes cost 5-20x.
 export OMP_NUM_THREADS ?= 1
@@ -22,6 +21,7 @@ $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==77.0.3
+	@echo "installing packages into $(VENV): a few minutes, about 4 GB ..."
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints/$(EXTRA).txt -e ".[$(EXTRA),dev]" || \
 	    { echo; echo "Installation failed. If pip does not find torch==...+cpu: that build is served by PyTorch's CPU wheel"; \
 	      echo "index (see pytorch.org, Get started, CPU); export PIP_EXTRA_INDEX_URL=<that index> and run make again."; exit 1; }
@@ -37,7 +37,7 @@ test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest
 
 lint: install  ## ruff
-	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff check .
 
 types: install  ## mypy
 	$(BIN)/mypy

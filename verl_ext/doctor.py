@@ -68,9 +68,10 @@ def flavour(facts: Facts) -> Literal["cpu", "gpu"]:
 def python(facts: Facts) -> Iterator[Finding]:
     version = ".".join(map(str, facts.python))
     good = (3, 11) <= facts.python[:2] <= (3, 12)
-    yield Finding("ok" if good else "error", "Python", version, "" if good else "use 3.11 or 3.12: make install PYTHON=...")
+    remedy = "" if good else "use 3.11 or 3.12: make install PYTHON=..."
+    yield Finding("ok" if good else "error", "Python", version, remedy)
     if not facts.in_venv:
-        yield Finding("warning", "environment", "not a virtual one", "use .venv/bin/videoseg (make install makes .venv)")
+        yield Finding("warning", "environment", "not a virtual one", "make install, then .venv/bin/videoseg")
 
 
 @examination
@@ -141,7 +142,7 @@ def segmenter(facts: Facts) -> Iterator[Finding]:
     if version is None:
         yield Finding("error", "sam2", "not installed", install)
     elif facts.sam2_digest != SAM2_DIGEST:
-        yield Finding("warning", "sam2", f"{version}, but not the files of the pinned archive", f"{install} --force-reinstall")
+        yield Finding("warning", "sam2", f"{version}, other files than the pinned ones", f"{install} --force-reinstall")
     else:
         yield Finding("ok", "sam2", f"{version}, files as pinned")
 
@@ -156,7 +157,7 @@ def devices(facts: Facts) -> Iterator[Finding]:
             "check the driver with nvidia-smi and CUDA_VISIBLE_DEVICES, or install for the CPU: make install",
         )
     if facts.gpus and facts.versions.get("flash-attn") is None:
-        yield Finding("ok", "flash-attn", "not installed (optional)", "pip install flash-attn for policy.remove_padding")
+        yield Finding("ok", "flash-attn", "not installed (optional)", "install it for policy.remove_padding")
 
 
 @examination
@@ -169,12 +170,11 @@ def machine(facts: Facts) -> Iterator[Finding]:
     small = facts.memory_gib < QUICKSTART_GIB
     yield Finding(
         "warning" if small else "ok", "memory", f"{facts.memory_gib:.1f} GiB",
-        f"the quickstart may need {QUICKSTART_GIB:.0f} GiB; close other programs or use a larger machine" if small else "",
+        f"the quickstart may need {QUICKSTART_GIB:.0f} GiB; close other programs" if small else "",
     )
     if facts.shm_gib is not None and facts.shm_gib < 1:
-        yield Finding(
-            "warning", "/dev/shm", f"{facts.shm_gib:.2f} GiB", "Ray is slow with less than 1 GiB; docker run --shm-size=4g"
-        )
+        remedy = "Ray is slow with less than 1 GiB; --shm-size=4g in Docker"
+        yield Finding("warning", "/dev/shm", f"{facts.shm_gib:.2f} GiB", remedy)
     if facts.disk_gib < 5:
         yield Finding("warning", "disk", f"{facts.disk_gib:.1f} GiB free here", "checkpoints need room; set output_dir")
 

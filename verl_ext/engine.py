@@ -157,7 +157,7 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _recipe_image_size(self) -> int:
         module = getattr(self.module, "_fsdp_wrapped_module", self.module)
-        return int(module.grounding_encoder.config.image_size)
+        return int(module.grounding_encoder.config.input_size)
 
     # ---- weights out --------------------------------------------------------------------------------------------
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rollout.errors import RecipeError
+from verl_ext.context import RECIPE_ENV
+from verl_ext.supervise import LIVE_METRICS
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -13,14 +18,13 @@ if TYPE_CHECKING:
 
 def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
     """Environment variables that every process of the run needs."""
-    from verl_ext.context import RECIPE_ENV
     from verl_ext.vllm_env import FORBIDDEN_TOKENS_ENV, policy_forbidden_token_ids
 
     env = {
         RECIPE_ENV: str(resolved.resolve()),
         FORBIDDEN_TOKENS_ENV: json.dumps(policy_forbidden_token_ids(recipe.policy.path)),
         "VERL_USE_EXTERNAL_MODULES": "verl_ext.plugin",
-        "VERL_FILE_LOGGER_PATH": str((Path(recipe.output_dir) / "metrics.jsonl").resolve()),
+        "VERL_FILE_LOGGER_PATH": str((Path(recipe.output_dir) / LIVE_METRICS).resolve()),
         "TENSORBOARD_DIR": str((Path(recipe.output_dir) / "tensorboard").resolve()),
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_DEDUP_LOGS": "0",
@@ -32,17 +36,34 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
         env |= {
             "VERL_PLATFORM": "cpu",
             "OMP_WAIT_POLICY": "passive",  # spinning threads beside other processes cost 5-20x (LEARNING)
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(recipe.rollout.engine.kv_cache_gib))),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     return env
 
 
-def run(recipe: Recipe, resolved: Path) -> None:
+def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
+    """Absolute folder, resolved recipe on disk, environment of the training process."""
+    from verl_ext.recipe import save_resolved
+
+    out = Path(recipe.output_dir).resolve()
+    policy = replace(recipe.policy, path=str(Path(recipe.policy.path).resolve()))
+    trainer = replace(recipe.trainer, resume="auto" if resume else "never")
+    recipe = replace(recipe, output_dir=str(out), policy=policy, trainer=trainer)
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume and (out / "checkpoints").exists():
+        raise RecipeError(
+            f"output_dir: {out} holds checkpoints of an earlier run; continue it with --resume, "
+            "or choose another output_dir"
+        )
+    resolved = out / "resolved.yaml"
+    save_resolved(recipe, resolved)
+    return recipe, {**os.environ, **worker_environment(recipe, resolved)}
+
+
+def run(recipe: Recipe) -> None:
     """Train with verl until done. Ray is started if it is not running, and stopped again if we started it."""
-    env = worker_environment(recipe, resolved)
-    os.environ.update(env)
     import ray
     from omegaconf import OmegaConf, open_dict
     from verl.trainer.main_ppo import run_ppo
@@ -52,6 +73,7 @@ def run(recipe: Recipe, resolved: Path) -> None:
     from verl_ext.render import grpo_config
 
     config = grpo_config(recipe)
+    env = worker_environment(recipe, Path(os.environ[RECIPE_ENV]))
     with open_dict(config):
         OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", env, force_add=True)
     validate_config(
@@ -78,11 +100,13 @@ def _task_runner_class() -> type:
 
             from verl_ext.plugin import register_engine
             from verl_ext.trainer import VideosegTrainer
+            from verl_ext.watchdog import watch_actors
             from verl_ext.vllm_worker import register_replica
 
             register_engine()
             register_replica()
             TRAINER_REGISTRY["sync"] = VideosegTrainer
-            return super().run(config)
+            with watch_actors():
+                return super().run(config)
 
     return TaskRunner

@@ -48,7 +48,7 @@ def build_pool(recipe: Recipe) -> SegmenterPool:
             recipe.policy.path, workers=p.workers, cpus=p.cpus_per_worker, gpus=gpus, cache_frames=p.cache_frames
         )
     return SegmenterPool(
-        SegmenterConfig.preset_of(p.preset) if hasattr(SegmenterConfig, "preset_of") else SegmenterConfig(preset=p.preset),
+        SegmenterConfig(preset=p.preset),
         Path(p.checkpoint),
         num_workers=p.workers,
         num_cpus=p.cpus_per_worker,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
 EXTERNAL_LIB = "verl_ext.plugin"
+NEVER = 10**9
 MIXED_PRECISION = {"float32": ("fp32", "fp32"), "bfloat16": ("bf16", "fp32")}
 
 
@@ -87,8 +88,8 @@ def trainer_values(recipe: Recipe, checkpoints: Path) -> dict[str, Any]:
         "trainer.experiment_name": recipe.name,
         "trainer.default_local_dir": str(checkpoints),
         "trainer.resume_mode": "auto" if t.resume == "auto" else "disable",
-        "trainer.save_freq": t.save_every,
-        "trainer.test_freq": t.eval_every,
+        "trainer.save_freq": t.save_every or NEVER,  # the last step is always saved
+        "trainer.test_freq": t.eval_every or -1,
         "trainer.total_epochs": t.epochs,
         "trainer.total_training_steps": t.steps,
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rollout.errors import WorkerError
+from verl_ext.supervise import Progress, scalar, supervise
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -18,39 +18,32 @@ POLICY_FOLDER = "policy"
 """Under the recipe's ``output_dir``: the trained policy."""
 
 
-def train_sft(recipe: Recipe, resume: bool = True) -> Path:
-    """Train until done and return the policy's folder. Output goes to ``output_dir/train.log``.
+def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = None) -> Path | None:
+    """Train until done and return the policy's folder, or None if it was stopped early (a checkpoint is kept).
 
     Raises:
         WorkerError: a process failed; the message carries the end of its log.
     """
-    from verl_ext.launch import worker_environment
-    from verl_ext.recipe import save_resolved
+    from verl_ext.launch import prepare_run
 
+    recipe, env = prepare_run(recipe, resume)
     out = Path(recipe.output_dir).resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    resolved = out / "resolved.yaml"
-    save_resolved(recipe, resolved)
-    env = {**os.environ, **worker_environment(recipe, resolved)}
     processes = recipe.trainer.actor_processes // recipe.trainer.nodes
     if processes == 1 and recipe.trainer.nodes == 1:  # without torchrun's own seconds of imports
         command = [sys.executable]
         env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     else:
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *rendezvous(recipe)]
-    log = out / "train.log"
-    with log.open("ab") as f:
-        process = subprocess.Popen([*command, "-m", "verl_ext.sft_worker"], env=env, stdout=f, stderr=f)
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()  # torchrun passes it on to its workers
-            process.wait(timeout=60)
-            raise
-    if code != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
-        raise WorkerError(f"supervised training failed (exit {code}); the end of {log}:\n{tail}")
-    return out / POLICY_FOLDER
+    finished = supervise(
+        [*command, "-m", "verl_ext.sft_worker"], env, out, recipe.trainer.steps, progress, _describe
+    )
+    return out / POLICY_FOLDER if finished else None
+
+
+def _describe(metrics: Mapping[str, Any]) -> str:
+    parts = {"loss": "train/loss", "text": "lm", "dice": "dice"}
+    found = {name: scalar(metrics.get(key)) for name, key in parts.items()}
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items() if value is not None)
 
 
 def free_port() -> str:

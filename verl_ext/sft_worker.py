@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from verl.trainer.sft_trainer import SFTTrainer
@@ -15,6 +17,7 @@ from verl_ext.policy.export import export_policy
 from verl_ext.render import sft_config
 from verl_ext.sft import POLICY_FOLDER
 from verl_ext.sft_loss import supervised_loss
+from verl_ext.supervise import STOPPED_EARLY, stop_requested
 
 
 class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -25,6 +28,14 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
         weights = active_recipe().sft_loss
         self.loss_fn = partial(supervised_loss, config=None, mask_ce=weights.mask_ce, dice=weights.dice)
         self.training_client.set_loss_fn(self.loss_fn)
+
+    def _get_batch_seqlens(self, data: Any) -> list[int]:
+        """verl calls this before each step: the place to save and leave when asked to."""
+        self._begun = getattr(self, "_begun", -1) + 1
+        if self._begun > 0 and stop_requested(active_recipe().output_dir):
+            self.ckpt_handler.save_checkpoint(step=self.resume_global_step + self._begun)
+            sys.exit(STOPPED_EARLY)
+        return super()._get_batch_seqlens(data)  # type: ignore[no-any-return]
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from verl_ext.scoring import (
     states_by_turn,
 )
 from verl_ext.seg_batch import rows_without_dummy
+from verl_ext.supervise import stop_requested
 from verl_ext.workers import SegActorRolloutRefWorker
 
 SEG_FIELDS = ("seg_states", "mask_log_prob", "mask_target")
@@ -41,6 +42,11 @@ SEG_FIELDS = ("seg_states", "mask_log_prob", "mask_target")
 
 class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
     """Runs inside verl's TaskRunner (:mod:`verl_ext.launch`)."""
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = 0.1  # verl's 2 s is half of a small step
+        return buffer
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -70,6 +76,9 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         super().on_step_end()
         with marked_timer("update_pool", self.timing_raw):
             self._sync_pool()
+        if self.global_steps < self.total_training_steps and stop_requested(self.run_dir):
+            self._save_checkpoint()
+            self.total_training_steps = self.global_steps  # verl's loop then ends by itself
 
     def _sync_pool(self) -> None:
         state = self.actor_rollout_wg.decoder_state()[0]

@@ -45,6 +45,7 @@ def _alias(version: str) -> Distribution:
     """A distribution named vllm with nothing but its name and ``<version>+cpu``."""
     import os
     from importlib.metadata import Distribution
+    from pathlib import Path
 
     text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
 
@@ -52,9 +53,7 @@ def _alias(version: str) -> Distribution:
         def read_text(self, filename: str | os.PathLike[str]) -> str | None:
             return text if os.fspath(filename) == "METADATA" else None
 
-        def locate_file(self, path: str | os.PathLike[str]) -> os.PathLike[str]:
-            from pathlib import Path
-
+        def locate_file(self, path: str | os.PathLike[str]) -> Path:
             return Path(__file__).parent / path
 
     return Alias()

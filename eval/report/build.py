@@ -61,7 +61,11 @@ def context(run: ReportInput) -> dict[str, Any]:
         "nothing": baselines.get("nothing"),
         "changes": _changes(run),
         "kinds": kinds,
-        "not_learnt": [row["name"] for row in kinds if row["judgement"] and row["judgement"].verdict is NOT_LEARNT],
+        "not_learnt": [
+            row["name"].replace("_", " ")
+            for row in kinds
+            if row["judgement"] and row["judgement"].verdict is NOT_LEARNT
+        ],
         "kind_chart": _kind_chart(run),
         "reward_total": line_chart("Mean reward of a rollout", _reward_total(run.rl_metrics), smooth=True),
         "reward_parts": _panels(run.rl_metrics, "reward/", skip=REWARD_TOTALS),
@@ -109,7 +113,7 @@ def _kind_chart(run: ReportInput) -> Markup:
             mean = group.metrics["jf"] if group else None
             bars.append(StageBar(stage.title, mean.mean if mean else None, mean.se if mean else None))
             nothing = group.baselines["nothing"].mean if group and "nothing" in group.baselines else nothing
-        kinds[name] = (bars, nothing)
+        kinds[name.replace("_", " ")] = (bars, nothing)
     return kind_chart("J&F on held-out clips by kind of expression", kinds)
 
 
@@ -153,7 +157,8 @@ def _stacked(
     skip: Sequence[str] = (),
 ) -> Markup:
     parts = {key.removeprefix(prefix).replace("_", " "): _values(metrics, key) for key in _names(metrics, prefix, skip)}
-    if top is not None and any(math.fsum(v for v in row if math.isfinite(v)) > 1.001 for row in zip(*parts.values())):
+    sums = [math.fsum(v for v in row if math.isfinite(v)) for row in zip(*parts.values(), strict=True)]
+    if top is not None and max(sums, default=0.0) > 1.001 * top:
         top = None  # counts of episodes instead of shares
     return stacked_chart(caption, _steps(metrics), parts, unit, top)
 

@@ -85,7 +85,7 @@ def choose(rows: Sequence[ExpressionScore]) -> list[tuple[ExpressionScore, list[
 
 def kind_name(row: ExpressionScore) -> str:
     """The data set's own label, or the type where it has none."""
-    return row.kind or TYPE_NAMES.get(row.type_id, "untyped")
+    return row.kind.replace("_", " ") or TYPE_NAMES.get(row.type_id, "untyped")
 
 
 def clip_views(stages: Sequence[ReportStage]) -> list[ClipView]:
@@ -111,7 +111,9 @@ def clip_views(stages: Sequence[ReportStage]) -> list[ClipView]:
 
 def strip_frames(record: ResultRecord) -> list[int]:
     """Evenly spaced frames with both ends, and the last keyframe picked."""
-    frames = set(np.linspace(0, record.num_frames - 1, min(STRIP_FRAMES, record.num_frames)).round().astype(int).tolist())
+    frames = set(
+        np.linspace(0, record.num_frames - 1, min(STRIP_FRAMES, record.num_frames)).round().astype(int).tolist()
+    )
     if record.grounding is not None:
         frames.add(min(max(record.grounding.keyframe, 0), record.num_frames - 1))
     return sorted(frames)

@@ -16,8 +16,8 @@ from rollout.types import RLE
 
 GT_COLOUR = (0, 190, 140)
 PRED_COLOUR = (255, 45, 145)
-FILL = 0.42
-"""Share of the mask's colour in its inside; the outline has it whole."""
+DIM, GREY = 0.6, 0.45
+"""Outside the mask: brightness, and how far colours go towards grey."""
 
 
 def data_uri(frame: NDArray[np.uint8], quality: int = 72) -> str:
@@ -45,16 +45,21 @@ def thumbnail(path: str, longest: int) -> NDArray[np.uint8]:
 
 
 def overlay(frame: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The (h, w, 3) frame with the mask, of any size, filled faintly and outlined in ``colour``."""
+    """The (h, w, 3) frame with the mask, of any size, left as it is, outlined in ``colour``, and all else dimmed.
+
+    A tint would vanish on objects of its own colour; a frame without a mask is dim all over.
+    """
     height, width = frame.shape[:2]
     small = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
     inside = np.asarray(small) >= 64  # a thin object may cover a quarter of a small pixel
-    padded = np.pad(inside, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
-    out = frame.astype(np.float32)
-    paint = np.array(colour, np.float32)
-    out[inside] = (1 - FILL) * out[inside] + FILL * paint
-    out[inside & ~core] = paint
+    padded = np.pad(inside, 2)
+    steps = ((0, 2), (4, 2), (2, 0), (2, 4), (1, 2), (3, 2), (2, 1), (2, 3), (1, 1), (1, 3), (3, 1), (3, 3))
+    core = np.logical_and.reduce([padded[y : y + height, x : x + width] for y, x in steps]) & inside
+    rgb = frame.astype(np.float32)
+    grey = rgb.mean(axis=2, keepdims=True)
+    out = DIM * (GREY * grey + (1 - GREY) * rgb)
+    out[inside] = rgb[inside]
+    out[inside & ~core] = colour
     return out.round().astype(np.uint8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from eval.score_types import GroupScores, Mean, Scores
 
@@ -11,7 +11,7 @@ SILENCE = 99.5
 """From this J&F of predicting nothing on, silence *is* the right answer and cannot be beaten."""
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """The value is what the page says."""
 
     LEARNT = "learnt"

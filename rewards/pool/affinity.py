@@ -1,8 +1,8 @@
 """Which worker gets which request, and in what order: pure bookkeeping without Ray.
 
 A clip stays with the worker that encoded it. Waiting requests of one clip leave together, so that all rollouts of a
-group are decoded in one batch. A request whose worker died leaves alone, so that one which kills workers cannot take
-others with it.
+group are decoded in one batch. A request whose batch failed leaves alone, so that one bad request cannot take others
+with it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ class Job:
 
     request: Request
     future: Future[Any] = field(default_factory=Future)
-    failures: int = 0
+    deaths: int = 0
+    """Workers that died while it was with them."""
+    alone: bool = False
+    """Set once it was part of a batch that failed."""
 
     def start(self) -> bool:
         """False if its caller has cancelled it."""
-        return self.failures > 0 or self.future.set_running_or_notify_cancel()
+        return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def settle(self, outcome: Any) -> None:
         """Hand the outcome to the caller: raised if it is an exception."""
@@ -93,11 +96,12 @@ class AffinityQueue:
 
     def _next_batch(self, queue: deque[Job]) -> list[Job]:
         first = queue.popleft()
-        if first.failures:
+        if first.alone:
             return [first]
-        batch, rest = [first], []
+        batch = [first]
+        rest: list[Job] = []
         for job in queue:
-            together = job.clip_key == first.clip_key and not job.failures and len(batch) < self._limit
+            together = job.clip_key == first.clip_key and not job.alone and len(batch) < self._limit
             (batch if together else rest).append(job)
         queue.clear()
         queue.extend(rest)

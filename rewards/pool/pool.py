@@ -180,8 +180,11 @@ class SegmenterPool:
                 outcomes = ray.get(self._workers[index].score.remote([job.request for job in jobs]))
             except ray.exceptions.RayActorError as error:
                 self._recover(index, jobs, error)
-            except Exception as error:  # whatever went wrong belongs to these requests, and reaches their callers
-                _fail(jobs, error)
+            except Exception as error:  # whatever went wrong belongs to one of these requests, and reaches its caller
+                if len(jobs) > 1:
+                    self._again(jobs)
+                else:
+                    _fail(jobs, error)
             else:
                 for job, outcome in zip(jobs, outcomes, strict=True):
                     job.settle(outcome)
@@ -198,17 +201,25 @@ class SegmenterPool:
             _fail(jobs, restart_error)
             return
         for job in jobs:
-            job.failures += 1
-            if job.failures > self._max_retries:
-                _fail([job], error, f"its worker died {job.failures} times; last: {error}")
-            elif not self._queue.put([job]):
+            job.deaths += 1
+        lost = [job for job in jobs if job.deaths > self._max_retries]
+        _fail(lost, error, f"its worker died {self._max_retries + 1} times; last: {error}")
+        self._again([job for job in jobs if job.deaths <= self._max_retries])
+
+    def _again(self, jobs: list[Job]) -> None:
+        """Queue each for itself."""
+        for job in jobs:
+            job.alone = True
+        if not self._queue.put(jobs):
+            for job in jobs:
                 job.settle(_closed_error(job))
 
 
 def _fail(jobs: list[Job], error: Exception, why: str | None = None) -> None:
     for job in jobs:
         request = job.request
-        failure = WorkerError(f"clip {request.clip.name}: {type(request).__name__} failed: {why or error}")
+        what = why or getattr(error, "cause", None) or error  # Ray's own text is the whole remote traceback
+        failure = WorkerError(f"clip {request.clip.name}: {type(request).__name__} failed: {what}")
         failure.__cause__ = error
         job.settle(failure)
 

@@ -24,8 +24,7 @@ def preprocess(frames: Sequence[Image.Image | NDArray[np.uint8]], size: int) -> 
     out = np.empty((len(frames), size, size, 3), dtype=np.uint8)
     for i, frame in enumerate(frames):
         image = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
-        image = image.convert("RGB")
-        out[i] = np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC))
+        out[i] = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
     pixels = torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255.0
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return (pixels - mean[:, None, None]) / std[:, None, None]

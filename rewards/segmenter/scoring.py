@@ -125,8 +125,8 @@ class RequestScorer:
                 if (key_mask := request.keyframe_masks[turn]) is not None:
                     given[len(request.spatial_frames)] = key_mask
                 targets = [(request.masklets, frames[slot]) for slot in given]
-                for slot, iou in zip(given, truth.score_logits(self._as_logits(list(given.values())), targets), strict=True):
-                    ious[turn, slot] = iou
+                values = truth.score_logits(self._as_logits(list(given.values())), targets)
+                ious[turn, list(given)] = values
             out.append(_mask_scores(ious))
         return out
 
@@ -139,12 +139,13 @@ class RequestScorer:
         empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
         rles: list[list[RLE]] = [[empty] * clip.num_frames for _ in group]
         ious = [_ious_of_nothing(request.masklets, range(clip.num_frames), truth) for request in group]
-        prompted = [r for r, request in enumerate(group) if request.state is not None]
-        if prompted:
+        states = {r: request.state for r, request in enumerate(group) if request.state is not None}
+        if states:
+            prompted = list(states)
             steps = self.segmenter.propagation_steps(
                 self.cache.source(clip, range(clip.num_frames)),
                 [group[r].keyframe for r in prompted],
-                states=torch.from_numpy(np.stack([group[r].state for r in prompted])).float().to(self.segmenter.device),
+                states=torch.from_numpy(np.stack(list(states.values()))).float().to(self.segmenter.device),
                 max_batch=self._max_batch,
             )
             for step in steps:

@@ -215,7 +215,8 @@ class Segmenter(nn.Module):
 
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "segmenter.json")
-        save_file({k: v.contiguous() for k, v in self.sam2_model.state_dict().items()}, folder / "segmenter.safetensors")
+        weights = {k: v.contiguous() for k, v in self.sam2_model.state_dict().items()}
+        save_file(weights, folder / "segmenter.safetensors")
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Segmenter:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,11 @@ def test_a_clip_that_cannot_be_read_names_itself_and_others_go_on(
 def test_a_request_that_breaks_the_code_reaches_its_caller(pool: SegmenterPool, clips: list[ClipWithTruth]) -> None:
     clip, masklets = clips[0]
     wrong = SegRequest(clip, masklets, (0,), [np.zeros(5, dtype=np.float32)], (0,))
-    with pytest.raises(WorkerError, match=r"clip first: SegRequest failed.*states must be"):
-        pool.score([wrong])
+    good = seg_request(clip, masklets, 3)
+    futures = pool.submit([wrong, good])
+    with pytest.raises(WorkerError, match=r"clip first: SegRequest failed: states must be \(2, 32\)"):
+        futures[0].result(60)
+    assert len(futures[1].result(60).video_ious) == 2
 
 
 def test_from_a_coroutine(pool: SegmenterPool, clips: list[ClipWithTruth]) -> None:
@@ -168,16 +171,28 @@ def test_a_worker_killed_at_work_is_replaced_and_its_work_done_again(
     assert_equal(scores, RequestScorer(local).score(requests))
 
 
-def test_a_request_that_kills_every_worker_fails_alone(clips: list[ClipWithTruth], pool: SegmenterPool) -> None:
-    poison, healthy = seg_request(*clips[0], 1), seg_request(*clips[0], 2)
-    jobs = [Job(poison), Job(healthy)]
-    for job in jobs:
-        job.failures = 2
-    jobs[0].failures = 3
-    pool._recover(0, [jobs[0]], RuntimeError("died"))
-    with pytest.raises(WorkerError, match=r"clip first: SegRequest failed: its worker died 4 times"):
-        jobs[0].future.result(0)
-    assert len(pool.score([healthy])) == 1
+class DeadlyState:
+    """Ends the process that unpickles it, unless that is the one that made it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _exit_elsewhere, (os.getpid(),)
+
+
+def _exit_elsewhere(home: int) -> DeadlyState:
+    if os.getpid() != home:
+        os._exit(1)
+    return DeadlyState()
+
+
+def test_a_request_that_kills_every_worker_fails_alone(pool: SegmenterPool, clips: list[ClipWithTruth]) -> None:
+    clip, masklets = clips[0]
+    poison = SegRequest(clip, masklets, (0,), [DeadlyState()], (0,))  # type: ignore[list-item]
+    healthy = seg_request(clip, masklets, 2)
+    with SegmenterPool(SMALL, num_cpus=0, max_retries=1) as other:
+        futures = other.submit([poison, healthy])
+        with pytest.raises(WorkerError, match=r"clip first: SegRequest failed: its worker died 2 times"):
+            futures[0].result(120)
+        assert len(futures[1].result(120).video_ious) == 2
 
 
 def test_a_pool_that_cannot_be_built_says_why(pool: SegmenterPool, tmp_path: Path) -> None:
@@ -196,9 +211,9 @@ def test_closing_fails_what_is_left_and_takes_nothing_more(pool: SegmenterPool, 
     short_lived.close()
 
 
-def job_for(name: str, failures: int = 0) -> Job:
+def job_for(name: str, alone: bool = False) -> Job:
     clip = Clip(name, (f"{name}/0.jpg",), 4, 4)
-    job = Job(SegRequest(clip, Masklets(4, 4, (), 1), (0,), [None], (0,)), Future(), failures)
+    job = Job(SegRequest(clip, Masklets(4, 4, (), 1), (0,), [None], (0,)), alone=alone)
     return job
 
 
@@ -220,7 +235,7 @@ def test_waiting_requests_of_a_clip_leave_together_and_stay_with_their_worker() 
 
 def test_a_retried_request_leaves_alone() -> None:
     queue = AffinityQueue(num_workers=1, max_requests_per_call=64)
-    queue.put([job_for("a", failures=1), job_for("a"), job_for("a")])
+    queue.put([job_for("a", alone=True), job_for("a"), job_for("a")])
     assert [len(queue.take(0)) for _ in range(2)] == [1, 2]
 
 

@@ -27,13 +27,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
         typer.echo(json.dumps(report, indent=1))
     else:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table()
         for heading in ("", "what", "found", "remedy"):
             table.add_column(heading, overflow="fold")
         for f in findings:
-            table.add_row(f"[{STYLES[f.level]}]{f.level}[/]", f.what, f.found, f.remedy)
+            table.add_row(f"[{STYLES[f.level]}]{f.level}[/]", f.what, escape(f.found), escape(f.remedy))
         console = Console()
         console.print(table)
         count = sum(f.level == "error" for f in findings)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+Device = Literal["cpu", "cuda"]
 DatasetOption = Annotated[str, typer.Option(help="A data set's name (revos, mevis, ...) or its YAML file.")]
 RootOption = Annotated[Path, typer.Option(help="The data set's folder.")]
 SplitOption = Annotated[str, typer.Option(help="One of its splits.")]
@@ -20,34 +21,34 @@ def evaluate(
     split: SplitOption = "valid",
     out: Annotated[Path, typer.Option(help="Folder for results and scores.")] = Path("runs/eval"),
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose dialogue, engine and device are used; default: the policy's own.")
+        Path | None, typer.Option(help="Recipe whose dialogue and engine are used; default: the published numbers.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe setting to change, as key=value; may be repeated.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the recipe's.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Default: the recipe's, or what there is.")] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs to use, one engine each.", min=1)] = 1,
     max_samples: Annotated[int | None, typer.Option(help="Only so many expressions, a fixed draw.", min=1)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the results already in OUT.")] = False,
 ) -> None:
     """Evaluate a policy: greedy dialogues, masks propagated over the whole clip, J and F.
 
-    Writes OUT/results.jsonl, scores.json and scores.csv. Examples:
+    Writes OUT/results.jsonl as it goes, then scores.json and scores.csv; the same command goes on where it stopped.
+    Examples:
 
-      videoseg eval runs/grpo_2b/policy --dataset revos --root data/ReVOS --split valid
+      videoseg eval runs/grpo_2b/policy --dataset revos --root data/ReVOS --split valid --gpus 8
 
-      videoseg eval runs/grpo_2b/policy --dataset mevis --root data/MeViS --max-samples 50 --set rollout.max_turns=2
+      videoseg eval runs/quickstart/grpo/policy --dataset revos --root runs/quickstart/data --split test
+      --recipe recipes/quickstart/grpo.yaml
     """
     from rich.console import Console
 
-    from eval.run import evaluate as run_evaluation
     from eval.score_files import scores_table
+    from verl_ext.cli.evaluation import Request, run
     from verl_ext.cli.progress import progress_bar
 
+    request = Request(policy, dataset, root, split, out, recipe, tuple(overrides or ()), device, gpus, max_samples)
     with progress_bar(Console(stderr=True)) as progress:
-        scores = run_evaluation(
-            policy=policy, dataset=dataset, root=root, split=split, out=out, recipe=recipe, overrides=overrides or [],
-            device=device, max_samples=max_samples, resume=resume, progress=progress,
-        )
+        scores = run(request, progress)
     typer.echo(scores_table(scores))
 
 

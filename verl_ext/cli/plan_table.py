@@ -26,4 +26,4 @@ def print_plan(planned: Plan, console: Console) -> None:
     console.print(table)
     console.print(f"host memory, all processes together: about {planned.host_gib:.1f} GiB")
     for note in planned.notes:
-        console.print(f"- {note}")
+        console.print(f"- {note}", markup=False)

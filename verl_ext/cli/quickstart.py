@@ -9,7 +9,7 @@ import typer
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder for data, policies, metrics and the report.")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option(help="Folder for the run's files and the report.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Of data, weights and sampling.")] = 0,
 ) -> None:
     """The whole pipeline on this machine, small: data, cold start, reinforcement, evaluation, report.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from verl_ext.cli.group import EXIT_INTERRUPTED
+
 if TYPE_CHECKING:
     from verl_ext.recipe import Plan, Recipe
 
 RESOLVED, PLAN = "resolved.yaml", "plan.json"
+SHIPPED_PATHS = "Shipped recipes look for data in $VIDEOSEG_DATA (or data/), for models in $VIDEOSEG_MODELS (models/)"
 
 
 def train(
@@ -26,7 +30,7 @@ def train(
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in output_dir.")
     ] = False,
 ) -> None:
-    """Train by a recipe: supervised (sft) or by reinforcement (grpo), as the recipe's stage says.
+    r"""Train by a recipe: supervised (sft) or by reinforcement (grpo), as the recipe's stage says.
 
     Every setting is checked before anything starts. Examples:
 
@@ -34,7 +38,7 @@ def train(
 
       videoseg train recipes/videoseg_o3/grpo_2b.yaml trainer.steps=200 optim.lr=1e-6
 
-      videoseg train recipes/videoseg_o3/grpo_2b.yaml data.0.root=/data/ReVOS 'trainer.loggers=[console,wandb]'
+      videoseg train recipes/videoseg_o3/grpo_2b.yaml data.0.root=/data/ReVOS 'trainer.loggers=\[console,wandb]'
 
       videoseg train recipes/videoseg_o3/grpo_2b.yaml --resume
     """
@@ -50,20 +54,35 @@ def train(
         _show(loaded, planned)
         return
     if missing:
-        raise RecipeError("\n".join([f"{recipe}: files are missing", *(f"  - {m}" for m in missing)]))
-    start(loaded, resume=loaded.trainer.resume == "auto")
+        raise RecipeError("\n".join([f"{recipe}: files are missing", *(f"  - {m}" for m in missing), SHIPPED_PATHS]))
+    start(loaded)
 
 
-def start(recipe: Recipe, resume: bool) -> None:
-    """Run the recipe's stage until it is done."""
+def start(recipe: Recipe) -> None:
+    """Run the recipe's stage until it is done, and say where the policy lies. Exit code 130 if it was interrupted."""
+    from rich.console import Console
+
+    from verl_ext.cli.progress import progress_bar
+
+    console = Console()
+    console.print(f"{recipe.name}: {recipe.stage} on {recipe.device}; everything goes to {recipe.output_dir}")
+    with progress_bar(console) as progress:
+        policy = stage_of(recipe)(recipe, resume=recipe.trainer.resume == "auto", progress=progress)
+    if policy is None:
+        console.print("Stopped; a checkpoint is kept. The same command with --resume continues.")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    console.print(f"policy: {policy}")
+
+
+def stage_of(recipe: Recipe) -> Callable[..., Path | None]:
+    """The function that runs the recipe's stage."""
     if recipe.stage == "sft":
         from verl_ext.sft import train_sft
 
-        train_sft(recipe, resume=resume)
-        return
-    from verl_ext.trainer import train_grpo
+        return train_sft
+    from verl_ext.grpo import train_grpo
 
-    train_grpo(recipe, resume=resume)
+    return train_grpo
 
 
 def _show(recipe: Recipe, planned: Plan) -> None:

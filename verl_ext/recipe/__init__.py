@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from verl_ext.recipe.checks import check, check_paths
 from verl_ext.recipe.data import DataSource
-from verl_ext.recipe.load import load_recipe, load_resolved, save_resolved
+from verl_ext.recipe.load import load_recipe, load_resolved, recipe_from_overrides, save_resolved
 from verl_ext.recipe.objective import CalibrationRecipe, ObjectiveRecipe, RewardsRecipe, SftLossRecipe
 from verl_ext.recipe.plan import Plan, PlannedProcess, plan
 from verl_ext.recipe.policy import LoraRecipe, PolicyRecipe
@@ -39,5 +39,6 @@ __all__ = [
     "load_recipe",
     "load_resolved",
     "plan",
+    "recipe_from_overrides",
     "save_resolved",
 ]

@@ -60,8 +60,9 @@ def _gpus_suffice(r: Recipe) -> Iterator[str]:
     if wanted > have:
         yield (
             f"{wanted:g} GPUs = {t.actor_processes} trainer.actor_processes + {workers} pool.workers x "
-            f"{pool.gpus_per_worker:g} pool.gpus_per_worker exceed {have} = {t.nodes} trainer.nodes x {t.gpus_per_node} "
-            "trainer.gpus_per_node; lower actor_processes or pool.workers, or let workers share a GPU by a fraction"
+            f"{pool.gpus_per_worker:g} pool.gpus_per_worker exceed {have} = {t.nodes} trainer.nodes x "
+            f"{t.gpus_per_node} trainer.gpus_per_node; lower actor_processes or pool.workers, "
+            "or let workers share a GPU by a fraction"
         )
     if t.actor_processes // t.nodes > t.gpus_per_node:
         yield (

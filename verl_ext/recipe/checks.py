@@ -45,8 +45,7 @@ def check_paths(recipe: Recipe) -> list[str]:
     if recipe.pool.checkpoint is not None and recipe.stage == "grpo":
         named["pool.checkpoint"] = recipe.pool.checkpoint
     return [
-        f"{key}: {path} does not exist; put it there or give {key.replace('[', '.').replace(']', '')}=... "
-        "(VIDEOSEG_DATA and VIDEOSEG_MODELS are the folders that shipped recipes look into)"
+        f"{key}: {path} does not exist; put it there or give {key.replace('[', '.').replace(']', '')}=..."
         for key, path in named.items()
         if not Path(path).exists()
     ]
@@ -64,7 +63,8 @@ def data_is_named(r: Recipe) -> Iterator[str]:
             if source.dataset not in known and not source.dataset.endswith((".yaml", ".yml")):
                 near = difflib.get_close_matches(source.dataset, known, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                yield f"{section}[{i}].dataset: no data set is called {source.dataset!r}; {hint}known: {', '.join(known)}"
+                where = f"{section}[{i}].dataset"
+                yield f"{where}: no data set is called {source.dataset!r}; {hint}known: {', '.join(known)}"
     if r.trainer.eval_every and not r.val and r.stage == "grpo":
         yield f"trainer.eval_every: {r.trainer.eval_every}, but val is empty; name held-out data, or set it to 0"
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.errors import RecipeError
@@ -23,6 +23,13 @@ DERIVED = {
 """Defaults that follow another setting, unless they are set themselves."""
 
 
+def recipe_from_overrides(name: str, overrides: Sequence[str]) -> Recipe:
+    """The schema's defaults with ``overrides`` alone, for work that has no recipe file. Raises as `load_recipe`."""
+    merged = _defaults(name)
+    origins = dict.fromkeys(read_overrides(overrides, merged), OVERRIDE)
+    return _typed(merged, name, origins)
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in ``path`` with its bases, then ``overrides`` (``key=value``), typed and checked.
 
@@ -30,10 +37,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: all problems found, each with the key's path, the values seen and the remedy.
     """
     path = Path(path)
-    merged = OmegaConf.create(asdict(Recipe(name=path.stem)))
-    assert isinstance(merged, DictConfig)
-    for key, reference in DERIVED.items():
-        OmegaConf.update(merged, key, reference)
+    merged = _defaults(path.stem)
     origins: dict[str, str] = {}
     for source in read_sources(path):
         origins |= dict.fromkeys(source.keys(), source.where)
@@ -57,13 +61,33 @@ def save_resolved(recipe: Recipe, path: str | Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(recipe))), encoding="utf-8")
 
 
+def _defaults(name: str) -> DictConfig:
+    merged = OmegaConf.create(asdict(Recipe(name=name)))
+    for key, reference in DERIVED.items():
+        OmegaConf.update(merged, key, reference)
+    return merged
+
+
 def _merged(onto: Any, values: DictConfig, where: str) -> DictConfig:
     try:
         merged = OmegaConf.merge(onto, values)
     except (OmegaConfBaseException, TypeError, ValueError) as e:
-        raise RecipeError(f"{where}: cannot be merged with its bases: {str(e).splitlines()[0]}") from e
+        raise RecipeError(f"{where}: {_swapped(onto, values) or str(e).splitlines()[0]}") from e
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _swapped(onto: Any, values: Any, path: str = "") -> str:
+    """The first key that is a mapping where a list belongs, or the other way round: such files do not merge."""
+    for key in values:
+        old, new = (node._get_node(key) for node in (onto, values))
+        if {type(old), type(new)} == {ListConfig, DictConfig}:
+            found, wanted = ("a mapping", "a list") if isinstance(new, DictConfig) else ("a list", "a mapping")
+            return f"{path}{key}: found {found}, expected {wanted}"
+        both_mappings = isinstance(old, DictConfig) and isinstance(new, DictConfig)
+        if both_mappings and (deeper := _swapped(old, new, f"{path}{key}.")):
+            return deeper
+    return ""
 
 
 def _typed(merged: DictConfig, where: str, origins: Mapping[str, str]) -> Recipe:

@@ -1,6 +1,6 @@
 """Expected memory of each process, by formulas: rough (25 %), and enough to see what cannot fit.
 
-With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S tokens in a forward pass, b bytes a value:
+With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S tokens in a pass, b bytes a value:
 
 - weights, gradients and Adam's two means are float32 and sharded: N * 4 * (1 + 1 + 2) / P; with LoRA only the adapters
   have gradients and means (2 r d per adapted matrix, about 7 a layer);

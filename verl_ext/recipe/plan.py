@@ -100,7 +100,7 @@ def _pool(recipe: Recipe, size: ModelSize) -> PlannedProcess:
     t, pool = recipe.trainer, recipe.pool
     first = t.actor_processes // t.nodes
     own = round(pool.workers * pool.gpus_per_worker / t.nodes + 0.499)
-    gpus = _gpus(first, own) if own else f"with the actor on {_gpus(0, first)}"
+    gpus = _gpus(first, own) if own else "CPU"
     return _process(recipe, "segmenter pool", pool.workers, gpus, pool_gib(recipe, size), True)
 
 
@@ -123,6 +123,8 @@ def _notes(recipe: Recipe, size: ModelSize, planned: Plan) -> list[str]:
     elif size.hidden is None:
         notes.append("activations and logits are not counted: policy.path has no config.json")
     if recipe.stage == "grpo":
+        if recipe.device == "cuda" and recipe.pool.gpus_per_worker == 0:
+            notes.append("pool.gpus_per_worker is 0: the segmenter pool runs on the CPU, which is slow")
         notes.append(
             f"a step: {recipe.trainer.prompts_per_step} prompts x {recipe.rollout.group_size} = "
             f"{planned.rollouts_per_step} rollouts of up to {recipe.rollout.max_turns} turn(s)"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -48,7 +48,7 @@ def _read(path: Path, heirs: tuple[Path, ...]) -> Iterator[Source]:
         raise RecipeError(f"{path}: is its own base ({chain}); remove one `base:` line")
     values = _load_yaml(path, heirs)
     bases = values.pop(BASE, None)
-    for base in [bases] if isinstance(bases, str) else list(bases or []):
+    for base in bases if isinstance(bases, ListConfig) else [] if bases is None else [bases]:
         if not isinstance(base, str):
             raise RecipeError(f"{path}: base: found {base!r}; expected a path relative to this file, or a list of them")
         yield from _read(path.parent / base, (*heirs, resolved))

@@ -39,7 +39,7 @@ class PoolRecipe:
     cpus_per_worker: float = 1.0
     """CPU cores that Ray reserves for each."""
     gpus_per_worker: float = 1.0
-    """GPUs that Ray reserves for each, beside the actor's; several workers share one by a fraction, 0 shares the actor's."""
+    """GPUs that Ray reserves for each, beside the actor's: several share one by a fraction, with 0 they use the CPU."""
     cache_frames: int = 256
     """Encoded frames that an actor keeps, about 8 MiB each at 1024 x 1024."""
     preset: str = "sam2.1_hiera_l"

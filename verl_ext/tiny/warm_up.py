@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rewards.segmenter import Features, Segmenter
 from rewards.segmenter.heads import HeadOutput, embed_boxes, run_heads
 from rollout.types import Sample
-from verl_ext.tiny.warm_up_clips import WarmUpClip, collect_clips, soft_targets
+from verl_ext.tiny.warm_up_clips import Query, WarmUpClip, collect_clips, soft_targets
 
 Progress = Callable[[int, int, str], None]
 
@@ -35,24 +35,31 @@ class WarmUpSettings:
     prompt_std: float = 2.0
     """Spread of the attribute table's initial rows; a smaller one leaves the decoder on "all shapes"."""
     frames_per_step: int = 8
+    objects_per_frame: int = 2
+    full_share: float = 0.5
+    """How often an object is asked for by all its words instead of the first alone."""
+    absent_share: float = 0.5
+    """How often a frame is also asked for something that is not in it."""
+    box_every: int = 2
+    box_weight: float = 0.5
     propagation_every: int = 3
     """Of so many steps, one propagates (after the first half, which only decodes single frames)."""
     propagated_frames: int = 4
     held_out_share: float = 0.1
 
 
-class AttributeTable(nn.Module):
-    """(attributes, C) learned prompts."""
+class WordTable(nn.Module):
+    """(words, C) learned rows; the prompt of a query is the sum of its words' rows."""
 
-    def __init__(self, names: Sequence[str], width: int, std: float) -> None:
+    def __init__(self, words: Sequence[str], width: int, std: float) -> None:
         super().__init__()
-        self.index = {name: i for i, name in enumerate(names)}
-        self.rows = nn.Embedding(len(names), width)
+        self.index = {word: i for i, word in enumerate(words)}
+        self.rows = nn.Embedding(len(words), width)
         nn.init.normal_(self.rows.weight, std=std)
 
-    def forward(self, names: Sequence[str]) -> Tensor:
-        out: Tensor = self.rows(torch.tensor([self.index[n] for n in names], dtype=torch.long))
-        return out
+    def forward(self, queries: Sequence[Query]) -> Tensor:
+        device = self.rows.weight.device
+        return torch.stack([self.rows(torch.tensor([self.index[w] for w in q], device=device)).sum(0) for q in queries])
 
 
 def mask_loss(head: HeadOutput, target: Tensor) -> Tensor:
@@ -83,37 +90,39 @@ class WarmUp:
         self.rng = np.random.default_rng(seed)
         held_out = max(1, round(len(clips) * settings.held_out_share)) if len(clips) > 1 else 0
         self.train, self.held_out = list(clips[held_out:]), list(clips[:held_out] or clips)
-        names = sorted({a for c in clips for a in c.attributes})
+        self.descriptions = sorted({o.words for c in clips for o in c.objects})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.table = AttributeTable(names, segmenter.prompt_width, settings.prompt_std).to(segmenter.device)
+            words = sorted({w for q in self.descriptions for w in q})
+            self.table = WordTable(words, segmenter.prompt_width, settings.prompt_std).to(segmenter.device)
 
     def single_frame_loss(self) -> Tensor:
-        """Every visible attribute of a few frames, often one that is absent, and a box on some of the objects."""
+        """Some visible objects of a few frames by their words, often words for nothing there, and a box each."""
+        s = self.settings
         rows: list[int] = []
-        names: list[str] = []
-        targets = []
+        queries: list[Query] = []
+        targets, pixels = [], []
         box_rows, boxes, box_targets = [], [], []
-        pixels = []
-        for row in range(self.settings.frames_per_step):
-            clip, frame = self._draw_frame()
+        for row in range(s.frames_per_step):
+            clip = self.train[int(self.rng.integers(len(self.train)))]
+            frame = int(self.rng.integers(clip.clip.num_frames))
             pixels.append(clip.pixels(self.segmenter, [frame]))
-            visible = clip.visible(frame)
-            absent = [a for a in self.table.index if a not in visible]
-            for name in visible + list(self.rng.choice(absent, size=min(1, len(absent)))):
+            for query in self._draw_queries(clip, frame):
                 rows.append(row)
-                names.append(str(name))
-                targets.append(clip.mask(str(name), frame))
-            if visible and row % 2 == 0:
-                name = str(self.rng.choice(visible))
+                queries.append(query)
+                targets.append(clip.mask(query, frame))
+            visible = clip.visible(frame)
+            if visible and row % s.box_every == 0:
+                query = visible[int(self.rng.integers(len(visible)))]
                 box_rows.append(row)
-                boxes.append(self._jittered_box(clip, name, frame))
-                box_targets.append(clip.mask(name, frame))
+                boxes.append(self._jittered_box(clip, query, frame))
+                box_targets.append(clip.mask(query, frame))
         features = self.segmenter.encode(torch.cat(pixels))
-        head = self.segmenter.decode_candidates(features, rows, self.table(names))
+        head = self.segmenter.decode_candidates(features, rows, self.table(queries))
         loss = mask_loss(head, self._soft(targets))
         if boxes:
-            loss = loss + 0.5 * mask_loss(self._decode_boxes(features, box_rows, boxes), self._soft(box_targets))
+            size = self.train[0].clip
+            loss = loss + s.box_weight * mask_loss(self.decode_boxes(features, box_rows, boxes, (size.height, size.width)), self._soft(box_targets))
         return loss
 
     def propagation_loss(self) -> Tensor:
@@ -123,43 +132,48 @@ class WarmUp:
         stride = int(self.rng.integers(1, max(2, min(3, (clip.clip.num_frames - 1) // max(1, count - 1)) + 1)))
         first = int(self.rng.integers(clip.clip.num_frames - stride * (count - 1)))
         frames = [first + stride * i for i in range(count)]
-        with_object = [(a, i) for i, t in enumerate(frames) for a in clip.visible(t)]
+        seen = [(q, i) for i, t in enumerate(frames) for q in clip.visible(t)]
         features = self.segmenter.encode(clip.pixels(self.segmenter, frames))
-        loss = torch.zeros(())
-        for kind in ("states", "boxes"):
-            if not with_object:
-                break
-            drawn = [with_object[int(i)] for i in self.rng.integers(len(with_object), size=2)]
-            keyframes = [i for _, i in drawn]
-            names = [a for a, _ in drawn]
+        loss = features.levels[2].sum() * 0
+        for kind in ("states", "boxes") if seen else ():
+            drawn = [seen[int(i)] for i in self.rng.integers(len(seen), size=2)]
+            queries = [q for q, _ in drawn]
             if kind == "states":
                 keyframes = [int(i) for i in self.rng.integers(count, size=2)]
-                steps = self.segmenter.propagation_steps(features, keyframes, states=self.table(names))
+                steps = self.segmenter.propagation_steps(features, keyframes, states=self.table(queries))
             else:
-                boxes = torch.tensor([self._jittered_box(clip, a, frames[i]) for a, i in drawn])
+                boxes = torch.tensor([self._jittered_box(clip, q, frames[i]) for q, i in drawn])
                 size = (clip.clip.height, clip.clip.width)
-                steps = self.segmenter.propagation_steps(features, keyframes, boxes=boxes, clip_size=size)
+                steps = self.segmenter.propagation_steps(features, [i for _, i in drawn], boxes=boxes, clip_size=size)
             for step in steps:
-                masks = [clip.mask(names[i], frames[f]) for i, f in zip(step.items, step.frames, strict=True)]
+                masks = [clip.mask(queries[i], frames[f]) for i, f in zip(step.items, step.frames, strict=True)]
                 loss = loss + mask_loss(step.head, self._soft(masks)) * len(masks) / (2 * count)
         return loss / 2
 
-    def _draw_frame(self) -> tuple[WarmUpClip, int]:
-        clip = self.train[int(self.rng.integers(len(self.train)))]
-        return clip, int(self.rng.integers(clip.clip.num_frames))
+    def _draw_queries(self, clip: WarmUpClip, frame: int) -> list[Query]:
+        """Objects by one word or by all, and now and then a description that fits nothing in the frame."""
+        visible = clip.visible(frame)
+        chosen = [visible[int(i)] for i in self.rng.permutation(len(visible))[: self.settings.objects_per_frame]]
+        queries = [q if self.rng.random() < self.settings.full_share else q[:1] for q in chosen]
+        absent = [q for q in self.descriptions if q not in visible]
+        if absent and (not queries or self.rng.random() < self.settings.absent_share):
+            query = absent[int(self.rng.integers(len(absent)))]
+            first_words = {q[0] for q in visible}
+            queries.append(query if query[0] in first_words or self.rng.random() < 0.5 else query[:1])
+        return queries
 
-    def _jittered_box(self, clip: WarmUpClip, name: str, frame: int) -> list[float]:
-        x0, y0, x1, y1 = clip.box(name, frame)
+    def _jittered_box(self, clip: WarmUpClip, query: Query, frame: int) -> list[float]:
+        x0, y0, x1, y1 = clip.box(query, frame)
         noise = self.rng.normal(scale=0.05, size=4) * np.array([x1 - x0, y1 - y0] * 2)
         limits = [clip.clip.width, clip.clip.height] * 2
         return [float(np.clip(v, 0, m)) for v, m in zip(np.array([x0, y0, x1, y1]) + noise, limits, strict=True)]
 
-    def _decode_boxes(self, features: Features, rows: list[int], boxes: list[list[float]]) -> HeadOutput:
+    def decode_boxes(self, features: Features, rows: list[int], boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> HeadOutput:
+        """Masks of boxes (pixels of clips of ``size`` = (H, W)) on single frames."""
         model = self.segmenter.sam2_model
         levels = features.gather(rows)
         image = levels[2] + model.no_mem_embed.reshape(1, -1, 1, 1)
-        size = self.train[0].clip
-        extent = torch.tensor([size.width, size.height] * 2, dtype=torch.float32)
+        extent = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
         prompt = embed_boxes(model, torch.tensor(boxes) / extent * model.image_size)
         return run_heads(model, image, levels, prompt, gate=False)
 

@@ -1,4 +1,4 @@
-"""Clips with a named attribute per object, as the mask warm-up draws them.
+"""Clips whose objects are described by words, as the mask warm-up draws them.
 
 Shape legend: S side of the segmenter's input, h = S / 4, T frames of a clip, H x W pixels of a clip.
 """
@@ -19,22 +19,30 @@ from rollout.errors import DataError
 from rollout.types import Clip, Masklets, Sample
 
 
+Query = tuple[str, ...]
+"""Words that name objects: all that have every word, for example ("red",) or ("red", "circle")."""
+
+
+@dataclass(frozen=True)
+class WarmUpObject:
+    """One object of a clip and the words that describe it, the most telling one first."""
+
+    words: Query
+    masklets: Masklets
+    index: int
+
+
 @dataclass
 class WarmUpClip:
-    """One clip and, per attribute, the masks of all its objects that have it."""
+    """One clip with all its described objects; frames and masks are decoded once."""
 
     clip: Clip
-    parts: dict[str, list[tuple[Masklets, int]]] = field(default_factory=dict)
-    """attribute -> (masklets, index of the object in them)"""
+    objects: list[WarmUpObject] = field(default_factory=list)
     _frames: dict[int, Tensor] = field(default_factory=dict)
-    _masks: dict[tuple[str, int], NDArray[np.bool_]] = field(default_factory=dict)
-
-    @property
-    def attributes(self) -> list[str]:
-        return sorted(self.parts)
+    _masks: dict[tuple[int, int], NDArray[np.bool_]] = field(default_factory=dict)
 
     def pixels(self, segmenter: Segmenter, frames: Sequence[int]) -> Tensor:
-        """(F, 3, S, S) encoder input; each frame is read and resized once."""
+        """(F, 3, S, S) encoder input."""
         from rollout.frames import load_frames
 
         if missing := [t for t in dict.fromkeys(frames) if t not in self._frames]:
@@ -42,23 +50,28 @@ class WarmUpClip:
                 self._frames[t] = pixels.to(torch.float16)
         return torch.stack([self._frames[t] for t in frames]).float()
 
-    def mask(self, attribute: str, frame: int) -> NDArray[np.bool_]:
-        """(H, W); empty where the clip has no such object."""
-        key = (attribute, frame)
-        if key not in self._masks:
-            merged = np.zeros((self.clip.height, self.clip.width), dtype=np.bool_)
-            for masklets, index in self.parts.get(attribute, ()):
-                merged |= masklets.object_mask(index, frame)
-            self._masks[key] = merged
-        return self._masks[key]
+    def mask(self, query: Query, frame: int) -> NDArray[np.bool_]:
+        """(H, W) union of the objects that ``query`` names."""
+        merged = np.zeros((self.clip.height, self.clip.width), dtype=np.bool_)
+        for k, described in enumerate(self.objects):
+            if set(query) <= set(described.words):
+                merged |= self._object_mask(k, frame)
+        return merged
 
-    def box(self, attribute: str, frame: int) -> tuple[float, float, float, float]:
+    def visible(self, frame: int) -> list[Query]:
+        """The full description of every object in ``frame``."""
+        seen = [o.words for k, o in enumerate(self.objects) if self._object_mask(k, frame).any()]
+        return list(dict.fromkeys(seen))
+
+    def box(self, query: Query, frame: int) -> tuple[float, float, float, float]:
         """Tight x0, y0, x1, y1 in pixels of the clip; the mask must not be empty."""
-        rows, columns = np.nonzero(self.mask(attribute, frame))
+        rows, columns = np.nonzero(self.mask(query, frame))
         return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
-    def visible(self, frame: int) -> list[str]:
-        return [a for a in self.attributes if self.mask(a, frame).any()]
+    def _object_mask(self, k: int, frame: int) -> NDArray[np.bool_]:
+        if (k, frame) not in self._masks:
+            self._masks[k, frame] = self.objects[k].masklets.object_mask(self.objects[k].index, frame)
+        return self._masks[k, frame]
 
 
 def soft_targets(masks: Sequence[NDArray[np.bool_]], side: int) -> Tensor:
@@ -67,13 +80,13 @@ def soft_targets(masks: Sequence[NDArray[np.bool_]], side: int) -> Tensor:
     return F.interpolate(full[:, None], size=(side, side), mode="area")[:, 0]
 
 
-def collect_clips(samples: Sequence[Sample], attributes: Mapping[str, str]) -> list[WarmUpClip]:
-    """Clips of ``samples`` with every object that ``attributes`` names, in order of first appearance.
+def collect_clips(samples: Sequence[Sample], words: Mapping[str, str | Sequence[str]]) -> list[WarmUpClip]:
+    """Clips of ``samples`` with every object that ``words`` describes, in order of first appearance.
 
     Args:
-        attributes: annotation id -> attribute, for example its colour.
+        words: annotation id -> its word or words, the most telling one first.
     Raises:
-        DataError: no sample has an object with an attribute.
+        DataError: no sample has a described object.
     """
     clips: dict[str, WarmUpClip] = {}
     seen: set[tuple[str, str]] = set()
@@ -82,13 +95,14 @@ def collect_clips(samples: Sequence[Sample], attributes: Mapping[str, str]) -> l
             continue
         entry = clips.setdefault(sample.clip.name, WarmUpClip(sample.clip))
         for index, anno_id in enumerate(sample.expression.anno_ids):
-            if anno_id in attributes and (sample.clip.name, anno_id) not in seen:
+            if anno_id in words and (sample.clip.name, anno_id) not in seen:
                 seen.add((sample.clip.name, anno_id))
-                entry.parts.setdefault(attributes[anno_id], []).append((sample.masklets, index))
-    found = [c for c in clips.values() if c.parts]
+                query = (words[anno_id],) if isinstance(words[anno_id], str) else tuple(words[anno_id])
+                entry.objects.append(WarmUpObject(query, sample.masklets, index))
+    found = [c for c in clips.values() if c.objects]
     if not found:
         raise DataError(
-            f"mask warm-up: none of the {len(samples)} samples has an object among the {len(attributes)} attributes; "
+            f"mask warm-up: none of the {len(samples)} samples has one of the {len(words)} described objects; "
             "give annotation ids of the same data set"
         )
     return found

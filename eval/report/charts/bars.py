@@ -11,6 +11,7 @@ from markupsafe import Markup
 from eval.report.charts.svg import Plot, canvas, element, figure, line, nice_ticks, number, step_ticks, text
 
 MOST_BARS = 60
+MOST_LETTERS = 21
 
 
 def stacked_chart(
@@ -67,7 +68,8 @@ def kind_chart(caption: str, kinds: Mapping[str, tuple[Sequence[StageBar], float
     y = 8.0
     for kind, (bars, nothing) in kinds.items():
         tall = thick * len(bars)
-        marks.append(text(left - 8, y + tall / 2 + 4, kind, "end", "label"))
+        short = kind if len(kind) <= MOST_LETTERS else f"{kind[: MOST_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+        marks.append(text(left - 8, y + tall / 2 + 4, short, "end", "label"))
         for i, bar in enumerate(bars):
             if bar.mean is not None:
                 top = y + i * thick

@@ -50,7 +50,17 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
 
 def number(value: float) -> str:
     """A short label: two or three significant digits, no trailing zeros, a real minus sign."""
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3 if abs(value) >= 0.01 else 4
+    digits = (
+        0
+        if abs(value) >= 100
+        else 1
+        if abs(value) >= 10
+        else 2
+        if abs(value) >= 0.1
+        else 3
+        if abs(value) >= 0.01
+        else 4
+    )
     out = f"{value:.{digits}f}"
     out = out.rstrip("0").rstrip(".") if "." in out else out
     return "0" if out in ("", "-0") else out.replace("-", "\N{MINUS SIGN}")

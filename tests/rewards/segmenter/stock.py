@@ -20,7 +20,13 @@ def stock_predictor(segmenter: Segmenter) -> Any:
 
 
 def stock_propagate(
-    predictor: Any, pixels: Tensor, keyframe: int, size: tuple[int, int], *, box: Any = None, state: Tensor | None = None
+    predictor: Any,
+    pixels: Tensor,
+    keyframe: int,
+    size: tuple[int, int],
+    *,
+    box: Tensor | None = None,
+    state: Tensor | None = None,
 ) -> Tensor:
     """(T, H, W) logits at the clip's size. A state is appended to every sparse prompt by a hook."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,29 +41,32 @@ def test_real_preset_has_the_checkpoints_layout() -> None:
     assert Segmenter(SegmenterConfig(preset="sam2.1_hiera_t"), model).prompt_width == 256
 
 
-@pytest.mark.parametrize("order", ["before", "inside"])
-def test_hydra_main_works_with_the_segmenter(order: str, tmp_path: Path) -> None:
+HYDRA_SCRIPT = """
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from rewards.segmenter import SegmenterConfig, build_sam2
+
+build_sam2(SegmenterConfig(image_size=64, d_model=32))
+assert not GlobalHydra.instance().is_initialized()
+
+@hydra.main(config_path=".", config_name="conf", version_base=None)
+def main(cfg):
+    mine = GlobalHydra.instance().hydra
+    build_sam2(SegmenterConfig(preset="sam2.1_hiera_t"))
+    assert GlobalHydra.instance().hydra is mine
+    print("answer", cfg.answer)
+
+main()
+"""
+
+
+def test_hydra_main_works_before_and_after_building(tmp_path: Path) -> None:
     """``import sam2`` alone claims Hydra's global state, and a Hydra main started afterwards dies."""
-    build = "build_sam2(SegmenterConfig(image_size=64, d_model=32)); build_sam2(SegmenterConfig(preset='sam2.1_hiera_t'))"
     (tmp_path / "conf.yaml").write_text("answer: 42\n")
-    script = tmp_path / "main.py"
-    script.write_text(
-        "import hydra\nfrom hydra.core.global_hydra import GlobalHydra\n"
-        "from rewards.segmenter import SegmenterConfig, build_sam2\n"
-        f"if {order == 'before'}:\n    {build}\n    assert not GlobalHydra.instance().is_initialized()\n"
-        f"@hydra.main(config_path='.', config_name='conf', version_base=None)\n"
-        f"def main(cfg):\n    mine = GlobalHydra.instance().hydra\n"
-        f"    if {order == 'inside'}:\n        {build}\n"
-        "    assert GlobalHydra.instance().hydra is mine\n    print('answer', cfg.answer)\nmain()\n"
-    )
+    (tmp_path / "main.py").write_text(HYDRA_SCRIPT)
     root = str(Path(__file__).parents[3])
-    done = subprocess.run(
-        [sys.executable, str(script), f"hydra.run.dir={tmp_path}/out"],
-        cwd=root,
-        env={**__import__("os").environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, str(tmp_path / "main.py"), f"hydra.run.dir={tmp_path}/out"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True)
     assert "answer 42" in done.stdout, done.stderr
 
 

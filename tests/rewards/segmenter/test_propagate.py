@@ -74,7 +74,7 @@ def test_the_state_acts_in_every_frame(segmenter: Segmenter, pixels: Tensor, sta
     with torch.no_grad():
         features = segmenter.encode(pixels[:6])
         steps = list(segmenter.propagation_steps(features, [0, 0], states=states[:2]))
-    far = [s for s in steps if s.frames[0] == 5][0]
+    far = next(s for s in steps if s.frames[0] == 5)
     assert not torch.allclose(far.head.candidates[0], far.head.candidates[1], atol=1e-2)
 
 

@@ -116,7 +116,8 @@ def test_propagated_masks_come_at_the_clips_size(segmenter: Segmenter, squares: 
     first, nothing, other = scorer_of(segmenter).score(requests)
     with torch.no_grad():
         features = segmenter.encode(segmenter.preprocess(load(clip, range(FRAMES))))
-        expected = mask_to_clip_size(segmenter.propagate(features, [2], states=torch.from_numpy(state)[None])[0], HEIGHT, WIDTH)
+        logits = segmenter.propagate(features, [2], states=torch.from_numpy(state)[None])
+    expected = mask_to_clip_size(logits[0], HEIGHT, WIDTH)
     masks = np.stack([decode_rle(rle) for rle in first.rles])
     assert masks.shape == (FRAMES, HEIGHT, WIDTH) and (masks != expected.numpy()).mean() < 1e-3
     truth = torch.from_numpy(np.stack([masklets.union(t) for t in range(FRAMES)]))
@@ -126,7 +127,9 @@ def test_propagated_masks_come_at_the_clips_size(segmenter: Segmenter, squares: 
     assert other.ious is None and len(other.rles) == FRAMES
 
 
-def test_a_clip_longer_than_the_cache_gives_the_same_masks(segmenter: Segmenter, squares: tuple[Clip, Masklets]) -> None:
+def test_a_clip_longer_than_the_cache_gives_the_same_masks(
+    segmenter: Segmenter, squares: tuple[Clip, Masklets]
+) -> None:
     clip, masklets = squares
     state = np.random.default_rng(1).normal(size=32).astype(np.float32)
     requests = [PropagateRequest(clip, k, state, masklets) for k in (0, 4)]

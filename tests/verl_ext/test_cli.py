@@ -1,0 +1,162 @@
+"""The command line: instant help, one clear message an error, dispatch to the right code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rollout.errors import DataError, RecipeError
+from verl_ext.cli.main import app
+from verl_ext.recipe import load_resolved
+
+ROOT = Path(__file__).parents[2]
+O3 = str(ROOT / "recipes/videoseg_o3/grpo_2b.yaml")
+SFT = str(ROOT / "recipes/videoseg_o3/sft_2b.yaml")
+HEAVY = ("torch", "ray", "vllm", "verl", "transformers", "numba", "scipy", "cv2", "pandas")
+
+
+@pytest.fixture
+def run() -> Any:
+    runner = CliRunner()
+    return lambda *args, **kwargs: runner.invoke(app, [str(a) for a in args], **kwargs)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Overrides for a recipe whose folders all exist."""
+    keys = ("policy.path", "data.0.root", "data.1.root", "output_dir")
+    return [f"{key}={tmp_path}" for key in keys]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, module: str, **attributes: Any) -> None:
+    """Put a stand-in where a command imports from."""
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**attributes))
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from verl_ext.cli.main import app
+assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "train", "eval", "score", "report", "quickstart", "doctor", "data synthetic", "data check"],
+)
+def test_every_help_teaches_with_an_example(command: str, run: Any) -> None:
+    result = run(*command.split(), "--help", env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert result.output.count(f"videoseg {command}".strip()) >= 2  # the usage line and an example
+
+
+def test_help_shows_brackets_as_they_are_typed(run: Any) -> None:
+    assert "trainer.loggers=[console,wandb]" in run("train", "--help", env={"COLUMNS": "200"}).output
+
+
+def test_a_wrong_key_is_one_message_and_exit_code_2(run: Any) -> None:
+    result = run("train", O3, "rollout.gruop_size=2")
+    assert result.exit_code == 2
+    assert "rollout.gruop_size: unknown key; did you mean 'group_size'?" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("position", ["first", "last"])
+def test_debug_shows_the_traceback_wherever_it_stands(position: str, run: Any) -> None:
+    line = ["train", O3, "rollout.gruop_size=2"]
+    result = run(*(["--debug", *line] if position == "first" else [*line, "--debug"]))
+    assert isinstance(result.exception, RecipeError)
+
+
+def test_missing_files_stop_before_anything_starts(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "verl_ext.grpo", train_grpo=lambda *a, **k: pytest.fail("started"))
+    result = run("train", O3, "data.0.root=/nowhere/ReVOS")
+    assert result.exit_code == 2
+    assert "data[0].root: /nowhere/ReVOS does not exist" in result.stderr and "VIDEOSEG_DATA" in result.stderr
+
+
+def test_dry_run_writes_the_resolved_recipe_and_the_plan_and_starts_nothing(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "verl_ext.grpo", train_grpo=lambda *a, **k: pytest.fail("started"))
+    result = run("train", O3, f"output_dir={tmp_path}/out", "trainer.steps=7", "--dry-run", env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert load_resolved(tmp_path / "out/resolved.yaml").trainer.steps == 7
+    planned = json.loads((tmp_path / "out/plan.json").read_text())
+    assert [p["count"] for p in planned["processes"] if "FSDP" in p["role"]] == [4]
+    assert "GPU 0-3" in result.output and "data[0].root" in result.output
+
+
+@pytest.mark.parametrize(("recipe", "module", "name"), [(O3, "grpo", "train_grpo"), (SFT, "sft", "train_sft")])
+@pytest.mark.parametrize("resume", [False, True])
+def test_train_dispatches_by_stage(
+    recipe: str, module: str, name: str, resume: bool, run: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def train(recipe: Any, resume: bool, progress: Any) -> Path:
+        progress(1, 2, "a step")
+        seen.append((recipe.stage, resume))
+        return Path("there/policy")
+
+    install(monkeypatch, f"verl_ext.{module}", **{name: train})
+    more = ["val.0.root=/tmp"] if module == "grpo" else [f"data.{i}.annotations=/tmp" for i in (0, 1)]
+    result = run("train", recipe, *files, *more, *(["--resume"] if resume else []))
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert seen == [(module, resume)]
+    assert "there/policy" in result.output
+
+
+@pytest.mark.parametrize("how", ["returns None", "raises"])
+def test_an_interrupted_run_says_how_to_go_on(
+    how: str, run: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: Any, **__: Any) -> None:
+        if how == "raises":
+            raise KeyboardInterrupt
+
+    install(monkeypatch, "verl_ext.grpo", train_grpo=train)
+    result = run("train", O3, *files, "val.0.root=/tmp")
+    assert result.exit_code == 130
+    assert "--resume" in result.output
+
+
+def test_an_error_out_of_a_ray_worker_shows_its_own_sentence(
+    run: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class RayTaskErrorOfDataError(DataError):
+        cause = DataError("clip a, frame 3, file x.jpg: the file does not exist")
+
+    def train(*_: Any, **__: Any) -> None:
+        raise RayTaskErrorOfDataError("ray::Worker()\n  Traceback ... fifty lines")
+
+    install(monkeypatch, "verl_ext.grpo", train_grpo=train)
+    result = run("train", O3, *files, "val.0.root=/tmp")
+    assert result.exit_code == 2
+    assert result.stderr.strip() == "Data: clip a, frame 3, file x.jpg: the file does not exist"
+
+
+def test_quickstart_is_called_with_its_folder_and_seed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    install(monkeypatch, "verl_ext.quickstart", run_quickstart=lambda out, seed, console: seen.append((out, seed)))
+    assert run("quickstart", "--seed", "3").exit_code == 0
+    assert run("quickstart", "--out", "runs/b").exit_code == 0
+    assert seen == [(Path("runs/quickstart"), 3), (Path("runs/b"), 0)]
+
+
+def test_report_writes_beside_the_run_unless_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "verl_ext.run_report", write_report=lambda run_dir, out: out)
+    assert run("report", "runs/x").output.strip() == "report: runs/x/report.html"
+    assert run("report", "runs/x", "--out", "y.html").output.strip() == "report: y.html"

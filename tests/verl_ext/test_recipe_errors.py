@@ -1,0 +1,122 @@
+"""Wrong settings stop with the key's path, the values seen and the remedy, all of them at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rollout.errors import RecipeError
+from verl_ext.recipe import check, check_paths, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+O3, VEASON = RECIPES / "videoseg_o3/grpo_2b.yaml", RECIPES / "veason_r1/grpo_3b.yaml"
+SFT, CPU = RECIPES / "videoseg_o3/sft_2b.yaml", RECIPES / "quickstart/grpo.yaml"
+
+
+def problems(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as e:
+        load_recipe(path, overrides)
+    return str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rollout.gruop_size=3", ["rollout.gruop_size: unknown key", "did you mean 'group_size'?", "command line"]),
+        ("data.0.splitt=x", ["data[0].splitt: unknown key", "did you mean 'split'?"]),
+        ("zzz=1", ["zzz: unknown key; known keys: data, device"]),
+        ("rollout.group_size=four", ["rollout.group_size: found 'four' (str), expected int"]),
+        ("rollout.group_size=4.0", ["found 4.0 (float), expected int"]),
+        ("trainer.steps=true", ["trainer.steps: found True (bool), expected int"]),
+        ("optim.lr=null", ["optim.lr: found null, expected float"]),
+        ("policy.attn=spda", ["one of sdpa, flash_attention_2; did you mean 'sdpa'?"]),
+        ("trainer.loggers=[console,foo]", ["trainer.loggers[1]: found 'foo'"]),
+        ("rewards.weights.mask_iou=big", ["rewards.weights.mask_iou: found 'big'"]),
+        ("data=[{dataset: revos}]", ["data[0].root: is not set"]),
+        ("nonsense", ["expected key=value"]),
+        ("=3", ["expected key=value"]),
+        ("data.7.root=x", ["data.7.root=x", "out of range"]),
+        ("data.0.kinds=[a", ["cannot be set"]),
+        ("optim.lr=.inf", ["optim.lr: inf is not a finite number"]),
+        ("optim.lr=-1", ["optim.lr: -1.0 is too small; the least is 0"]),
+        ("rollout.top_p=1.5", ["rollout.top_p: 1.5 is too large; the most is 1"]),
+        ("rollout.budgets.spatial=3", ["rollout.budgets.spatial: 3 is too small; the least is 4"]),
+        ("trainer.nodes=0", ["trainer.nodes: 0 is too small; the least is 1"]),
+    ],
+)
+def test_a_wrong_key_type_or_number(override: str, said: list[str]) -> None:
+    text = problems(O3, override)
+    assert all(s in text for s in said), text
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides", "said"),
+    [
+        (O3, ["trainer.actor_processes=8"], "12 GPUs = 8 trainer.actor_processes + 4 pool.workers x 1"),
+        (O3, ["trainer.actor_processes=16", "trainer.nodes=2", "trainer.gpus_per_node=4"], "16 / trainer.nodes 2 = 8"),
+        (O3, ["trainer.actor_processes=3", "trainer.prompts_per_step=12"], None),
+        (O3, ["trainer.nodes=3"], "trainer.actor_processes 4 is not a multiple of trainer.nodes 3"),
+        (O3, ["rollout.engine.tensor_parallel=3"], "tensor_parallel 3"),
+        (O3, ["trainer.micro_batch=3"], "64 rollouts do not divide over trainer.micro_batch 3 x"),
+        (O3, ["trainer.mini_batch_prompts=5"], "prompts_per_step 16 is not a multiple of trainer.mini_batch_prompts 5"),
+        (SFT, ["trainer.prompts_per_step=60"], "60 conversations do not divide over trainer.micro_batch 1 x"),
+        (O3, ["rollout.engine.max_model_len=10000"], "8192 + rollout.response_length 3072 = 11264 exceed"),
+        (O3, ["rollout.turn_length=1025"], "1025 x rollout.max_turns 3 = 3075 exceed rollout.response_length 3072"),
+        (O3, ["rollout.group_size=1"], "a group of one has no advantage"),
+        (O3, ["rollout.temperature=0"], "rollout.temperature: 0"),
+        (O3, ["policy.remove_padding=true"], "packing needs flash_attention_2"),
+        (O3, ["policy.remove_padding=true", "policy.attn=flash_attention_2"], None),
+        (CPU, ["policy.attn=flash_attention_2"], "flash_attention_2 with device: cpu"),
+        (CPU, ["policy.dtype=bfloat16"], "bfloat16 with device: cpu"),
+        (CPU, ["pool.gpus_per_worker=1"], "pool.gpus_per_worker: 1 with device: cpu"),
+        (O3, ["rewards.weights.veason_format=1"], "rewards.weights.veason_format: scores box answers"),
+        (VEASON, ["rewards.weights.mask_iou=1"], "rewards.weights.mask_iou: scores [SEG] dialogues"),
+        (O3, ["rewards.weights.mask_io=1"], "did you mean 'mask_iou'?"),
+        (VEASON, ["pool.checkpoint=null"], "needs SAM 2 and a box policy has none"),
+        (VEASON, ["pool.checkpoint=null", "rewards.weights.veason_consistency=0"], None),
+        (VEASON, ["optim.decoder_lr=1e-4"], "optim.decoder_lr: 0.0001 with method: veason_r1"),
+        (VEASON, ["objective.aux_coef=0.2"], "objective.aux_coef: 0.2 with method: veason_r1"),
+        (VEASON, ["objective.calibration.enabled=true"], "objective.calibration.enabled: true"),
+        (VEASON, ["rollout.max_turns=2"], "answers in one turn"),
+        (O3, ["objective.calibration={reduction: topk, topk: 0}"], "sums no pixel"),
+        (O3, ["pool.preset=sam9"], "'sam9' is not a SAM 2 of ours"),
+        (O3, ["data.0.dataset=revoz"], "no data set is called 'revoz'; did you mean 'revos'?"),
+        (O3, ["data=[]"], "data: is empty"),
+        (O3, ["val=[]"], "trainer.eval_every: 100, but val is empty"),
+        (O3, ["optim.betas=[0.9]"], "AdamW has two"),
+        (O3, ["optim.lr=0"], "trains nothing"),
+    ],
+)
+def test_settings_that_contradict(path: Path, overrides: list[str], said: str | None) -> None:
+    if said is None:
+        assert load_recipe(path, overrides)
+    else:
+        assert said in problems(path, *overrides)
+
+
+def test_all_problems_are_told_at_once_with_their_files(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("rollout: {temprature: 1.0}\noptim: {lr: fast}\n")
+    (tmp_path / "top.yaml").write_text("base: base.yaml\ntrainer: {steps: x}\n")
+    text = problems(tmp_path / "top.yaml", "seed=a")
+    assert "5 settings are wrong" in text
+    lines = {line.split(":")[0].strip(" -"): line for line in text.splitlines()[1:]}
+    assert set(lines) == {"rollout.temprature", "optim.lr", "trainer.steps", "seed", "policy.path"}
+    assert "base.yaml]" in lines["rollout.temprature"] and "base.yaml]" in lines["optim.lr"]
+    assert "top.yaml]" in lines["trainer.steps"] and "[command line]" in lines["seed"]
+
+
+def test_check_is_silent_on_a_good_recipe_and_pure() -> None:
+    recipe = load_recipe(O3)
+    assert check(recipe) == []
+    assert len(check(replace(recipe, rollout=replace(recipe.rollout, group_size=1)))) == 1
+
+
+def test_missing_files_are_named_with_the_override_that_helps(tmp_path: Path) -> None:
+    (tmp_path / "policy").mkdir()
+    where = {"policy.path": "policy", "data.0.root": "nowhere", "val.0.root": "."}
+    recipe = load_recipe(O3, [f"{key}={tmp_path}/{name}" for key, name in where.items()])
+    text = "\n".join(check_paths(recipe))
+    assert "policy.path" not in text and "val" not in text
+    assert f"data[0].root: {tmp_path}/nowhere does not exist; put it there or give data.0.root=..." in text

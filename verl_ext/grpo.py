@@ -1,0 +1,41 @@
+"""``videoseg train`` of a ``grpo`` recipe: verl's PPO entry point in a supervised process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verl_ext.supervise import Progress, scalar, supervise
+
+if TYPE_CHECKING:
+    from verl_ext.recipe import Recipe
+
+
+def train_grpo(recipe: Recipe, resume: bool = True, progress: Progress | None = None) -> Path | None:
+    """Train until done and return the newest policy's folder, or None if stopped early (a checkpoint is kept).
+
+    Raises:
+        WorkerError: a process failed; the message carries the end of its log.
+    """
+    from verl_ext.launch import prepare_run
+
+    recipe, env = prepare_run(recipe, resume)
+    out = Path(recipe.output_dir).resolve()
+    finished = supervise(
+        [sys.executable, "-m", "verl_ext.grpo_worker"], env, out, recipe.trainer.steps, progress, _describe
+    )
+    return newest_policy(out) if finished else None
+
+
+def newest_policy(out: Path) -> Path:
+    """The policy of the newest checkpoint under ``out``."""
+    steps = sorted((out / "checkpoints").glob("global_step_*/policy"), key=lambda p: int(p.parent.name.split("_")[-1]))
+    return steps[-1]
+
+
+def _describe(metrics: Mapping[str, Any]) -> str:
+    parts = {"reward": "reward/mean", "format": "reward/strict_format", "J&F": "val/jf"}
+    found = {name: scalar(metrics.get(key)) for name, key in parts.items()}
+    return ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value is not None)

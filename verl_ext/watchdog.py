@@ -1,0 +1,54 @@
+"""Notice a dead worker. verl 0.9.1 waits for ever when an actor dies inside weight sync; a run should end and say so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+WATCHED = ("WorkerDict", "HttpServer", "AgentLoopWorker", "SegActorRolloutRefWorker")
+"""Class names (or parts of them) whose actors live as long as the run; the pool restarts its own."""
+EXIT_CODE = 17
+
+
+def dead_actors() -> list[str]:
+    """Names of watched actors that Ray reports dead, with the cause."""
+    import ray
+    from ray._private.state import actors
+
+    job = ray.get_runtime_context().get_job_id()
+    out = []
+    for info in actors().values():
+        name = str(info.get("ActorClassName", info.get("Name", "")))
+        if info.get("State") == "DEAD" and info.get("JobID") == job and any(w in name for w in WATCHED):
+            out.append(f"{name}: {_cause(info)}")
+    return out
+
+
+def _cause(info: dict[str, Any]) -> str:
+    return str(info.get("DeathCause", "")).strip()[:300] or "no cause given"
+
+
+@contextmanager
+def watch_actors(every_seconds: float = 5.0) -> Iterator[None]:
+    """Check while the block runs; a death ends this process, so that the driver's wait raises."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(every_seconds):
+            dead = dead_actors()
+            if dead and not finished.wait(2 * every_seconds):  # an orderly end may be under way
+                logger.error("a worker died, the run stops: %s. Continue it with --resume.", "; ".join(dead))
+                os._exit(EXIT_CODE)
+
+    thread = threading.Thread(target=watch, daemon=True, name="watchdog")
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
