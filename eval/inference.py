@@ -7,11 +7,9 @@ environments that training runs; images are loaded inside it and never travel.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +42,10 @@ class InferenceSettings:
     gpu_memory_utilization: float = 0.6
     enforce_eager: bool = False
     tensor_parallel: int = 1
+    sam2_preset: str = "sam2.1_hiera_l"
+    """Which SAM 2 ``sam2_checkpoint`` is."""
+    sam2_checkpoint: str | None = None
+    """SAM 2 weights instead of the policy's own; box policies have none."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,8 @@ class PolicyWorker:
         prompt = TokensPrompt(
             prompt_token_ids=collapse_runs(prompt_token_ids, self.chat.image_pad), multi_modal_data={"image": images}
         )
-        final = None
-        async for final in self._engine.generate(prompt, params, request_id=str(self._requests)):
-            pass
-        assert final is not None
-        out = final.outputs[0]
+        outputs = [o async for o in self._engine.generate(prompt, params, request_id=str(self._requests))]
+        out = outputs[-1].outputs[0]
         return Generated(list(out.token_ids), None, out.finish_reason or "stop")
 
     def _states(self, conversation: Conversation, episode: Episode) -> list[np.ndarray[Any, Any] | None]:
@@ -232,14 +231,3 @@ def cpu_environment(kv_cache_gib: float = 1.0) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
 
-
-def settings_file(folder: Path) -> Path:
-    """Where a policy folder keeps the dialogue settings that it was trained with."""
-    return folder / "dialogue.json"
-
-
-def save_dialogue_settings(folder: Path, settings: InferenceSettings) -> None:
-    """Beside the weights, so that ``videoseg eval --model FOLDER`` needs no recipe."""
-    from dataclasses import asdict
-
-    settings_file(folder).write_text(json.dumps(asdict(settings), indent=1))

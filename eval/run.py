@@ -6,7 +6,7 @@ Each clip is on disk the moment it is finished; the same call goes on where an e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ from eval.result_record import ResultRecord, TurnRecord
 from eval.results import ResultsFile, read_results
 from eval.score import score_results
 from eval.score_files import write_scores
-from rollout.episode import final_keyframe
 from rollout.types import Sample
 
 if TYPE_CHECKING:
     from eval.inference import Dialogue, InferenceSettings
     from eval.score_types import Scores
+    from verl_ext.scoring import Scoring
 
 RESULTS_FILE = "results.jsonl"
 Progress = Callable[[int, int, str], None]
@@ -31,8 +31,10 @@ class Cluster:
 
     workers: list[Any]
     pool: Any
+    scoring: Scoring
+    """Says which masks to ask the pool for."""
     started_ray: bool = False
-    folder: str = field(default="")
+    folder: str = ""
 
     def close(self) -> None:
         import ray
@@ -45,11 +47,16 @@ class Cluster:
 
 
 def start_cluster(folder: Path, settings: InferenceSettings, device: str = "cpu", gpus: int = 1) -> Cluster:
-    """Start Ray if need be, one policy worker a GPU (one in all on a CPU) and the pool with the policy's SAM 2."""
+    """Start Ray if need be, one policy worker a GPU (one in all on a CPU) and the pool with the policy's SAM 2.
+
+    Raises:
+        RecipeError: the policy has no SAM 2 of its own and the settings name none.
+    """
     import ray
 
     from eval.inference import PolicyWorker, cpu_environment
     from verl_ext.pool import pool_of_policy
+    from verl_ext.scoring import scoring_of
 
     environment = cpu_environment() if device == "cpu" else {}
     started = not ray.is_initialized()
@@ -59,22 +66,30 @@ def start_cluster(folder: Path, settings: InferenceSettings, device: str = "cpu"
     share = {"num_gpus": 0.8} if device == "cuda" else {}
     actor = ray.remote(PolicyWorker).options(max_concurrency=4 * settings.concurrency, **share)
     workers = [actor.remote(str(folder), settings, device, environment) for _ in range(gpus if device == "cuda" else 1)]
-    pool = pool_of_policy(folder, workers=len(workers), gpus=0.2 if device == "cuda" else 0.0, device=device)
+    pool = pool_of_policy(
+        folder,
+        workers=len(workers),
+        gpus=0.2 if device == "cuda" else 0.0,
+        preset=settings.sam2_preset,
+        checkpoint=settings.sam2_checkpoint,
+    )
     ray.get([w.start.remote() for w in workers])
-    return Cluster(workers, pool, started, str(folder))
+    scoring = scoring_of(settings.environment, settings.environment_settings, {})
+    return Cluster(workers, pool, scoring, started, str(folder))
 
 
 def use_policy(cluster: Cluster, folder: Path) -> None:
     """Switch a running cluster to another policy of the same architecture."""
     import ray
 
-    from verl_ext.policy.checkpoint import load_head_state
+    from verl_ext.policy.checkpoint import has_head, load_head_state
     from verl_ext.policy.head import decoder_items
 
     if cluster.folder == str(folder):
         return
     ray.get([w.use_policy.remote(str(folder)) for w in cluster.workers])
-    cluster.pool.load_decoder(dict(decoder_items(iter(load_head_state(folder).items()))))
+    if has_head(folder):
+        cluster.pool.load_decoder(dict(decoder_items(iter(load_head_state(folder).items()))))
     cluster.folder = str(folder)
 
 
@@ -85,13 +100,13 @@ def evaluate(
     progress: Progress | None = None,
     protocol: Mapping[str, Any] | None = None,
     seed: int | None = None,
-    rewards: Callable[[Sample, Any, Any], dict[str, float]] | None = None,
+    rewards: Scoring | None = None,
 ) -> Scores:
     """Run every sample that ``out`` does not hold yet, then score all of them.
 
     Args:
         out: folder of ``results.jsonl``, ``scores.json`` and ``scores.csv``.
-        rewards: (sample, episode, mask scores) -> rewards, to be recorded as well.
+        rewards: a recipe's scoring, whose rewards are to be recorded as well.
     """
     wanted = list(samples)
     report = progress or (lambda done, total, what: None)
@@ -126,18 +141,17 @@ def _finished_groups(
 
 
 def _records(
-    cluster: Cluster, group: Sequence[tuple[Sample, Dialogue]], rewards: Callable[..., dict[str, float]] | None
+    cluster: Cluster, group: Sequence[tuple[Sample, Dialogue]], rewards: Scoring | None
 ) -> Iterable[ResultRecord]:
-    from verl_ext.scoring import propagate_request, seg_request
+    from verl_ext.scoring import Rollout, predict_masks, score_rollouts
 
-    requests: list[Any] = [propagate_request(s, d.episode, d.states) for s, d in group]
-    scored = [i for i, (_, d) in enumerate(group) if rewards is not None and d.episode.turns]
-    requests += [seg_request(group[i][0], group[i][1].episode, group[i][1].states) for i in scored]
-    answers = cluster.pool.score(requests)
-    mask_scores = dict(zip(scored, answers[len(group) :], strict=True))
-    for i, ((sample, dialogue), masks) in enumerate(zip(group, answers, strict=False)):
-        values = rewards(sample, dialogue.episode, mask_scores.get(i)) if rewards is not None else None
-        yield record_of(sample, dialogue, list(masks.rles), values)
+    rollouts = [Rollout(sample, d.episode, d.states) for sample, d in group]
+    masks = predict_masks(cluster.scoring, cluster.pool, rollouts)
+    if rewards is not None:
+        given = zip(*((r.sample, r.episode, r.states) for r in rollouts), strict=True)
+        rollouts = score_rollouts(rewards, cluster.pool, *given)
+    for rollout, (sample, dialogue), predicted in zip(rollouts, group, masks, strict=True):
+        yield record_of(sample, dialogue, list(predicted), rollout.rewards or None)
 
 
 def record_of(sample: Sample, dialogue: Dialogue, masks: list[Any], rewards: dict[str, float] | None) -> ResultRecord:
@@ -163,5 +177,3 @@ def record_of(sample: Sample, dialogue: Dialogue, masks: list[Any], rewards: dic
         tokens=dialogue.tokens,
     )
 
-
-__all__ = ["Cluster", "evaluate", "final_keyframe", "record_of", "start_cluster", "use_policy"]

@@ -1,4 +1,4 @@
-"""GRPO advantages with the published epsilon (VideoSEG-O3, SPEC 2.4)."""
+"""GRPO advantages with the recipe's epsilon (VideoSEG-O3, SPEC 2.4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
-ADVANTAGE_EPSILON = 1e-4
+from verl_ext.context import active_recipe
+from verl_ext.losses import group_advantages
 
 
 @register_adv_est("videoseg_grpo")
@@ -19,7 +20,7 @@ def group_advantage(
     config: Any = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A = (r - mean_group) / (std_group + 1e-4), the same on every response token of every turn.
+    """A = (r - mean_group) / (std_group + objective.advantage_eps), the same on every response token of every turn.
 
     Args:
         token_level_rewards: (B, L) rewards, whose row sum is the rollout's reward r.
@@ -30,12 +31,8 @@ def group_advantage(
         (advantages, returns), both (B, L). A group of one has no spread and gets 0.
     """
     with torch.no_grad():
+        groups = torch.from_numpy(np.unique(index, return_inverse=True)[1])
         rewards = token_level_rewards.sum(dim=-1)
-        advantage = torch.zeros_like(rewards)
-        for group in np.unique(index):
-            rows = torch.as_tensor(np.flatnonzero(index == group), device=rewards.device)
-            r = rewards[rows]
-            if len(rows) > 1:
-                advantage[rows] = (r - r.mean()) / (r.std() + ADVANTAGE_EPSILON)
+        advantage = group_advantages(rewards, groups, active_recipe().objective.advantage_eps)
         out = advantage.unsqueeze(-1) * response_mask
     return out, out

@@ -71,7 +71,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             prompt, response, mask, log_probs = [chat.im_end], [chat.im_end], [0], [0.0]
             for turn in episode.turns:
                 turn.seg_positions = []
-        extra = {
+        extra: dict[str, Any] = {
             "min_global_steps": engine_fields.get("min_global_steps"),
             "max_global_steps": engine_fields.get("max_global_steps"),
             "episode": asdict(episode) | {"stop": episode.stop.value},

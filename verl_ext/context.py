@@ -27,7 +27,9 @@ def active_recipe() -> Recipe:
     """
     path = os.environ.get(RECIPE_ENV)
     if not path:
-        raise RecipeError(f"{RECIPE_ENV} is not set: start training with `videoseg train`, not with verl's own entry point")
+        raise RecipeError(
+            f"{RECIPE_ENV} is not set: start training with `videoseg train`, not with verl's own entry point"
+        )
     return _load(str(Path(path).resolve()))
 
 

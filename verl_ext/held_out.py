@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rewards.segmenter.types import PropagatedMasks
 from rollout.types import RLE, Masklets
 from verl_ext.scoring import truth
 
@@ -26,13 +25,16 @@ def union_rles(masklets: Masklets) -> list[RLE | None]:
     return out
 
 
-def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[PropagatedMasks]) -> dict[str, float]:
-    """``val/jf`` (0..100), its standard error, and one value per kind of expression."""
+def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE | None]]) -> dict[str, float]:
+    """``val/jf`` (0..100), its standard error, and one value per kind of expression.
+
+    masks: per rollout, the predicted mask of each frame of its clip.
+    """
     from eval.metrics import jf_rles
 
     values: dict[str, list[float]] = {}
     for rollout, predicted in zip(rollouts, masks, strict=True):
-        j, f = jf_rles(list(predicted.rles), union_rles(truth(rollout.sample)))
+        j, f = jf_rles(list(predicted), union_rles(truth(rollout.sample)))
         score = 50.0 * float(j.mean() + f.mean())
         values.setdefault("", []).append(score)
         values.setdefault(rollout.sample.expression.kind or "all", []).append(score)

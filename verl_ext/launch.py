@@ -32,6 +32,8 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
     }
+    if recipe.pool.share_gpu:  # Ray hides all GPUs from actors that reserve none, unless told not to
+        env["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     if recipe.device == "cpu":
         env |= {
             "VERL_PLATFORM": "cpu",
@@ -100,8 +102,8 @@ def _task_runner_class() -> type:
 
             from verl_ext.plugin import register_engine
             from verl_ext.trainer import VideosegTrainer
-            from verl_ext.watchdog import watch_actors
             from verl_ext.vllm_worker import register_replica
+            from verl_ext.watchdog import watch_actors
 
             register_engine()
             register_replica()

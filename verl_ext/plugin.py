@@ -6,12 +6,13 @@ Importing it registers our platform, engine and advantage estimator; nothing els
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
 if os.environ.get("VERL_PLATFORM") == "cpu":
-    from verl_ext import platform_cpu as platform_cpu
+    import_module("verl_ext.platform_cpu")
 
 
 def register_engine() -> None:
     """Register the engine and the estimator (imported late: verl's platform must be chosen before them)."""
-    from verl_ext import advantage as advantage
-    from verl_ext import engine as engine
+    for module in ("verl_ext.advantage", "verl_ext.engine"):
+        import_module(module)

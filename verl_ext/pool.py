@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rollout.errors import RecipeError
+
 if TYPE_CHECKING:
     from rewards.pool.pool import SegmenterPool
     from verl_ext.recipe import Recipe
@@ -20,38 +22,54 @@ def sam2_state(folder: str | Path) -> dict[str, Any]:
 
 
 def pool_of_policy(
-    folder: str | Path, *, workers: int, cpus: float = 1.0, gpus: float = 0.0, cache_frames: int = 256
+    folder: str | Path,
+    *,
+    workers: int,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    cache_frames: int = 256,
+    preset: str = "sam2.1_hiera_l",
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
 ) -> SegmenterPool:
-    """Actors that hold the policy's own SAM 2."""
-    from rewards.pool.pool import SegmenterPool
-    from verl_ext.policy.checkpoint import load_head_config
+    """Actors that hold the policy's own SAM 2, or the one in ``checkpoint`` with the architecture ``preset``.
 
+    Raises:
+        RecipeError: neither is there.
+    """
+    from rewards.pool.pool import SegmenterPool
+    from rewards.segmenter import SegmenterConfig
+    from verl_ext.policy.checkpoint import has_head, load_head_config
+
+    weights: Any
+    if checkpoint is not None:
+        config, weights = SegmenterConfig(preset=preset), Path(checkpoint)
+    elif has_head(folder):
+        config, weights = load_head_config(folder), sam2_state(folder)
+    else:
+        raise RecipeError(
+            f"pool.checkpoint: null, but {folder} has no SAM 2 of its own (a box policy); name SAM 2 weights of "
+            f"preset {preset}"
+        )
     return SegmenterPool(
-        load_head_config(folder),
-        sam2_state(folder),
-        num_workers=workers,
-        num_cpus=cpus,
-        num_gpus=gpus,
-        max_resident_frames=cache_frames,
+        config, weights, num_workers=workers, num_cpus=cpus, num_gpus=gpus, device=device, max_resident_frames=cache_frames
     )
 
 
-def build_pool(recipe: Recipe) -> SegmenterPool:
-    """The recipe's pool: the policy's own SAM 2, or ``pool.checkpoint`` with the architecture ``pool.preset``."""
-    from rewards.pool.pool import SegmenterPool
-    from rewards.segmenter import SegmenterConfig
+def build_pool(recipe: Recipe) -> SegmenterPool | None:
+    """The recipe's pool; None for a box policy whose recipe names no SAM 2, because its rewards can do without."""
+    from verl_ext.policy.checkpoint import has_head
 
     p = recipe.pool
-    gpus = p.gpus_per_worker if recipe.device == "cuda" else 0.0
-    if p.checkpoint is None:
-        return pool_of_policy(
-            recipe.policy.path, workers=p.workers, cpus=p.cpus_per_worker, gpus=gpus, cache_frames=p.cache_frames
-        )
-    return SegmenterPool(
-        SegmenterConfig(preset=p.preset),
-        Path(p.checkpoint),
-        num_workers=p.workers,
-        num_cpus=p.cpus_per_worker,
-        num_gpus=gpus,
-        max_resident_frames=p.cache_frames,
+    if p.checkpoint is None and recipe.method == "veason_r1" and not has_head(recipe.policy.path):
+        return None
+    return pool_of_policy(
+        recipe.policy.path,
+        workers=p.workers,
+        cpus=p.cpus_per_worker,
+        gpus=p.gpus_per_worker if recipe.device == "cuda" else 0.0,
+        cache_frames=p.cache_frames,
+        preset=p.preset,
+        checkpoint=p.checkpoint,
+        device="cuda" if p.share_gpu and recipe.device == "cuda" else None,
     )

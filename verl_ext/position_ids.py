@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 POSITION_ROWS = 4
 """Text position, then time, height and width."""
 
@@ -19,10 +17,10 @@ def repair_position_ids(data: Any, key: str = "position_ids") -> None:
     """Make ``data[key]`` ragged along the sequence, in place. Nothing happens where it is sound or absent."""
     if key not in data.keys():  # noqa: SIM118 - a TensorDict
         return
-    nested = data[key]
-    if not (isinstance(nested, torch.Tensor) and nested.is_nested and nested.dim() == 3):
+    found: Any = data[key]
+    if not getattr(found, "is_nested", False) or found.dim() != 3:
         return
-    values, offsets = nested.values(), nested.offsets()
+    values, offsets = found.values(), found.offsets()
     batch = offsets.numel() - 1
     rows_are_ragged = values.dim() == 2 and values.shape[0] == batch * POSITION_ROWS == int(offsets[-1])
     if not rows_are_ragged or (batch == 1 and values.shape[1] == 1):

@@ -48,8 +48,7 @@ def model_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
         values |= {
             f"{prefix}.lora_rank": p.lora.rank,
             f"{prefix}.lora_alpha": p.lora.alpha,
-            f"{prefix}.target_modules": "all-linear",
-            f"{prefix}.exclude_modules": ".*visual.*|.*grounding_encoder.*|.*text_hidden_fcs.*",
+            f"{prefix}.lora.merge": True,  # vLLM gets merged weights; the engine attaches the adapters itself
         }
     return values
 
@@ -122,8 +121,8 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         "data.train_batch_size": t.prompts_per_step,
         "data.max_prompt_length": r.prompt_length,
         "data.max_response_length": r.response_length,
-        "data.dataloader_num_workers": 0 if cpu else recipe.trainer.loader_workers,
-        "data.shuffle": True,
+        "data.dataloader_num_workers": 0 if cpu else t.loader_workers,
+        "data.shuffle": t.shuffle,
         "data.seed": recipe.seed,
         "data.return_raw_chat": True,
         "data.validation_shuffle": False,
@@ -194,16 +193,17 @@ def ray_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def sft_config(recipe: Recipe) -> DictConfig:
-    """verl's ``sft_trainer_engine`` configuration for this recipe."""
+    """verl's ``sft_trainer_engine`` configuration for this recipe (the order of data is the trainer's: see there)."""
     t = recipe.trainer
     out = Path(recipe.output_dir).resolve()
+    evaluates = bool(recipe.val) and t.eval_every > 0
     values: dict[str, Any] = {
         **model_values(recipe, "model"),
         **engine_values(recipe, "engine"),
         **optim_values(recipe, "optim"),
         **trainer_values(recipe, out / "checkpoints"),
         "data.train_files": ["train"],
-        "data.val_files": None,
+        "data.val_files": ["held_out"] if evaluates else None,
         "data.custom_cls.path": "pkg://verl_ext.sft_dataset",
         "data.custom_cls.name": "SFTDataset",
         "data.train_batch_size": t.prompts_per_step,
@@ -212,6 +212,7 @@ def sft_config(recipe: Recipe) -> DictConfig:
         "data.num_workers": 0 if recipe.device == "cpu" else t.loader_workers,
         "data.max_length": recipe.rollout.engine.max_model_len,
         "trainer.logger": verl_loggers(recipe),
+        "trainer.test_freq": t.eval_every if evaluates else -1,
         "trainer.max_ckpt_to_keep": t.keep_checkpoints,
         "checkpoint.save_contents": ["model", "optimizer", "extra"],
     }

@@ -6,19 +6,18 @@ reference (paths) and the masks as RLE; no pixel leaves the disk here.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from rollout.errors import DataError
-from rollout.types import Sample
 from verl_ext.agent_loop_name import AGENT_NAME
 from verl_ext.context import active_recipe
+from verl_ext.sources import load_samples
 
-if TYPE_CHECKING:
-    from verl_ext.recipe import DataSource, Recipe
+
+HELD_OUT_DRAWS = 2
+"""Sampled dialogues of a held-out prompt, averaged: less noise in the mean reward than one."""
 
 
 class RLDataset(Dataset):  # type: ignore[misc]
@@ -28,15 +27,19 @@ class RLDataset(Dataset):  # type: ignore[misc]
     """
 
     def __init__(
-        self, data_files: Any = None, tokenizer: Any = None, processor: Any = None, config: Any = None, max_samples: int = -1
+        self,
+        data_files: Any = None,
+        tokenizer: Any = None,
+        processor: Any = None,
+        config: Any = None,
+        max_samples: int = -1,
     ) -> None:
         recipe = active_recipe()
-        self.held_out = str(data_files) == "held_out" or data_files == ["held_out"]
-        sources = recipe.val if self.held_out else recipe.data
-        limit = recipe.trainer.eval_samples if self.held_out else None
-        self.samples = load_samples(recipe, sources, limit)
+        self.held_out = list(data_files or []) == ["held_out"]
+        self.samples = load_samples(recipe, self.held_out)
         if not self.samples:
-            raise DataError(f"no expressions in {[f'{s.root} ({s.split})' for s in sources]}: nothing to train on")
+            sources = recipe.val if self.held_out else recipe.data
+            raise DataError(f"no expressions in {[f'{s.root} ({s.split})' for s in sources]}: nothing to roll out")
 
     def __len__(self) -> int:
         return len(self.samples) * (2 if self.held_out else 1)
@@ -55,25 +58,5 @@ class RLDataset(Dataset):  # type: ignore[misc]
             "greedy": greedy,
         }
         if self.held_out:
-            row["__rollout_n__"] = 1
+            row["__rollout_n__"] = 1 if greedy else HELD_OUT_DRAWS
         return row
-
-
-def load_samples(recipe: Recipe, sources: list[DataSource], limit: int | None = None) -> list[Sample]:
-    """The recipe's samples in a fixed order; ``limit`` draws that many, the same ones for the same seed.
-
-    Expressions without a target are kept unless the method cannot use them (Veason-R1 skips them, SPEC 3).
-    """
-    from data_construction.readers import open_dataset
-
-    out: list[Sample] = []
-    for source in sources:
-        dataset = open_dataset(source.dataset, Path(source.root), source.split)
-        found = [s for s in dataset.samples() if not source.kinds or s.expression.kind in source.kinds]
-        if recipe.method == "veason_r1":
-            found = [s for s in found if s.expression.anno_ids]
-        out.extend(found[: source.max_samples] if source.max_samples else found)
-    if limit is not None and limit < len(out):
-        chosen = np.random.default_rng(recipe.seed).permutation(len(out))[:limit]
-        out = [out[i] for i in sorted(chosen)]
-    return out

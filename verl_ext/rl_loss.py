@@ -17,8 +17,9 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
+from verl_ext.calibration import SegCountMismatchError
 from verl_ext.episodes import micro_batch_episodes
-from verl_ext.seg_batch import rows_without_dummy
+from verl_ext.seg_batch import row_lengths, rows_without_dummy
 
 
 def rl_loss(
@@ -34,8 +35,12 @@ def rl_loss(
 
     Args:
         config: verl's ActorConfig (clip ratios, KL coefficient, aggregation).
-        model_output: ``log_probs`` (B, L) jagged; of a ``[SEG]`` policy also ``mask_log_prob``, ``aux_bce``, ``aux_dice``.
+        model_output: ``log_probs`` (B, L) jagged; of a ``[SEG]`` policy also ``mask_log_prob``, ``aux_bce`` and
+            ``aux_dice``.
         data: the micro-batch with ``old_log_probs``, ``advantages``, ``ref_log_prob``, and ``old_mask_log_prob``.
+
+    Raises:
+        SegCountMismatchError: a sequence has another number of mask log-probs than of ``[SEG]`` tokens.
     """
     text_log_probs = model_output["log_probs"]
     has_head = "mask_log_prob" in model_output
@@ -72,22 +77,18 @@ def _calibrated(
     model_output: dict[str, torch.Tensor], data: TensorDict
 ) -> tuple[dict[str, torch.Tensor], TensorDict]:
     """Add the mask log-probs at the ``[SEG]`` positions, to the current and to the old log-probs alike."""
-    log_probs, old = model_output["log_probs"], data["old_log_probs"]
+    log_probs: Any = model_output["log_probs"]
+    old: Any = data["old_log_probs"]
     _, episodes = micro_batch_episodes(data)
-    prompt_lengths = data["prompts"].offsets().diff().tolist()
+    tokens = [[p for turn in episode["turns"] for p in turn["seg_positions"]] for episode in episodes]
+    prompts = row_lengths(data["prompts"]).tolist()
     new_index, old_index = [], []
-    for b, episode in enumerate(episodes):
-        for turn in episode["turns"]:
-            for p in turn["seg_positions"]:
-                new_index.append(int(log_probs.offsets()[b]) + p - 1)  # the log-prob of token p is scored at p - 1
-                old_index.append(int(old.offsets()[b]) + p - prompt_lengths[b])
-    current = torch.cat([r.reshape(-1) for r in rows_without_dummy(model_output["mask_log_prob"])])
-    before = torch.cat([r.reshape(-1) for r in rows_without_dummy(data["old_mask_log_prob"])]).to(current.device)
-    if not len(new_index) == current.numel() == before.numel():
-        raise ValueError(
-            f"{len(new_index)} [SEG] tokens, {current.numel()} mask log-probs now and {before.numel()} at rollout: "
-            "they must be equal, or a mask would be credited to the wrong token"
-        )
+    for b, positions in enumerate(tokens):
+        first_new, first_old = int(log_probs.offsets()[b]), int(old.offsets()[b])
+        new_index += [first_new + p - 1 for p in positions]  # the log-prob of token p is scored at p - 1
+        old_index += [first_old + p - prompts[b] for p in positions]
+    current = _one_per_token(model_output["mask_log_prob"], tokens, "now")
+    before = _one_per_token(data["old_mask_log_prob"], tokens, "at rollout").to(current.device)
     device = log_probs.device
     out = dict(model_output)
     out["log_probs"] = _add(log_probs, torch.tensor(new_index, device=device, dtype=torch.long), current)
@@ -96,8 +97,17 @@ def _calibrated(
     return out, shallow
 
 
-def _add(nested: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    lengths = nested.offsets().diff()
+def _one_per_token(nested: torch.Tensor, tokens: list[list[int]], when: str) -> torch.Tensor:
+    """(N,) mask log-probs in order; raises SegCountMismatchError naming the first sequence that has too many or few."""
+    rows = [row.reshape(-1) for row in rows_without_dummy(nested)]
+    for b, (row, positions) in enumerate(zip(rows, tokens, strict=True)):
+        if len(row) != len(positions):
+            raise SegCountMismatchError(f"sequence {b}, {when}", len(row), len(positions))
+    return torch.cat(rows)
+
+
+def _add(nested: Any, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    lengths = row_lengths(nested)
     summed = nested.values().index_add(0, index, values.to(nested.values().dtype))
     # without min and max, to_padded_tensor() would pad every row to the total length
     return torch.nested.nested_tensor_from_jagged(

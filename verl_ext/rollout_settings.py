@@ -16,8 +16,13 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     name = ENVIRONMENTS[recipe.method]
     r = recipe.rollout
     if name == "single_turn_boxes":
-        sampling = "evenly_spaced" if evaluation else "keyframe_congruent"
-        return name, {"frames": r.box_frames, "side": r.box_side, "sampling": sampling, "prompts": recipe.policy.prompt_set}
+        return name, {
+            "frames": r.box_frames,
+            "side": r.box_side,
+            "sampling": "evenly_spaced" if evaluation else "keyframe_congruent",
+            "prompts": recipe.policy.prompt_set,
+            "seed": recipe.seed,
+        }
     source = r.eval if evaluation else r
     return name, {
         "temporal_frames": source.initial_low_res,

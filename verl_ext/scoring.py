@@ -1,25 +1,61 @@
-"""From finished rollouts and their ``[SEG]`` states to rewards, through the segmenter pool.
+"""From finished dialogues to rewards and masks, through the segmenter pool.
 
-Pure bookkeeping around ``rewards``: what Ray and TransferQueue carry is turned into requests, and scores into numbers.
+Pure bookkeeping around ``rewards``: a method says which requests its rewards need (:class:`Scoring`), the pool answers
+them, and numbers come out. Training and evaluation use the same code.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from rewards.compose import compute_rewards
-from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, State
-from rewards.types import RewardInput
-from rollout.episode import final_keyframe
-from rollout.types import Action, Episode, Grounding, Masklets, Sample, StopReason, Turn
+from rewards.segmenter.types import Request, State
+from rollout.types import RLE, Action, Episode, Grounding, Masklets, Sample, StopReason, Turn
+from verl_ext.rollout_settings import environment_of
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
+
+T = TypeVar("T")
+
+SCORINGS = {"keyframe_exploration": "verl_ext.scoring_seg", "single_turn_boxes": "verl_ext.scoring_boxes"}
+"""By environment: the module whose ``build(settings, weights, variant)`` makes its :class:`Scoring`."""
+
+
+class Scoring(Protocol):
+    """What one kind of dialogue is scored by."""
+
+    columns: tuple[str, ...]
+    """What the actor's log-prob pass hands over for it."""
+    kept_as: Mapping[str, str]
+    """Columns that later passes would overwrite -> the name under which the update finds them."""
+    needs_pool: bool
+    """Whether its rewards ask the segmenter at all."""
+
+    def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
+        """Per episode and turn, the ``[SEG]`` state; all None for replies without masks of their own."""
+        ...
+
+    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request | None:
+        """What to ask the pool before rewards can be computed; None if nothing."""
+        ...
+
+    def rewards(self, sample: Sample, episode: Episode, answer: Any) -> dict[str, float]:
+        """Every reward by name and their weighted ``total``, from the pool's answer (None if it was not asked)."""
+        ...
+
+    def ious(self, answer: Any) -> dict[str, float]:
+        """Mean IoUs of an answer, for the log."""
+        ...
+
+    def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request:
+        """The request whose answer's ``rles`` are the predicted masks of all frames."""
+        ...
 
 
 @dataclass
@@ -30,8 +66,43 @@ class Rollout:
     episode: Episode
     states: list[State | None]
     """Per turn: the state of its first ``[SEG]``."""
-    rewards: dict[str, float]
-    scores: MaskScores | None = None
+    rewards: dict[str, float] = field(default_factory=dict)
+    ious: dict[str, float] = field(default_factory=dict)
+
+
+def scoring_of(
+    environment: str, settings: Mapping[str, Any], weights: Mapping[str, float], variant: str = "intended"
+) -> Scoring:
+    """The scoring of dialogues in ``environment``; without weights it only makes masks."""
+    scoring: Scoring = import_module(SCORINGS[environment]).build(settings, dict(weights), variant)
+    return scoring
+
+
+def recipe_scoring(recipe: Recipe) -> Scoring:
+    """The scoring of a recipe's method, with its rewards."""
+    name, settings = environment_of(recipe)
+    return scoring_of(name, settings, recipe.rewards.weights, recipe.rewards.variant)
+
+
+def score_rollouts(
+    scoring: Scoring, pool: Any, samples: Sequence[Sample], episodes: Sequence[Episode], states: Sequence[list[Any]]
+) -> list[Rollout]:
+    """Ask the pool once for all, then compute every rollout's rewards."""
+    requests = [scoring.reward_request(*given) for given in zip(samples, episodes, states, strict=True)]
+    asked = [i for i, request in enumerate(requests) if request is not None]
+    answers = dict(zip(asked, pool.score([requests[i] for i in asked]), strict=True)) if asked else {}
+    out = []
+    for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
+        answer = answers.get(i)
+        rewards = scoring.rewards(sample, episode, answer)
+        out.append(Rollout(sample, episode, states[i], rewards, {} if answer is None else scoring.ious(answer)))
+    return out
+
+
+def predict_masks(scoring: Scoring, pool: Any, rollouts: Sequence[Rollout]) -> list[Sequence[RLE | None]]:
+    """Per rollout, the predicted mask of each of its clip's frames."""
+    answers = pool.score([scoring.mask_request(r.sample, r.episode, r.states) for r in rollouts])
+    return [answer.rles for answer in answers]
 
 
 def episode_from_dict(d: dict[str, Any]) -> Episode:
@@ -44,23 +115,6 @@ def episode_from_dict(d: dict[str, Any]) -> Episode:
     return Episode(turns, StopReason(d["stop"]), tuple(d["spatial_frames"]), d["num_frames"])
 
 
-def states_by_turn(episode: Episode, states: np.ndarray[Any, Any]) -> list[State | None]:
-    """(N, C) states of all ``[SEG]`` tokens -> per turn, that of its first one.
-
-    Raises:
-        ValueError: as many states as ``[SEG]`` tokens are needed, or a mask would be scored for the wrong turn.
-    """
-    expected = sum(len(t.seg_positions) for t in episode.turns)
-    if len(states) != expected:
-        raise ValueError(f"{len(states)} [SEG] states for {expected} [SEG] tokens in the response")
-    out: list[State | None] = []
-    start = 0
-    for turn in episode.turns:
-        out.append(np.asarray(states[start], dtype=np.float32) if turn.seg_positions else None)
-        start += len(turn.seg_positions)
-    return out
-
-
 def truth(sample: Sample) -> Masklets:
     """The sample's masklets; an expression without a target has empty ones."""
     if sample.masklets is not None:
@@ -69,31 +123,20 @@ def truth(sample: Sample) -> Masklets:
     return Masklets(clip.height, clip.width, (), clip.num_frames)
 
 
-def seg_request(sample: Sample, episode: Episode, states: Sequence[State | None]) -> SegRequest:
-    return SegRequest(
-        sample.clip, truth(sample), list(episode.spatial_frames), list(states), [t.keyframe for t in episode.turns]
-    )
+class Remembered(Generic[T]):
+    """Facts about ground truth by sample: every rollout of a group asks for the same, and decoding masks is slow."""
 
+    def __init__(self, capacity: int = 4096) -> None:
+        self._capacity = capacity
+        self._facts: OrderedDict[Hashable, T] = OrderedDict()
 
-def propagate_request(sample: Sample, episode: Episode, states: Sequence[State | None]) -> PropagateRequest:
-    """The last turn's ``[SEG]`` at the final keyframe (SPEC 2.2, evaluation)."""
-    state = states[-1] if states else None
-    return PropagateRequest(sample.clip, final_keyframe(episode), state)
-
-
-def reward_of(recipe: Recipe, sample: Sample, episode: Episode, scores: MaskScores | None) -> dict[str, float]:
-    """Every reward of the recipe by name, and their weighted ``total``.
-
-    A dialogue that never began (its clip was refused) is scored like an empty reply.
-    """
-    turns = episode.texts or [""]
-    spatial = list(episode.spatial_frames) or [sample.clip.num_frames // 2]
-    if scores is None or not scores.keyframe_ious:
-        video, key = [[0.0] * len(spatial) for _ in turns], [0.0] * len(turns)
-    else:
-        video, key = [list(v) for v in scores.video_ious], list(scores.keyframe_ious)
-    x = RewardInput(turns, truth(sample).existence(), video, key, stop=episode.stop, spatial_frames=spatial)
-    return compute_rewards(x, recipe.rewards.weights, recipe.rewards.variant)
+    def get(self, sample: Sample, make: Callable[[], T], *more: Hashable) -> T:
+        key = (sample.clip.name, sample.clip.frames[:1], sample.expression.id, *more)
+        if key not in self._facts:
+            self._facts[key] = make()
+            while len(self._facts) > self._capacity:
+                self._facts.popitem(last=False)
+        return self._facts[key]
 
 
 def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float]:
@@ -110,8 +153,6 @@ def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float
     for reason in StopReason:
         out[f"{prefix}stop/{reason.value}"] = stops[reason] / n
     out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in rollouts])) if rollouts else 0.0
-    scored = [r.scores for r in rollouts if r.scores is not None and r.scores.keyframe_ious]
-    if scored:
-        out[f"{prefix}iou/keyframe"] = float(np.mean([s.keyframe_ious[-1] for s in scored]))
-        out[f"{prefix}iou/video"] = float(np.mean([np.mean(s.video_ious[-1]) for s in scored]))
+    for name in dict.fromkeys(name for r in rollouts for name in r.ious):
+        out[f"{prefix}iou/{name}"] = float(np.mean([r.ious[name] for r in rollouts if name in r.ious]))
     return out

@@ -132,6 +132,11 @@ class FrameCache:
         return pixels
 
 
+def row_lengths(nested: Any) -> torch.Tensor:
+    """(B,) entries of each row of a jagged tensor."""
+    return nested.offsets().diff()  # type: ignore[no-any-return]
+
+
 def rows_with_dummy(values: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
     """(N, ...) -> jagged (B, *) with one zero entry before each sequence's own, flattened per row.
 

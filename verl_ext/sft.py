@@ -31,7 +31,8 @@ def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = N
     processes = recipe.trainer.actor_processes // recipe.trainer.nodes
     if processes == 1 and recipe.trainer.nodes == 1:  # without torchrun's own seconds of imports
         command = [sys.executable]
-        env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     else:
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *rendezvous(recipe)]
     finished = supervise(

@@ -6,8 +6,8 @@ nothing but the assistant's replies is taken from the recorded text, so supervis
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +15,15 @@ from torch.utils.data import Dataset
 
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
+from rollout.environment import Environment
+from rollout.environments.keyframe_exploration import ExplorationSettings, KeyframeExploration
+from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.episode import replay
 from rollout.errors import DataError
-from rollout.types import Expression, Sample
+from rollout.types import Sample
 from verl_ext.context import active_recipe
 from verl_ext.rollout_settings import conversation_limits, environment_of
+from verl_ext.sources import load_traces
 
 
 class SFTDataset(Dataset):  # type: ignore[misc]
@@ -35,10 +39,11 @@ class SFTDataset(Dataset):  # type: ignore[misc]
     ) -> None:
         self.recipe = active_recipe()
         self.tokenizer, self.processor = tokenizer, processor
-        held_out = str(parquet_files) == "held_out" or parquet_files == ["held_out"]
-        self.items = load_traces(self.recipe.val if held_out else self.recipe.data)
+        held_out = list(parquet_files or []) == ["held_out"]
+        self.items = load_traces(self.recipe, held_out)
         if not self.items:
-            raise DataError("no conversations: none of the recipe's sources has annotations (VTS-CoT records)")
+            where = "val" if held_out else "data"
+            raise DataError(f"no conversations: none of the recipe's {where} sources has annotations (VTS-CoT records)")
         self.chat = ChatFormat.from_processor(processor)
         self.environment, self.settings = environment_of(self.recipe)
 
@@ -66,45 +71,25 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         }
 
     def _replay(self, sample: Sample, record: Any) -> tuple[Conversation, dict[str, Any]]:
-        from rollout.environments.keyframe_exploration import ExplorationSettings, KeyframeExploration
-
-        if self.environment == "keyframe_exploration":
-            environment: Any = KeyframeExploration(
-                sample,
-                ExplorationSettings.from_dict(self.settings),
-                self.chat.factor,
-                spatial_frames=record.sample_frame_indice,
-                trace=record.selections,
-            )
-        else:
-            from rollout.environment import make_environment
-
-            environment = make_environment(self.environment, sample, self.settings, self.chat.factor)
+        environment = RECORDED[self.environment](sample, self.settings, self.chat.factor, record)
         conversation = Conversation(self.tokenizer, self.chat, sample.clip, **conversation_limits(self.recipe))
         episode = replay(environment, conversation, record.replies)
         return conversation, asdict(episode) | {"stop": episode.stop.value}
 
 
-def load_traces(sources: list[Any]) -> list[tuple[Sample, Any]]:
-    """(sample, VTS-CoT record) of every source; a record whose clip or expression is unknown is an error."""
-    from data_construction.readers import open_dataset, read_vts_cot
-
-    out = []
-    for source in sources:
-        if not source.annotations:
-            continue
-        dataset = open_dataset(source.dataset, Path(source.root), source.split)
-        for record in read_vts_cot(Path(source.annotations)):
-            if not source.kinds or record.kind in source.kinds:
-                out.append((sample_of(dataset, record), record))
-        if source.max_samples:
-            out = out[: source.max_samples]
-    return out
+def _exploration(sample: Sample, settings: Mapping[str, Any], factor: int, record: Any) -> Environment:
+    return KeyframeExploration(
+        sample,
+        ExplorationSettings.from_dict(settings),
+        factor,
+        spatial_frames=record.sample_frame_indice,
+        trace=record.selections,
+    )
 
 
-def sample_of(dataset: Any, record: Any) -> Sample:
-    """The record's clip, question and ground truth; raises DataError if the data set does not know the clip."""
-    clip = record.video_name
-    known = [e for e in dataset.expressions(clip) if e.text == record.exp and e.anno_ids == record.anno_id]
-    expression = known[0] if known else Expression("trace", record.exp, record.anno_id)
-    return Sample(dataset.clip(clip), expression, dataset.masklets(clip, record.anno_id))
+def _boxes(sample: Sample, settings: Mapping[str, Any], factor: int, record: Any) -> Environment:
+    return SingleTurnBoxes(sample, BoxSettings.from_dict(settings), factor, frames=record.sample_frame_indice or None)
+
+
+RECORDED: dict[str, Callable[..., Environment]] = {"keyframe_exploration": _exploration, "single_turn_boxes": _boxes}
+"""By environment: the one that shows what a record says was shown."""

@@ -15,13 +15,18 @@ def supervised_loss(
     data: TensorDict,
     dp_group: Any = None,
     *,
+    lm: float = 1.0,
     mask_ce: float = 2.0,
     dice: float = 0.5,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """verl's loss signature; the mask terms are means over each conversation's keyframe and video masks."""
-    loss, metrics = lm_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+    """verl's loss signature; the mask terms are means over each conversation's keyframe and video masks.
+
+    ``lm``, ``mask_ce`` and ``dice`` are the coefficients; the metrics of these names are without them.
+    """
+    text, metrics = lm_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     metrics = dict(metrics)
-    metrics["lm"] = loss.detach().item()
+    metrics["lm"] = text.detach().item()
+    loss = lm * text
     if "aux_bce" in model_output:
         share = data["dp_size"] / data["global_batch_size"]
         bce = model_output["aux_bce"].mean(dim=1).sum() * share

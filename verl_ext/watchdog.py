@@ -1,4 +1,4 @@
-"""Notice a dead worker. verl 0.9.1 waits for ever when an actor dies inside weight sync; a run should end and say so."""
+"""Notice a dead worker: verl 0.9.1 waits for ever when an actor dies inside weight sync. A run ends and says so."""
 
 from __future__ import annotations
 

@@ -51,6 +51,7 @@ class SegActorRolloutRefWorker(ActorRolloutRefWorker):  # type: ignore[misc]
 
     actor_worker_cls = SegTrainingWorker
     ref_worker_cls = SegTrainingWorker
+    loss_fn: Any
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:

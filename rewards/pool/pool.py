@@ -33,6 +33,7 @@ class SegmenterPool:
         weights: its weights: a file that every node can read (see ``load_sam2_weights``), SAM 2's state dict, or None
             for the seeded random ones.
         num_cpus, num_gpus: what Ray reserves for each worker; with ``num_gpus`` above 0 it runs on CUDA.
+        device: where it runs; ``cuda`` with ``num_gpus`` 0 shares a GPU that Ray has given to somebody else.
         threads: torch threads of a worker; by default one per reserved CPU.
         max_resident_frames: encoded frames that a worker keeps (8 MB each for Hiera-L in bfloat16).
         max_batch: masks decoded, or items propagated, in one forward.
@@ -49,6 +50,7 @@ class SegmenterPool:
         num_workers: int = 1,
         num_cpus: float = 1.0,
         num_gpus: float = 0.0,
+        device: str | None = None,
         threads: int | None = None,
         max_resident_frames: int = 256,
         max_batch: int = 64,
@@ -64,7 +66,7 @@ class SegmenterPool:
         self._settings = WorkerSettings(
             config=config,
             weights=weights if isinstance(weights, Path) else None,
-            device="cuda" if num_gpus > 0 else "cpu",
+            device=device or ("cuda" if num_gpus > 0 else "cpu"),
             threads=max(1, int(num_cpus)) if threads is None else threads,
             max_resident_frames=max_resident_frames,
             max_batch=max_batch,

@@ -164,10 +164,11 @@ class RequestScorer:
         clip, frames = group[0].clip, list(group[0].frames)
         owners = [r for r, request in enumerate(group) for _ in request.boxes]
         ious = [_ious_of_nothing(request.masklets, frames, truth) for request in group]
+        shape = (len(frames), clip.height, clip.width)
+        merged: dict[int, Tensor] = {
+            r: torch.zeros(shape, dtype=torch.bool, device=self.segmenter.device) for r in set(owners)
+        }
         if owners:
-            merged = torch.zeros(
-                len(group), len(frames), clip.height, clip.width, dtype=torch.bool, device=self.segmenter.device
-            )
             steps = self.segmenter.propagation_steps(
                 self.cache.source(clip, frames),
                 [frames.index(group[r].keyframe) for r in owners],
@@ -178,10 +179,17 @@ class RequestScorer:
             for step in steps:
                 masks = mask_to_clip_size(step.head.logits, clip.height, clip.width)
                 for item, position, mask in zip(step.items, step.frames, masks, strict=True):
-                    merged[owners[item], position] |= mask
-            for r in set(owners):
-                ious[r] = truth.score_masks(merged[r], [(group[r].masklets, t) for t in frames])
-        return [BoxScores(tuple(x)) for x in ious]
+                    merged[owners[item]][position] |= mask
+            for r, mask in merged.items():
+                ious[r] = truth.score_masks(mask, [(group[r].masklets, t) for t in frames])
+        return [
+            BoxScores(tuple(ious[r]), self._box_masks(merged.get(r), shape) if request.with_masks else None)
+            for r, request in enumerate(group)
+        ]
+
+    def _box_masks(self, masks: Tensor | None, shape: tuple[int, ...]) -> tuple[RLE, ...]:
+        """(F, H, W) -> F RLEs; nothing anywhere if there was no box."""
+        return tuple(encode_rles(np.zeros(shape, dtype=np.bool_) if masks is None else masks))
 
 
 def _mask_scores(ious: np.ndarray[Any, Any]) -> MaskScores:

@@ -111,6 +111,8 @@ class BoxRequest:
     boxes: Sequence[Sequence[float]]
     """(N, 4) x0, y0, x1, y1 in pixels of the clip; none predicts nothing."""
     masklets: Masklets
+    with_masks: bool = False
+    """Also return the merged masks (evaluation; rewards need only the IoUs)."""
 
     def __post_init__(self) -> None:
         _check_frames(self.clip, self.frames, "frames")
@@ -124,6 +126,8 @@ class BoxScores:
     """IoU on each of the request's frames; an empty union counts 1."""
 
     ious: tuple[float, ...]
+    rles: tuple[RLE, ...] | None = None
+    """One mask for each of the request's frames at the clip's own size, if it asked for them."""
 
 
 Request = SegRequest | MaskRequest | PropagateRequest | BoxRequest

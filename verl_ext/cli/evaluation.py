@@ -115,6 +115,8 @@ def inference_settings(recipe: Recipe) -> InferenceSettings:
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.enforce_eager,
         tensor_parallel=engine.tensor_parallel,
+        sam2_preset=recipe.pool.preset,
+        sam2_checkpoint=recipe.pool.checkpoint,
     )
 
 

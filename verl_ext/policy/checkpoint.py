@@ -41,7 +41,9 @@ def load_head_config(folder: str | Path) -> SegmenterConfig:
 
     path = Path(folder) / HEAD_FOLDER / "config.json"
     if not path.is_file():
-        raise DataError(f"{folder} has no {HEAD_FOLDER}/config.json: it is not a [SEG] policy (a box policy needs none)")
+        raise DataError(
+            f"{folder} has no {HEAD_FOLDER}/config.json: it is not a [SEG] policy (a box policy needs none)"
+        )
     return SegmenterConfig.from_dict(json.loads(path.read_text())["segmenter"])
 
 
@@ -90,7 +92,8 @@ def save_policy(model: SegPolicyForConditionalGeneration, processor: Any, folder
     """Write the whole policy folder atomically (a reader sees the old folder or the new one, never half)."""
     lm = {n: t for n, t in model.state_dict().items() if not is_head_parameter(n)}
     head = {n: t for n, t in model.state_dict().items() if is_head_parameter(n)}
-    write_policy_folder(folder, model.config, lm, head, model.grounding_encoder.config, processor, model.generation_config)
+    segmenter = model.grounding_encoder.config
+    write_policy_folder(folder, model.config, lm, head, segmenter, processor, model.generation_config)
 
 
 def write_policy_folder(
@@ -102,15 +105,18 @@ def write_policy_folder(
     processor: Any,
     generation_config: Any = None,
 ) -> None:
-    """Write a policy from its parts; used for fresh policies and for exports out of FSDP shards."""
-    from transformers import Qwen3VLForConditionalGeneration
+    """Write a policy from its parts; used for fresh policies and for exports out of FSDP shards.
+
+    ``config`` decides on the class, so that box policies (Qwen2.5-VL, without a head) are written as well.
+    """
+    from transformers import AutoModelForImageTextToText
 
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         with torch.device("meta"):
-            shell = Qwen3VLForConditionalGeneration(config)
+            shell = AutoModelForImageTextToText.from_config(config)
         if generation_config is not None:
             shell.generation_config = generation_config
         shell.save_pretrained(scratch, state_dict=dict(_plain(lm_state.items())))

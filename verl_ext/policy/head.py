@@ -56,7 +56,7 @@ def hide_tables_from_fsdp(segmenter: nn.Module) -> None:
     """
     for module in segmenter.modules():
         if type(module) is nn.Embedding:
-            module.__class__ = WeightTable
+            object.__setattr__(module, "__class__", WeightTable)
 
 
 def freeze_untrained(segmenter: nn.Module) -> None:

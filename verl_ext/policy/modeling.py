@@ -30,9 +30,6 @@ class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
 class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
     """One forward does it all, so that FSDP's hooks see every parameter that is used (DESIGN 5)."""
 
-    forbidden_token_ids: tuple[int, ...] = ()
-    """Ids that the sampler bans; masked here too, so that both sides normalise over the same tokens."""
-
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -55,9 +52,6 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         output = self.model(input_ids=input_ids, **kwargs)
         hidden = output.last_hidden_state
         logits = self.lm_head(hidden[:, -keep:] if keep else hidden)
-        if self.forbidden_token_ids:
-            index = torch.tensor(self.forbidden_token_ids, device=logits.device)
-            logits = logits.index_fill(-1, index, torch.finfo(logits.dtype).min)
         result = SegPolicyOutput(
             logits=logits, past_key_values=output.past_key_values, rope_deltas=getattr(output, "rope_deltas", None)
         )

@@ -65,6 +65,9 @@ def data_is_named(r: Recipe) -> Iterator[str]:
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 where = f"{section}[{i}].dataset"
                 yield f"{where}: no data set is called {source.dataset!r}; {hint}known: {', '.join(known)}"
+    for i, source in enumerate(r.val):
+        if source.weight != 1:
+            yield f"val[{i}].weight: {source.weight:g}, but what is held out is evaluated once each; leave it out"
     if r.trainer.eval_every and not r.val and r.stage == "grpo":
         yield f"trainer.eval_every: {r.trainer.eval_every}, but val is empty; name held-out data, or set it to 0"
 

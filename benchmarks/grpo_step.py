@@ -1,0 +1,132 @@
+"""Seconds of each phase of an RL step, measured by running one: ``python benchmarks/grpo_step.py --json FILE``.
+
+Makes synthetic clips and a random policy (``--policy tiny`` or the published 2B shape), runs the GRPO recipe through
+verl, Ray, vLLM and the segmenter pool, and prints the breakdown. On a GPU: ``--device cuda``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from benchmarks.common import environment_facts, write_json
+
+
+def make_policy(folder: Path, shape: str, device: str, traces: list[dict[str, Any]]) -> None:
+    """A random policy of the asked shape; its tokenizer is trained on the traces."""
+    import torch
+
+    from rewards.segmenter import Segmenter, SegmenterConfig
+    from verl_ext.tiny.build import GPU_TINY, QWEN3_VL_2B, TinyPolicy, build_tiny_policy
+
+    texts = [c["value"].replace("<image>", "") for t in traces for c in t["conversations"]]
+    large = shape == "2b"
+    size = TinyPolicy(**(QWEN3_VL_2B if large else GPU_TINY if device == "cuda" else {}))  # type: ignore[arg-type]
+    preset = "sam2.1_hiera_l" if large else "tiny"
+    config = SegmenterConfig(preset=preset, compute_dtype="bfloat16" if large else "float32")
+    dtype = torch.bfloat16 if large else torch.float32
+    build_tiny_policy(folder, texts, Segmenter(config), size, dtype=dtype, device=device)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    import json
+
+    from data_construction.cot import TraceSettings
+    from data_construction.synthetic import make_synthetic
+    from verl_ext.grpo import train_grpo
+    from verl_ext.quickstart.summary import step_seconds
+    from verl_ext.recipe import load_recipe
+    from verl_ext.supervise import METRICS, read_metrics, scalar
+
+    work = Path(args.work).resolve()
+    large = args.policy == "2b"
+    traces = TraceSettings(temporal_frames=6, spatial_frames=2, frames_per_turn=4)
+    size = 448 if large else 96
+    make_synthetic(work / "data", {"train": args.clips, "valid": 4}, seed=0, size=size, traces=traces)
+    policy = Path(args.checkpoint).resolve() if args.checkpoint else work / f"policy_{args.policy}"
+    if not (policy / "config.json").exists():
+        make_policy(policy, args.policy, args.device, json.loads((work / "data" / "vts_cot_train.json").read_text()))
+    out = work / f"run_{args.policy}"
+    overrides = [
+        f"policy.path={policy}",
+        f"output_dir={out}",
+        f"data.0.root={work / 'data'}",
+        f"val.0.root={work / 'data'}",
+        f"trainer.steps={args.steps}",
+        "trainer.eval_every=0",
+        *(CUDA if args.device == "cuda" else []),
+        *(LARGE if large else []),
+        *args.set,
+    ]
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "grpo.yaml", overrides)
+    train_grpo(recipe, resume=False, progress=lambda done, total, what: None)
+    rows = read_metrics(out / METRICS)
+    last = rows[-1]["data"]
+    seconds = step_seconds(rows)
+    tokens = scalar(last.get("perf/total_num_tokens"))
+    return {
+        "policy": args.policy,
+        "steps": len(rows),
+        "rollouts_per_step": recipe.rollouts_per_step,
+        "step_seconds": seconds,
+        "first_step": {k: scalar(rows[0]["data"].get(k)) for k in INVARIANTS},
+        "tokens_per_step": tokens,
+        "stop": {k: scalar(v) for k, v in last.items() if k.startswith("stop/")},
+        "reward_mean": scalar(last.get("reward/mean")),
+        "actor_max_memory_gib": scalar(last.get("actor/perf/max_memory_allocated_gb")),
+    }
+
+
+INVARIANTS = ("actor/kl_loss", "actor/ppo_kl", "actor/pg_clipfrac", "training/rollout_probs_diff_max")
+CUDA = [
+    "device=cuda",
+    "policy.dtype=bfloat16",
+    "trainer.gpus_per_node=1",
+    "pool.gpus_per_worker=0",
+    "pool.share_gpu=true",
+    "rollout.engine.gpu_memory_utilization=0.3",
+]
+LARGE = [
+    "policy.gradient_checkpointing=true",
+    "policy.prompt_set=full",
+    "rollout.budgets.low_res=32",
+    "rollout.budgets.spatial=128",
+    "rollout.budgets.keyframe=256",
+    "rollout.prompt_length=4096",
+    "rollout.response_length=2048",
+    "rollout.turn_length=256",
+    "rollout.engine.max_model_len=6144",
+    "rollout.engine.max_num_batched_tokens=8192",
+    "trainer.micro_batch=4",
+    "optim.lr=3e-6",
+    "optim.projection_lr=3e-6",
+    "optim.decoder_lr=3e-6",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="write the figures here")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--policy", choices=["tiny", "2b"], default="tiny", help="shape of the random policy")
+    parser.add_argument("--checkpoint", help="a policy folder to use instead of a random one")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--work", default="runs/benchmarks/grpo_step", help="folder for data, policy and run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe setting")
+    args = parser.parse_args()
+    figures = run(args)
+    print(f"{figures['rollouts_per_step']} rollouts a step, seconds by phase (median of {figures['steps']} steps):")
+    for phase, seconds in figures["step_seconds"].items():
+        print(f"  {phase:12s} {seconds:8.3f}")
+    print("first step (0 expected):", figures["first_step"])
+    if args.json:
+        write_json(args.json, {"benchmark": "grpo_step", **environment_facts(args.device), **figures})
+
+
+if __name__ == "__main__":
+    main()

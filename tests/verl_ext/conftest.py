@@ -1,0 +1,73 @@
+"""The active recipe, a process group of one, and training workers with the real engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_ext.context import RECIPE_ENV
+from verl_ext.recipe import Recipe, save_resolved
+
+
+@pytest.fixture
+def activate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Recipe], Recipe]:
+    """Make a recipe the one that ``active_recipe()`` returns."""
+    count = 0
+
+    def use(recipe: Recipe) -> Recipe:
+        nonlocal count
+        count += 1
+        path = tmp_path / f"resolved{count}.yaml"
+        save_resolved(recipe, path)
+        monkeypatch.setenv(RECIPE_ENV, str(path))
+        return recipe
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import torch
+
+    store = torch.distributed.FileStore(str(tmp_path_factory.mktemp("gloo") / "store"), 1)
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=store)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def build_worker(
+    activate: Callable[[Recipe], Recipe], process_group: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """``build_worker(recipe)``: verl's training worker around our engine, as supervised training builds it."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+
+    def build(recipe: Recipe, forward_only: bool = False) -> Any:
+        activate(recipe)
+        from verl.utils.config import omega_conf_to_dataclass
+        from verl.workers.engine_workers import TrainingWorkerConfig
+
+        from verl_ext.render import sft_config
+        from verl_ext.workers import SegTrainingWorker
+
+        config = sft_config(recipe)
+        config.engine.forward_only = forward_only
+        settings = TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=omega_conf_to_dataclass(config.model),
+            engine_config=omega_conf_to_dataclass(config.engine),
+            optimizer_config=omega_conf_to_dataclass(config.optim),
+            checkpoint_config=omega_conf_to_dataclass(config.checkpoint),
+            profiler_config=omega_conf_to_dataclass(config.profiler),
+        )
+        settings.optimizer_config.total_training_steps = 10
+        worker = SegTrainingWorker(settings)
+        worker.reset()
+        return worker
+
+    return build

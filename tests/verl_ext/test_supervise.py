@@ -1,0 +1,177 @@
+"""A supervised process: its end, its last words, its metrics, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rollout.errors import WorkerError
+from verl_ext.supervise import (
+    LIVE_METRICS,
+    METRICS,
+    STOP_FILE,
+    STOPPED_EARLY,
+    fold_metrics,
+    last_words,
+    read_metrics,
+    scalar,
+    supervise,
+)
+
+PREAMBLE = "import json, os, pathlib, subprocess, sys, time\nout = pathlib.Path(sys.argv[1])\n"
+
+
+def run(out: Path, code: str, **settings: Any) -> bool:
+    command = [sys.executable, "-c", PREAMBLE + code, str(out)]
+    return supervise(command, os.environ, out, poll_seconds=0.05, **settings)
+
+
+def interrupt_once(ready: Path, number: int = signal.SIGINT) -> threading.Thread:
+    """Send ourselves a signal as soon as the child says that it runs."""
+
+    def wait() -> None:
+        while not ready.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def live_row(step: int, **data: Any) -> str:
+    return json.dumps({"step": step, "data": data}) + "\n"
+
+
+def test_a_finished_process_reports_its_progress_and_its_metrics(tmp_path: Path) -> None:
+    row = live_row(3, **{"reward/mean": 0.5})
+    seen: list[tuple[int, int, str]] = []
+    finished = run(
+        tmp_path,
+        f"(out / {LIVE_METRICS!r}).write_text({row!r})",
+        total=7,
+        progress=lambda *x: seen.append(x),
+        describe=lambda m: f"reward {m['reward/mean']}",
+    )
+    assert finished
+    assert seen[-1] == (3, 7, "reward 0.5")
+    assert read_metrics(tmp_path / METRICS) == [{"step": 3, "data": {"reward/mean": 0.5}}]
+    assert not (tmp_path / LIVE_METRICS).exists()
+
+
+def test_a_failure_says_why(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError) as caught:
+        run(tmp_path, "print('noise ' * 9)\ndef train(): raise RuntimeError('the decoder is gone')\ntrain()")
+    message = str(caught.value)
+    assert "exit code 1" in message and str(tmp_path / "train.log") in message
+    assert "Traceback (most recent call last)" in message and "RuntimeError: the decoder is gone" in message
+    assert "noise" not in message
+
+
+def test_a_killed_process_is_named_by_its_signal(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="signal 9"):
+        run(tmp_path, "os.kill(os.getpid(), 9)")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_may_finish_its_step(tmp_path: Path, number: int) -> None:
+    code = (
+        "(out / 'running').touch()\n"
+        f"while not (out / {STOP_FILE!r}).exists(): time.sleep(0.02)\n"
+        "(out / 'saved').touch()\n"
+        f"sys.exit({STOPPED_EARLY})"
+    )
+    before = signal.getsignal(number)
+    interrupt_once(tmp_path / "running", number)
+    assert run(tmp_path, code) is False
+    assert (tmp_path / "saved").exists()
+    assert not (tmp_path / STOP_FILE).exists()
+    assert signal.getsignal(number) is before
+
+
+def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
+    interrupt_once(tmp_path / "running")
+    again = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    again.start()
+    began = time.perf_counter()
+    with pytest.raises(WorkerError, match="signal 15"):
+        run(tmp_path, "(out / 'running').touch()\ntime.sleep(60)")
+    assert time.perf_counter() - began < 20
+    again.join()
+
+
+def test_a_run_that_finishes_in_spite_of_the_request_is_not_taken_for_done(tmp_path: Path) -> None:
+    """Its last step was under way: a caller that goes on after "finished" would miss the user's wish."""
+    interrupt_once(tmp_path / "running")
+    code = f"(out / 'running').touch()\nwhile not (out / {STOP_FILE!r}).exists(): time.sleep(0.02)"
+    assert run(tmp_path, code) is False
+
+
+def test_a_stop_file_of_an_earlier_run_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / STOP_FILE).touch()
+    assert run(tmp_path, f"sys.exit(5 if (out / {STOP_FILE!r}).exists() else 0)")
+
+
+def test_nothing_of_its_session_is_left(tmp_path: Path) -> None:
+    helper = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    code = f"p = {helper}\n(out / 'pid').write_text(str(p.pid))\nos._exit(1)"
+    with pytest.raises(WorkerError):
+        run(tmp_path, code)
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the helper outlived its run"
+        time.sleep(0.05)
+
+
+def test_the_process_dies_with_its_supervisor(tmp_path: Path) -> None:
+    child = PREAMBLE + "(out / 'pid').write_text(str(os.getpid()))\ntime.sleep(60)"
+    supervisor = (
+        "import os, pathlib, sys\n"
+        "from verl_ext.supervise import supervise\n"
+        f"supervise([sys.executable, '-c', {child!r}, sys.argv[1]], os.environ, pathlib.Path(sys.argv[1]))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", supervisor, str(tmp_path)])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.05)
+    pid = int((tmp_path / "pid").read_text())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_resumed_run_replaces_the_steps_that_it_did_again(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text(live_row(1, x=1) + live_row(2, x=2) + live_row(3, x=3))
+    (tmp_path / LIVE_METRICS).write_text(live_row(2, x=20) + live_row(4, x=40) + '{"step": 5, "da')
+    fold_metrics(tmp_path)
+    assert [(r["step"], r["data"]["x"]) for r in read_metrics(tmp_path / METRICS)] == [(1, 1), (2, 20), (3, 3), (4, 40)]
+    assert not (tmp_path / LIVE_METRICS).exists()
+    fold_metrics(tmp_path)  # nothing new: nothing changes
+    assert len(read_metrics(tmp_path / METRICS)) == 4
+
+
+def test_the_last_of_several_tracebacks_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    trace = "Traceback (most recent call last):\n  File x\n"
+    log.write_text(f"{trace}ValueError: first\nmore\n{trace}KeyError: second\n")
+    assert "second" in last_words(log) and "first" not in last_words(log)
+    log.write_text("just\nwords\n")
+    assert "just\nwords" in last_words(log)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, 1.0), ([[2.5]], 2.5), ([1, 3], 3.0), ("x", None), ([], None)])
+def test_scalar(value: Any, expected: float | None) -> None:
+    assert scalar(value) == expected

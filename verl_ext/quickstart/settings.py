@@ -1,0 +1,92 @@
+"""Sizes of the quickstart: what fits fifteen minutes on two cores and still learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """Tests shrink these; users need not."""
+
+    clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})
+    """Clips a split. Clips are disjoint between splits."""
+    frames: tuple[int, int] = (16, 20)
+    """Fewest and most frames of a clip."""
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {
+            "attribute": 4.0,
+            "position": 0.5,
+            "motion": 0.5,
+            "temporal": 0.5,
+            "comparison": 0.5,
+            "count": 0.5,
+            "negation": 0.5,
+            "no_target": 0.5,
+        }
+    )
+    """Expressions wanted a clip, by kind."""
+    warm_up_steps: int = 280
+    """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""
+    warm_up_samples: int = 2000
+    """Expressions whose clips it sees."""
+    test_samples: int = 140
+    """Held-out expressions that are evaluated, a fixed draw by seed."""
+    taught_kinds: tuple[str, ...] = ("attribute",)
+    """Kinds of expression that the cold start claims to teach."""
+    segmentation: tuple[str, ...] = ()
+    """Overrides of ``recipes/quickstart/segmentation.yaml``."""
+    cold_start: tuple[str, ...] = ()
+    """Overrides of ``recipes/quickstart/cold_start.yaml``."""
+    grpo: tuple[str, ...] = ()
+    """Overrides of ``recipes/quickstart/grpo.yaml``."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of a quickstart lies."""
+
+    out: Path
+
+    @property
+    def data(self) -> Path:
+        return self.out / "data"
+
+    @property
+    def untrained(self) -> Path:
+        return self.out / "untrained"
+
+    @property
+    def drawn(self) -> Path:
+        """The policy as its random weights came, before its projection is centred; removed afterwards."""
+        return self.out / ".drawn"
+
+    @property
+    def segmentation(self) -> Path:
+        return self.out / "segmentation"
+
+    @property
+    def cold_start(self) -> Path:
+        return self.out / "cold_start"
+
+    @property
+    def grpo(self) -> Path:
+        return self.out / "grpo"
+
+    @property
+    def summary(self) -> Path:
+        return self.out / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report.html"
+
+    def evaluation(self, stage: str) -> Path:
+        """Results and scores of ``untrained``, ``cold_start`` or ``rl``."""
+        return self.out / "eval" / stage
+
+
+def recipe_file(name: str) -> Path:
+    """A recipe shipped with the checkout."""
+    return Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / name

@@ -1,0 +1,97 @@
+"""``videoseg report``: from a quickstart's folder to one HTML page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout.errors import DataError
+from verl_ext.quickstart.settings import Layout
+from verl_ext.quickstart.summary import PHASES
+from verl_ext.supervise import METRICS, read_metrics, scalar
+
+if TYPE_CHECKING:
+    from eval.report.inputs import ReportStage
+    from rollout.types import Sample
+
+TITLES = {"untrained": "Untrained", "cold_start": "After the cold start", "rl": "After reinforcement"}
+RENAMED = {"actor/kl_loss": "kl", "actor/aux/video": "loss/video masks", "actor/aux/keyframe": "loss/keyframe masks"}
+"""verl's or our metric -> the report's name."""
+
+
+def write_report(run_dir: Path, out: Path) -> Path:
+    """Read the run's files and write the page.
+
+    Raises:
+        DataError: the folder is not that of a finished quickstart; names what is missing.
+    """
+    from eval.report import ReportInput, build_report
+
+    layout = Layout(Path(run_dir).resolve())
+    if not layout.summary.exists():
+        raise DataError(f"{layout.summary}: missing; {run_dir} is not the folder of a finished `videoseg quickstart`")
+    summary = json.loads(layout.summary.read_text())
+    samples = _samples(layout)
+    stages = [_stage(layout, name, samples) for name in TITLES if layout.evaluation(name).exists()]
+    metrics = [_row(r) for r in read_metrics(layout.grpo / METRICS)]
+    page = ReportInput(
+        title="videoseg-rl quickstart",
+        summary=summary,
+        stages=stages,
+        rl_metrics=[m for m in metrics if "reward/mean" in m],
+        learnt_at=70.0,
+        notes=_notes(summary),
+    )
+    return build_report(page, out)
+
+
+def _samples(layout: Layout) -> dict[tuple[str, str], Sample]:
+    from data_construction.readers import open_dataset
+
+    return {(s.clip.name, s.expression.id): s for s in open_dataset("revos", layout.data, "test").samples()}
+
+
+def _stage(layout: Layout, name: str, samples: dict[tuple[str, str], Sample]) -> ReportStage:
+    from eval.report import ReportStage
+    from eval.results import read_results
+    from eval.run import RESULTS_FILE
+    from eval.score_files import read_scores
+
+    folder = layout.evaluation(name)
+    records = read_results(folder / RESULTS_FILE)
+    known = [samples[r.key] for r in records if r.key in samples]
+    return ReportStage(name, TITLES[name], read_scores(folder / "scores.json"), records, known)
+
+
+def _row(row: dict[str, Any]) -> dict[str, float]:
+    """One step's metrics under the report's names; numbers only."""
+    data = row["data"]
+    out: dict[str, float] = {"step": float(row["step"])}
+    for key, value in data.items():
+        number = scalar(value)
+        if number is None:
+            continue
+        if key.startswith(("reward/", "stop/")):
+            out[key] = number
+        elif key in RENAMED:
+            out[RENAMED[key]] = number
+    for name, timer in PHASES.items():
+        number = scalar(data.get(f"timing_s/{timer}"))
+        if number is not None:
+            out[f"seconds/{name}"] = number
+    if "seconds/pool" in out and "seconds/seg_states" in out:
+        out["seconds/seg_states"] = max(0.0, out["seconds/seg_states"] - out["seconds/pool"])
+    return out
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    first, last = summary["reward_first"], summary["reward_last"]
+    gain, error = summary["reward_gain"], summary["reward_gain_se"]
+    verdict = "more than two standard errors" if gain > 2 * error else "within two standard errors, so nothing is claimed"
+    return [
+        f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
+        f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}.",
+        "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
+        "well a real policy segments.",
+    ]

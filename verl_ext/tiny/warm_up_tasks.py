@@ -1,0 +1,185 @@
+"""The two kinds of training step of the mask warm-up, and their loss.
+
+Shape legend: N items, K candidate masks, h side of mask logits, C width of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rewards.segmenter import Features, Segmenter
+from rewards.segmenter.heads import HeadOutput, embed_boxes, run_heads
+from verl_ext.tiny.warm_up_clips import Query, WarmUpClip, soft_targets
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How a step draws its examples."""
+
+    frames_per_step: int = 8
+    objects_per_frame: int = 2
+    full_share: float = 0.5
+    """How often an object is asked for by all its words instead of the first alone."""
+    absent_share: float = 0.5
+    """How often something is asked for that is not in the frame."""
+    propagated_frames: int = 4
+    max_stride: int = 3
+    propagated_items: int = 3
+    state_share: float = 0.33
+    """Propagation is by words so often, else by boxes, which need the memory more."""
+
+
+class WordTable(nn.Module):
+    """(words, C) learned rows; the prompt of a query is the sum of its words' rows."""
+
+    def __init__(self, words: Sequence[str], width: int, std: float) -> None:
+        super().__init__()
+        self.index = {word: i for i, word in enumerate(words)}
+        self.rows = nn.Embedding(len(words), width)
+        nn.init.normal_(self.rows.weight, std=std)
+
+    def forward(self, queries: Sequence[Query]) -> Tensor:
+        """(N, C)"""
+        device = self.rows.weight.device
+        return torch.stack([self.rows(torch.tensor([self.index[w] for w in q], device=device)).sum(0) for q in queries])
+
+
+class TaskSampler:
+    """Draws examples from clips and turns them into a loss."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        table: WordTable,
+        clips: Sequence[WarmUpClip],
+        settings: TaskSettings,
+        rng: np.random.Generator,
+    ) -> None:
+        self._segmenter, self._table, self._clips, self._settings, self._rng = segmenter, table, clips, settings, rng
+        self._descriptions = sorted({o.words for c in clips for o in c.objects})
+
+    def single_frame_loss(self) -> Tensor:
+        """Objects of a few frames by their words, often words for nothing there, and one object of each by its box."""
+        rows: list[int] = []
+        queries: list[Query] = []
+        targets, pixels = [], []
+        box_rows, boxes, box_targets = [], [], []
+        for row in range(self._settings.frames_per_step):
+            clip = self._clips[int(self._rng.integers(len(self._clips)))]
+            frame = int(self._rng.integers(clip.clip.num_frames))
+            pixels.append(clip.pixels(self._segmenter, [frame]))
+            for query in self._draw_queries(clip, frame):
+                rows.append(row)
+                queries.append(query)
+                targets.append(clip.mask(query, frame))
+            if visible := clip.visible(frame):
+                query = self._any(visible)
+                box_rows.append(row)
+                boxes.append(self._loose_box(clip, query, frame))
+                box_targets.append(clip.mask(query, frame))
+        features = self._segmenter.encode(torch.cat(pixels))
+        loss = mask_loss(self._segmenter.decode_candidates(features, rows, self._table(queries)), self._soft(targets))
+        if boxes:
+            loss = loss + mask_loss(decode_boxes(self._segmenter, features, box_rows, boxes), self._soft(box_targets))
+        return loss
+
+    def propagation_loss(self) -> Tensor:
+        """A few frames of a clip: objects by their words in every frame, or by a box in one frame alone."""
+        s, clip = self._settings, self._clips[int(self._rng.integers(len(self._clips)))]
+        total = clip.clip.num_frames
+        count = min(s.propagated_frames, total)
+        stride = int(self._rng.integers(1, max(1, min(s.max_stride, (total - 1) // max(1, count - 1))) + 1))
+        first = int(self._rng.integers(total - stride * (count - 1)))
+        frames = [first + stride * i for i in range(count)]
+        features = self._segmenter.encode(clip.pixels(self._segmenter, frames))
+
+        if self._rng.random() < s.state_share:
+            drawn_at = [frames[int(i)] for i in self._rng.integers(count, size=s.propagated_items)]
+            queries = [self._draw_queries(clip, t)[0] for t in drawn_at]
+            keyframes = [int(i) for i in self._rng.integers(count, size=len(queries))]
+            steps = self._segmenter.propagation_steps(features, keyframes, states=self._table(queries))
+            return self._steps_loss(steps, clip, queries, frames)
+        seen = [(q, i) for i, t in enumerate(frames) for q in clip.visible(t)]
+        if not seen:
+            return self.single_frame_loss()
+        drawn = [seen[int(i)] for i in self._rng.integers(len(seen), size=s.propagated_items)]
+        boxes = torch.tensor([self._loose_box(clip, q, frames[i], scale=1.0) for q, i in drawn])
+        size = (clip.clip.height, clip.clip.width)
+        steps = self._segmenter.propagation_steps(features, [i for _, i in drawn], boxes=boxes, clip_size=size)
+        return self._steps_loss(steps, clip, [q for q, _ in drawn], frames)
+
+    def _steps_loss(self, steps: object, clip: WarmUpClip, queries: Sequence[Query], frames: Sequence[int]) -> Tensor:
+        """Mean over items and frames."""
+        parts = []
+        for step in steps:  # type: ignore[attr-defined]
+            masks = [clip.mask(queries[i], frames[f]) for i, f in zip(step.items, step.frames, strict=True)]
+            parts.append(mask_loss(step.head, self._soft(masks)) * len(masks))
+        return torch.stack(parts).sum() / (len(queries) * len(frames))
+
+    def _draw_queries(self, clip: WarmUpClip, frame: int) -> list[Query]:
+        """Visible objects by one word or by all, and now and then a description that fits nothing in the frame."""
+        visible = clip.visible(frame)
+        chosen = [visible[int(i)] for i in self._rng.permutation(len(visible))[: self._settings.objects_per_frame]]
+        queries = [q if self._rng.random() < self._settings.full_share else q[:1] for q in chosen]
+        absent = [q for q in self._descriptions if q not in visible]
+        if absent and (not queries or self._rng.random() < self._settings.absent_share):
+            query = self._any(absent)
+            shares_first_word = query[0] in {q[0] for q in visible}
+            queries.insert(0, query if shares_first_word or self._rng.random() < 0.5 else query[:1])
+        return queries
+
+    def _any(self, queries: Sequence[Query]) -> Query:
+        return queries[int(self._rng.integers(len(queries)))]
+
+    def _loose_box(self, clip: WarmUpClip, query: Query, frame: int, scale: float | None = None) -> list[float]:
+        """A box that misses the object's edges by about a twentieth of its size.
+
+        In pixels of the clip times ``scale``; by default in pixels of the encoder's input.
+        """
+        x0, y0, x1, y1 = clip.box(query, frame)
+        loose = np.array([x0, y0, x1, y1]) + self._rng.normal(scale=0.05, size=4) * np.array([x1 - x0, y1 - y0] * 2)
+        extent = np.array([clip.clip.width, clip.clip.height] * 2)
+        inside = np.clip(loose, 0, extent)
+        return [float(v) for v in (inside / extent * self._segmenter.config.input_size if scale is None else inside * scale)]
+
+    def _soft(self, masks: Sequence[NDArray[np.bool_]]) -> Tensor:
+        return soft_targets(masks, 2 * self._segmenter.logit_size).to(self._segmenter.device)
+
+
+def mask_loss(head: HeadOutput, target: Tensor) -> Tensor:
+    """Mean over N of: 2 BCE + 0.5 dice of every candidate, error of its predicted IoU, BCE of the object score.
+
+    target (N, 2h, 2h) in 0..1; logits are resized to it, so that they learn where an edge lies between their cells.
+    Every candidate learns, so that whichever is chosen is good.
+    """
+    resized = F.interpolate(head.candidates, size=target.shape[-2:], mode="bilinear", align_corners=False)
+    logits = resized.flatten(2)
+    truth = target.flatten(1)[:, None].expand_as(logits)
+    bce = F.binary_cross_entropy_with_logits(logits, truth)
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * truth).sum(-1) + 1) / (p.sum(-1) + truth.sum(-1) + 1)
+    with torch.no_grad():
+        hard, there = logits > 0, truth > 0.5
+        union = (hard | there).sum(-1)
+        iou = torch.where(union == 0, 1.0, (hard & there).sum(-1) / union.clamp(min=1))
+    iou_error = (head.candidate_ious - iou).square().mean()
+    visible = (target.flatten(1).sum(1, keepdim=True) > 0).float()
+    presence = F.binary_cross_entropy_with_logits(head.object_score, visible)
+    return 2 * bce + 0.5 * dice.mean() + 0.2 * iou_error + 0.2 * presence
+
+
+def decode_boxes(
+    segmenter: Segmenter, features: Features, rows: Sequence[int], boxes: Sequence[Sequence[float]]
+) -> HeadOutput:
+    """Masks of N boxes, in pixels of the encoder's input, on single frames."""
+    model = segmenter.sam2_model
+    levels = features.gather(rows)
+    image = levels[2] + model.no_mem_embed.reshape(1, -1, 1, 1)
+    return run_heads(model, image, levels, embed_boxes(model, torch.tensor(boxes)), gate=False)
