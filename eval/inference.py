@@ -94,6 +94,7 @@ class PolicyWorker:
             await self._engine.collective_rpc("load_folder", args=(self.folder,))
             await self._engine.reset_prefix_cache()
             await self._engine.reset_mm_cache()
+            await self._engine.reset_encoder_cache()  # else images keep the embeddings of the policy before
             return
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

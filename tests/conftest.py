@@ -21,15 +21,24 @@ os.environ["VERL_USE_EXTERNAL_MODULES"] = "verl_ext.plugin"
 
 ROOT = Path(__file__).parents[1]
 FRAMES, SIZE = 12, 48
-DIALOGUE = (
-    "rollout.max_turns=2",
-    "rollout.initial_low_res=4",
-    "rollout.initial_spatial=2",
-    "rollout.frames_per_turn=2",
-    "rollout.eval.initial_low_res=4",
-    "rollout.eval.initial_spatial=2",
-    "rollout.engine.max_model_len=768",
-)
+RECIPE = f"""
+base: [{ROOT}/recipes/bases/cpu.yaml, {ROOT}/recipes/bases/videoseg_o3.yaml]
+policy: {{prompt_set: brief}}
+rollout:
+  max_turns: 2
+  initial_low_res: 4
+  initial_spatial: 2
+  frames_per_turn: 2
+  budgets: {{low_res: 4, spatial: 12, keyframe: 12}}
+  prompt_length: 384
+  response_length: 384
+  turn_length: 96
+  eval: {{initial_low_res: 4, initial_spatial: 2, budgets: {{low_res: 4, spatial: 12, keyframe: 12}}}}
+  engine: {{max_model_len: 768, max_num_seqs: 8}}
+  group_size: 2
+  top_p: 1.0
+trainer: {{steps: 10, epochs: 100, prompts_per_step: 4, micro_batch: 2, save_every: 0, eval_every: 0}}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +67,32 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Pa
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe(tiny_data: Path, tiny_policy: Path) -> Callable[..., Recipe]:
-    """``tiny_recipe("sft" or "grpo", *overrides)``: the quickstart's recipe on the tiny data and policy."""
+def tiny_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_data: Path, tiny_policy: Path) -> Callable[[str], list[str]]:
+    """The overrides that make the tiny recipe one of a stage, on the tiny data and policy."""
+
+    def make(stage: str) -> list[str]:
+        source = {"dataset": "revos", "root": str(tiny_data), "split": "train"}
+        if stage == "sft":
+            source["annotations"] = str(tiny_data / "vts_cot_train.json")
+        held_out = {"dataset": "revos", "root": str(tiny_data), "split": "valid"}
+        places = [f"policy.path={tiny_policy}", f"data=[{json.dumps(source)}]"]
+        return [f"stage={stage}", *places, *([f"val=[{json.dumps(held_out)}]"] if stage == "grpo" else [])]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_recipe_file: Path, tiny_settings: Callable[[str], list[str]]) -> Callable[..., Recipe]:
+    """``tiny_recipe("sft" or "grpo", *overrides)``."""
 
     def make(stage: str, *overrides: str) -> Recipe:
-        name = {"sft": "cold_start", "grpo": "grpo"}[stage]
-        traces = [f"data.0.annotations={tiny_data / 'vts_cot_train.json'}"] if stage == "sft" else []
-        held_out = [f"val.0.root={tiny_data}"] if stage == "grpo" else []
-        places = [f"policy.path={tiny_policy}", f"data.0.root={tiny_data}", *traces, *held_out]
-        return load_recipe(ROOT / f"recipes/quickstart/{name}.yaml", [*places, *DIALOGUE, *overrides])
+        return load_recipe(tiny_recipe_file, [*tiny_settings(stage), *overrides])
 
     return make

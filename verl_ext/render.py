@@ -146,6 +146,10 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.n": r.group_size,
         f"{a}.rollout.temperature": r.temperature,
         f"{a}.rollout.top_p": r.top_p,
+        # held-out rows are sampled like training's; the agent loop makes the greedy ones greedy
+        f"{a}.rollout.val_kwargs.do_sample": True,
+        f"{a}.rollout.val_kwargs.temperature": r.temperature,
+        f"{a}.rollout.val_kwargs.top_p": r.top_p,
         f"{a}.rollout.prompt_length": r.prompt_length,
         f"{a}.rollout.response_length": r.response_length,
         f"{a}.rollout.dtype": recipe.policy.dtype,

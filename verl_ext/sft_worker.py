@@ -25,6 +25,7 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     stopped_early = False
     total_training_steps: int
+    resume_global_step: int
 
     def _build_engine(self) -> None:
         super()._build_engine()
@@ -39,6 +40,11 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
         recipe = active_recipe()
         # verl 0.9.1 always shuffles, with seed 0; the sampler reads both at the start of each epoch
         self.train_sampler.shuffle, self.train_sampler.seed = recipe.trainer.shuffle, recipe.seed
+
+    def fit(self) -> None:
+        """Nothing is left to do for a run that is continued after its last step (verl would take one more)."""
+        if self.resume_global_step < self.total_training_steps:
+            super().fit()
 
     def _get_batch_seqlens(self, data: Any) -> list[int]:
         """verl calls this before each step: asked to stop, it makes this step the last one, which saves."""

@@ -31,7 +31,7 @@ def dead_actors() -> list[str]:
 
 
 def _cause(info: dict[str, Any]) -> str:
-    return str(info.get("DeathCause", "")).strip()[:300] or "no cause given"
+    return " ".join(str(info.get("DeathCause", "")).split())[:300] or "no cause given"
 
 
 @contextmanager

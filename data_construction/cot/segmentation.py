@@ -22,7 +22,7 @@ def segmentation_record(sample: Sample, names: Iterable[str]) -> VTSCoTRecord:
     """One conversation on the clip's middle frame, which is what a first turn's ``[SEG]`` decodes."""
     frames = sample.clip.num_frames
     name = " and ".join(names) or "nothing"
-    reply = f"<think>{name}</think><answer><RefSeg> [SEG] </RefSeg></answer>"
+    reply = f"<think>Step 1: {name}</think><answer><RefSeg> [SEG] </RefSeg></answer>"
     return VTSCoTRecord(
         video_name=sample.clip.name,
         frames=tuple(frame_names(sample.clip)),

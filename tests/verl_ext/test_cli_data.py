@@ -91,9 +91,10 @@ def test_a_policy_without_a_head_answers_with_boxes(root: Path, tmp_path: Path) 
 
 
 def test_a_recipe_gives_dialogue_and_engine(root: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(request(root, tmp_path, recipe=QUICKSTART, overrides=("rollout.turn_length=50",)))
+    changes = ("rollout.turn_length=50", "rollout.engine.max_model_len=900")
+    recipe = recipe_of(request(root, tmp_path, recipe=QUICKSTART, overrides=changes))
     settings = inference_settings(recipe)
-    assert (settings.turn_length, settings.max_tokens, settings.dtype) == (50, 768, "float32")
+    assert (settings.turn_length, settings.max_tokens, settings.dtype) == (50, 900, "float32")
     assert recipe.policy.path == str(tmp_path)
 
 

@@ -23,7 +23,7 @@ from verl_ext.sft_dataset import SFTDataset
 from verl_ext.sft_loss import supervised_loss
 
 ROWS = (0, 1, 2, 3)
-FAST = ("optim.lr=0.01", "optim.warmup_ratio=0", "trainer.micro_batch=2", "trainer.prompts_per_step=4")
+FAST = ("optim.lr=0.01",)
 LORA = ("policy.lora.rank=4", "policy.lora.alpha=8", "policy.lora.dropout=0.25")
 
 

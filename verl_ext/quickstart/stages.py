@@ -172,13 +172,17 @@ def _recipe(layout: Layout, name: str, overrides: tuple[str, ...], seed: int) ->
     from verl_ext.recipe import load_recipe
 
     data = layout.data
-    start, folder, annotations = {
-        "segmentation.yaml": (layout.untrained, layout.segmentation, data / "segmentation_train.json"),
-        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start, data / "vts_cot_train.json"),
-        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None),
+    start, folder, annotations, sources = {
+        "segmentation.yaml": (layout.untrained, layout.segmentation, data / "segmentation_train.json", 1),
+        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start, data / "vts_cot_train.json", 2),
+        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None, 1),
     }[name]
-    places = [f"policy.path={start}", f"output_dir={folder}", f"data.0.root={data}", f"seed={seed}"]
-    places.append(f"val.0.root={data}" if annotations is None else f"data.0.annotations={annotations}")
+    places = [f"policy.path={start}", f"output_dir={folder}", f"seed={seed}"]
+    places += [f"data.{i}.root={data}" for i in range(sources)]
+    if annotations is None:
+        places.append(f"val.0.root={data}")
+    else:
+        places += [f"data.{i}.annotations={annotations}" for i in range(sources)]
     return load_recipe(recipe_file(name), [*places, *overrides])
 
 

@@ -30,7 +30,6 @@ class WarmUpSettings:
     lr: float = 1e-3
     transformer_lr_factor: float = 0.4
     """SAM's decoder transformer normalises after each block, and loses what it learnt at the others' rate."""
-    memory_lr_factor: float = 2.0
     weight_decay: float = 0.05
     prompt_std: float = 2.0
     """Spread of the table's rows at the start; a smaller one leaves the decoder on "all shapes"."""
@@ -106,11 +105,11 @@ def _rate(step: int, steps: int, s: WarmUpSettings) -> float:
 
 def _optimizer(segmenter: Segmenter, table: WordTable, s: WarmUpSettings) -> torch.optim.Optimizer:
     model = segmenter.sam2_model
-    factors = {id(p): s.transformer_lr_factor for p in model.sam_mask_decoder.transformer.parameters()}
-    for part in (model.memory_attention, model.memory_encoder):
-        factors |= {id(p): s.memory_lr_factor for p in part.parameters()}
-    by_factor: dict[float, list[nn.Parameter]] = {1.0: list(table.parameters())}
-    for p in segmenter.parameters():
-        by_factor.setdefault(factors.get(id(p), 1.0), []).append(p)
-    groups = [{"params": members, "peak_lr": s.lr * factor} for factor, members in by_factor.items()]
+    slow = list(model.sam_mask_decoder.transformer.parameters())
+    slow_ids = {id(p) for p in slow}
+    rest = [p for p in segmenter.parameters() if id(p) not in slow_ids]
+    groups = [
+        {"params": [*rest, *table.parameters()], "peak_lr": s.lr},
+        {"params": slow, "peak_lr": s.lr * s.transformer_lr_factor},
+    ]
     return torch.optim.AdamW(groups, lr=s.lr, weight_decay=s.weight_decay, betas=(0.9, 0.95), fused=True)

@@ -5,7 +5,7 @@ Shape legend: N items, K candidate masks, h side of mask logits, C width of a pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rewards.segmenter import Features, Segmenter
 from rewards.segmenter.heads import HeadOutput, embed_boxes, run_heads
+from rewards.segmenter.propagate import Step
 from verl_ext.tiny.warm_up_clips import Query, WarmUpClip, soft_targets
 
 
@@ -30,9 +31,9 @@ class TaskSettings:
     absent_share: float = 0.5
     """How often something is asked for that is not in the frame."""
     propagated_frames: int = 4
-    max_stride: int = 3
+    max_stride: int = 2
     propagated_items: int = 3
-    state_share: float = 0.33
+    state_share: float = 0.4
     """Propagation is by words so often, else by boxes, which need the memory more."""
 
 
@@ -82,7 +83,8 @@ class TaskSampler:
             if visible := clip.visible(frame):
                 query = self._any(visible)
                 box_rows.append(row)
-                boxes.append(self._loose_box(clip, query, frame))
+                size = np.array([clip.clip.width, clip.clip.height] * 2)
+                boxes.append(list(self._loose_box(clip, query, frame) / size * self._segmenter.config.input_size))
                 box_targets.append(clip.mask(query, frame))
         features = self._segmenter.encode(torch.cat(pixels))
         loss = mask_loss(self._segmenter.decode_candidates(features, rows, self._table(queries)), self._soft(targets))
@@ -110,15 +112,17 @@ class TaskSampler:
         if not seen:
             return self.single_frame_loss()
         drawn = [seen[int(i)] for i in self._rng.integers(len(seen), size=s.propagated_items)]
-        boxes = torch.tensor([self._loose_box(clip, q, frames[i], scale=1.0) for q, i in drawn])
+        boxes = torch.tensor([self._loose_box(clip, q, frames[i]) for q, i in drawn])
         size = (clip.clip.height, clip.clip.width)
         steps = self._segmenter.propagation_steps(features, [i for _, i in drawn], boxes=boxes, clip_size=size)
         return self._steps_loss(steps, clip, [q for q, _ in drawn], frames)
 
-    def _steps_loss(self, steps: object, clip: WarmUpClip, queries: Sequence[Query], frames: Sequence[int]) -> Tensor:
+    def _steps_loss(
+        self, steps: Iterable[Step], clip: WarmUpClip, queries: Sequence[Query], frames: Sequence[int]
+    ) -> Tensor:
         """Mean over items and frames."""
         parts = []
-        for step in steps:  # type: ignore[attr-defined]
+        for step in steps:
             masks = [clip.mask(queries[i], frames[f]) for i, f in zip(step.items, step.frames, strict=True)]
             parts.append(mask_loss(step.head, self._soft(masks)) * len(masks))
         return torch.stack(parts).sum() / (len(queries) * len(frames))
@@ -138,16 +142,12 @@ class TaskSampler:
     def _any(self, queries: Sequence[Query]) -> Query:
         return queries[int(self._rng.integers(len(queries)))]
 
-    def _loose_box(self, clip: WarmUpClip, query: Query, frame: int, scale: float | None = None) -> list[float]:
-        """A box that misses the object's edges by about a twentieth of its size.
-
-        In pixels of the clip times ``scale``; by default in pixels of the encoder's input.
-        """
+    def _loose_box(self, clip: WarmUpClip, query: Query, frame: int) -> list[float]:
+        """A box, in pixels of the clip, that misses the object's edges by about a twentieth of its size."""
         x0, y0, x1, y1 = clip.box(query, frame)
         loose = np.array([x0, y0, x1, y1]) + self._rng.normal(scale=0.05, size=4) * np.array([x1 - x0, y1 - y0] * 2)
         extent = np.array([clip.clip.width, clip.clip.height] * 2)
-        inside = np.clip(loose, 0, extent)
-        return [float(v) for v in (inside / extent * self._segmenter.config.input_size if scale is None else inside * scale)]
+        return [float(v) for v in np.clip(loose, 0, extent)]
 
     def _soft(self, masks: Sequence[NDArray[np.bool_]]) -> Tensor:
         return soft_targets(masks, 2 * self._segmenter.logit_size).to(self._segmenter.device)
@@ -182,4 +182,4 @@ def decode_boxes(
     model = segmenter.sam2_model
     levels = features.gather(rows)
     image = levels[2] + model.no_mem_embed.reshape(1, -1, 1, 1)
-    return run_heads(model, image, levels, embed_boxes(model, torch.tensor(boxes)), gate=False)
+    return run_heads(model, image, levels, embed_boxes(model, torch.tensor(np.asarray(boxes, dtype=np.float32))), gate=False)

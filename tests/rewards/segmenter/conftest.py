@@ -15,7 +15,7 @@ def random_segmenter(config: SegmenterConfig = SMALL) -> Segmenter:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in segmenter.parameters():
-            p.add_(torch.randn(p.shape, generator=generator) * 0.05)
+            p.add_(torch.randn(p.shape, generator=generator) * 0.1)
         size = config.image_size
         features = segmenter.encode(torch.randn(8, 3, size, size, generator=generator))
         states = torch.randn(8, segmenter.prompt_width, generator=generator)

@@ -12,7 +12,7 @@ from tests.rewards.segmenter.stock import stock_predictor, stock_propagate
 
 SIZE = (90, 120)
 KEYFRAMES = [0, 3, 9, 16, 19]
-LOGITS_TOLERANCE = 1e-4
+LOGITS_TOLERANCE = 1e-5
 BOXES = torch.tensor(
     [[10.0, 5, 70, 60], [0, 0, 119, 89], [30, 20, 50, 40], [60, 10, 115, 80], [5, 40, 40, 85]],
 )
@@ -24,7 +24,7 @@ def resized(logits: Tensor) -> Tensor:
 
 def assert_same_masks(ours: Tensor, stock: Tensor) -> None:
     """Logits agree to rounding, and next to no pixel changes side."""
-    torch.testing.assert_close(ours, stock, atol=LOGITS_TOLERANCE, rtol=1e-4)
+    torch.testing.assert_close(ours, stock, atol=LOGITS_TOLERANCE, rtol=1e-5)
     assert ((ours > 0) != (stock > 0)).float().mean() < 1e-5
 
 
@@ -67,7 +67,7 @@ def test_batch_equals_one_at_a_time(segmenter: Segmenter, pixels: Tensor, states
     together = segmenter.propagate(features, keyframes, states=states, max_batch=max_batch)
     for i, keyframe in enumerate(keyframes):
         alone = segmenter.propagate(features, [keyframe], states=states[i : i + 1])
-        torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-4)
+        torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-5)
 
 
 def test_the_state_acts_in_every_frame(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:

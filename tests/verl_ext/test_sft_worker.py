@@ -1,0 +1,97 @@
+"""Supervised training: the order of its data and its orderly end, around verl's own trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from verl.trainer.sft_trainer import SFTTrainer
+
+from verl_ext.recipe import Recipe
+from verl_ext.render import sft_config
+from verl_ext.sft_worker import SegSFTTrainer
+
+ITEMS = 12
+
+
+def trainer_of(recipe: Recipe) -> SegSFTTrainer:
+    """verl's trainer up to its data loader, without a model."""
+    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+    trainer.config = sft_config(recipe)
+    trainer.engine = SimpleNamespace(get_data_parallel_rank=lambda: 0, get_data_parallel_size=lambda: 1)
+    trainer.train_dataset, trainer.val_dataset = list(range(ITEMS)), None
+    return trainer
+
+
+@pytest.fixture
+def order(tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe]) -> Callable[..., list[list[int]]]:
+    """The items of the first two epochs."""
+
+    def draw(*overrides: str) -> list[list[int]]:
+        trainer = trainer_of(activate(tiny_recipe("sft", *overrides)))
+        trainer._build_dataloader()
+        epochs = []
+        for epoch in range(2):
+            trainer.train_sampler.set_epoch(epoch)
+            epochs.append(list(trainer.train_sampler))
+        return epochs
+
+    return draw
+
+
+def test_unshuffled_data_come_in_their_order(order: Any) -> None:
+    assert order("trainer.shuffle=false") == [list(range(ITEMS))] * 2
+
+
+def test_shuffled_data_follow_the_seed(order: Any) -> None:
+    first, other = order("seed=1"), order("seed=2")
+    assert [sorted(e) for e in first] == [list(range(ITEMS))] * 2
+    assert first[0] != first[1] and first[0] != list(range(ITEMS))
+    assert order("seed=1") == first and other != first
+
+
+def test_asked_to_stop_the_step_under_way_is_the_last(
+    tiny_recipe: Callable[..., Recipe],
+    activate: Callable[[Recipe], Recipe],
+    process_group: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SFTTrainer, "_get_batch_seqlens", lambda self, data: [1])
+    activate(tiny_recipe("sft", f"output_dir={tmp_path}"))
+    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+    trainer.resume_global_step, trainer.total_training_steps = 4, 9
+    trainer._get_batch_seqlens(None)  # step 5
+    assert trainer.total_training_steps == 9 and not trainer.stopped_early
+    (tmp_path / "STOP").touch()
+    trainer._get_batch_seqlens(None)  # step 6: verl saves after the last step, so nothing of it is lost
+    assert trainer.total_training_steps == 6 and trainer.stopped_early
+
+
+def test_a_request_in_the_last_step_changes_nothing(
+    tiny_recipe: Callable[..., Recipe],
+    activate: Callable[[Recipe], Recipe],
+    process_group: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SFTTrainer, "_get_batch_seqlens", lambda self, data: [1])
+    activate(tiny_recipe("sft", f"output_dir={tmp_path}"))
+    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+    trainer.resume_global_step, trainer.total_training_steps = 0, 1
+    (tmp_path / "STOP").touch()
+    trainer._get_batch_seqlens(None)
+    assert trainer.total_training_steps == 1 and not trainer.stopped_early
+
+
+@pytest.mark.parametrize(("resumed_at", "trains"), [(0, True), (8, True), (9, False), (12, False)])
+def test_a_finished_run_is_not_trained_on(resumed_at: int, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(SFTTrainer, "fit", lambda self: called.append(1))
+    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+    trainer.resume_global_step, trainer.total_training_steps = resumed_at, 9
+    trainer.fit()
+    assert bool(called) == trains
