@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	touch $@
 
 quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation, report: runs/quickstart/report.html
-	$(BIN)/videoseg quickstart
+	OMP_NUM_THREADS=2 $(BIN)/videoseg quickstart
 
 test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest

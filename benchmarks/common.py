@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def environment_facts(device: str = "cpu") -> dict[str, Any]:
 
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}"
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": name,
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),

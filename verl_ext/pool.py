@@ -52,7 +52,13 @@ def pool_of_policy(
             f"preset {preset}"
         )
     return SegmenterPool(
-        config, weights, num_workers=workers, num_cpus=cpus, num_gpus=gpus, device=device, max_resident_frames=cache_frames
+        config,
+        weights,
+        num_workers=workers,
+        num_cpus=cpus,
+        num_gpus=gpus,
+        device=device,
+        max_resident_frames=cache_frames,
     )
 
 

@@ -15,7 +15,6 @@ from verl_ext.agent_loop_name import AGENT_NAME
 from verl_ext.context import active_recipe
 from verl_ext.sources import load_samples
 
-
 HELD_OUT_DRAWS = 2
 """Sampled dialogues of a held-out prompt, averaged: less noise in the mean reward than one."""
 

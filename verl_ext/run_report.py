@@ -88,7 +88,9 @@ def _row(row: dict[str, Any]) -> dict[str, float]:
 def _notes(summary: dict[str, Any]) -> list[str]:
     first, last = summary["reward_first"], summary["reward_last"]
     gain, error = summary["reward_gain"], summary["reward_gain_se"]
-    verdict = "more than two standard errors" if gain > 2 * error else "within two standard errors, so nothing is claimed"
+    verdict = (
+        "more than two standard errors" if gain > 2 * error else "within two standard errors, so nothing is claimed"
+    )
     return [
         f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
         f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}.",

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rewards.segmenter.config import PRESETS, SegmenterConfig
 from rewards.segmenter.types import (
     BoxRequest,
+    BoxScores,
     MaskRequest,
     MaskScores,
     PropagatedMasks,
     PropagateRequest,
     Request,
+    Scores,
     SegRequest,
 )
 
@@ -42,6 +44,7 @@ _LAZY = {
 __all__ = [
     "PRESETS",
     "BoxRequest",
+    "BoxScores",
     "FeatureCache",
     "Features",
     "MaskRequest",
@@ -50,6 +53,7 @@ __all__ = [
     "PropagatedMasks",
     "Request",
     "RequestScorer",
+    "Scores",
     "SegRequest",
     "Segmenter",
     "SegmenterConfig",

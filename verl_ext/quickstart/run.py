@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 STAGE_TITLES = {"untrained": "untrained", "cold_start": "after the cold start", "rl": "after RL"}
 
 
-def run_quickstart(out: Path, seed: int, console: Console, settings: QuickstartSettings | None = None) -> dict[str, Any]:
+def run_quickstart(
+    out: Path, seed: int, console: Console, settings: QuickstartSettings | None = None
+) -> dict[str, Any]:
     """Data, policy, cold start, RL, evaluation, report; returns what ``summary.json`` holds.
 
     A second call with the same folder goes on where the first stopped, and does nothing twice.
@@ -50,7 +52,7 @@ def run_quickstart(out: Path, seed: int, console: Console, settings: QuickstartS
             scores = stages.evaluate_stages(layout, settings, seed, policies, progress)
         with clock.stage("7/7 report"):
             summary = summarise(layout, scores, settings)
-            summary |= {"seed": seed, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            summary |= {"seed": seed, "date": datetime.now(UTC).isoformat(timespec="seconds")}
             summary |= {"seconds": round(clock.total, 1), "stage_seconds": clock.seconds}
             summary |= {"peak_memory_gib": round(max(memory.gib, clock.peak_memory), 2)}
             clock.remember_memory(memory.gib)

@@ -59,7 +59,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     from data_construction.synthetic import read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.tiny.build import build_tiny_policy
-    from verl_ext.tiny.pretrain import warm_up_segmenter
+    from verl_ext.tiny.warm_up import warm_up_segmenter
 
     samples = list(open_dataset("revos", layout.data, "train").samples())
     words = {a: (str(o["color"]), str(o["shape"])) for a, o in read_synthetic_objects(layout.data).items()}

@@ -18,7 +18,6 @@ from rewards.segmenter import Segmenter
 from rollout.errors import DataError
 from rollout.types import Clip, Masklets, Sample
 
-
 Query = tuple[str, ...]
 """Words that name objects: all that have every word, for example ("red",) or ("red", "circle")."""
 

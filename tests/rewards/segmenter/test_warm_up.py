@@ -35,6 +35,14 @@ def words(samples: Sequence[Sample]) -> dict[str, tuple[str, str]]:
     return {a: (a[1:], "square") for s in samples for a in s.expression.anno_ids}
 
 
+class Told(list[tuple[int, int]]):
+    """A progress callback that remembers."""
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        assert "mask warm-up" in what
+        self.append((done, total))
+
+
 def test_masks_improve_on_a_held_out_clip(samples: list[Sample]) -> None:
     before = warm_up_segmenter(Segmenter(SMALL), samples, words(samples), steps=0, settings=SHORT)
     after = warm_up_segmenter(Segmenter(SMALL), samples, words(samples), steps=60, settings=SHORT)
@@ -52,11 +60,9 @@ def test_same_seed_same_weights_and_flags_are_kept(samples: list[Sample]) -> Non
         segmenter = Segmenter(SMALL)
         segmenter.freeze_all_but_decoder()
         torch.manual_seed(7)
-        drawn: list[tuple[int, int]] = []
-        warm_up_segmenter(
-            segmenter, samples, words(samples), 6, seed, lambda done, total, _: drawn.append((done, total)), SHORT
-        )
-        assert drawn == [(i + 1, 6) for i in range(6)]
+        told = Told()
+        warm_up_segmenter(segmenter, samples, words(samples), 6, seed, told, SHORT)
+        assert told == [(i + 1, 6) for i in range(6)]
         assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))
         assert not segmenter.sam2_model.no_mem_embed.requires_grad
         assert all(p.requires_grad and p.grad is None for p in segmenter.trainable_parameters())

@@ -1,0 +1,72 @@
+"""What the quickstart learns, over seeds: ``python benchmarks/learning.py --seeds 0 1 2 --json FILE``.
+
+Runs ``videoseg quickstart`` once a seed (about 15 minutes each on two cores; a finished folder is not run again) and
+prints mean and spread (standard deviation over seeds) of J&F, held-out reward and formats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import environment_facts, write_json
+
+FIGURES = (
+    "jf_untrained",
+    "jf_predict_nothing",
+    "jf_cold_start",
+    "jf_taught_cold_start",
+    "jf_rl",
+    "reward_first",
+    "reward_last",
+    "reward_gain",
+    "reward_gain_se",
+    "format_cold_start",
+    "format_rl",
+    "format_sampled_first",
+    "format_sampled_last",
+    "seconds",
+    "peak_memory_gib",
+)
+
+
+def run_seed(seed: int, work: Path) -> dict[str, Any]:
+    """The summary of one quickstart; runs it unless it is there."""
+    out = work / f"seed{seed}"
+    summary = out / "summary.json"
+    if not summary.exists():
+        command = [sys.executable, "-m", "verl_ext.cli.main", "quickstart", "--out", str(out), "--seed", str(seed)]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    found: dict[str, Any] = json.loads(summary.read_text())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/learning"), help="one folder a seed")
+    parser.add_argument("--json", help="write the figures here")
+    args = parser.parse_args()
+    summaries = {seed: run_seed(seed, args.work) for seed in args.seeds}
+    table: dict[str, dict[str, Any]] = {}
+    print(f"{'':24s}" + "".join(f"{'seed ' + str(s):>10s}" for s in summaries) + f"{'mean':>10s}{'spread':>10s}")
+    for name in FIGURES:
+        values = [float(s[name]) for s in summaries.values()]
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        table[name] = {"values": values, "mean": float(np.mean(values)), "spread": spread}
+        print(f"{name:24s}" + "".join(f"{v:10.2f}" for v in [*values, table[name]["mean"], spread]))
+    if args.json:
+        steps = {seed: s["step_seconds"] for seed, s in summaries.items()}
+        facts = environment_facts()
+        write_json(args.json, {"benchmark": "learning", **facts, "figures": table, "step_seconds": steps})
+
+
+if __name__ == "__main__":
+    main()
