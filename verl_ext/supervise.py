@@ -89,13 +89,15 @@ def last_words(log: Path, lines: int = 30) -> str:
 
 
 def fold_metrics(out: Path) -> None:
-    """Merge the live metrics into ``metrics.jsonl``; a resumed run's steps replace what it did again."""
+    """Merge the live metrics into ``metrics.jsonl``; a resumed run's values replace those of steps it did again."""
     live = out / LIVE_METRICS
     if not live.exists():
         return
-    rows = {row["step"]: row for row in [*read_metrics(out / METRICS), *read_metrics(live)]}
+    rows: dict[int, dict[str, Any]] = {}
+    for row in [*read_metrics(out / METRICS), *read_metrics(live)]:
+        rows.setdefault(row["step"], {}).update(row["data"])
     scratch = out / f".{METRICS}"
-    scratch.write_text("".join(json.dumps(rows[step]) + "\n" for step in sorted(rows)))
+    scratch.write_text("".join(json.dumps({"step": n, "data": rows[n]}) + "\n" for n in sorted(rows)))
     os.replace(scratch, out / METRICS)
     live.unlink()
 

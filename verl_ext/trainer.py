@@ -15,6 +15,7 @@ import numpy as np
 import ray
 import torch
 import transfer_queue as tq
+from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
@@ -60,6 +61,9 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
     def on_init_end(self) -> None:
         super().on_init_end()
         self._sync_pool()  # a resumed actor, or one whose pool has other weights, decodes differently
+        if self.global_steps > 0:  # continued: what comes before training has been evaluated
+            with open_dict(self.config):
+                self.config.trainer.val_before_train = False
 
     def on_step_end(self) -> None:
         super().on_step_end()

@@ -2,14 +2,16 @@
 
 Positions are *offsets* from each item's own keyframe: +s is s frames after it, -s before it. At step s of a pass
 every item therefore sees memories at the same offsets, and one batch holds them all. Only in the backward pass do
-items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer.
+items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer;
+there a mask hides what an item has not.
 
-Shape legend: n items, m memory channels, C pointer width, HW positions of a memory.
+Shape legend: n items, L memory tokens, m memory channels, C pointer width, HW positions of a memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +30,19 @@ def encode_memory(model: Any, coarse: Tensor, head: HeadOutput) -> Tensor:
     absent = (head.object_score <= 0).to(memory.dtype)
     memory = memory + absent[:, :, None, None] * model.no_obj_embed_spatial[:, :, None, None]
     return memory.to(torch.bfloat16).float()
+
+
+@dataclass(frozen=True)
+class MemoryTokens:
+    """What n items attend to in one step."""
+
+    tokens: Tensor
+    """(L, n, m); the last ``num_pointer_tokens`` of L are object pointers cut into pieces."""
+    positions: Tensor
+    """(L, n, m)"""
+    num_pointer_tokens: int
+    visible: Tensor | None
+    """(n, L) bool, or None where every item sees everything."""
 
 
 class MemoryBank:
@@ -50,44 +65,51 @@ class MemoryBank:
         for old in [o for o in self._memories if not self._spatially_needed(o, offset)]:
             del self._memories[old]
 
-    def groups(self, items: Sequence[int], step: int, reverse: bool) -> list[list[int]]:
-        """Items that see the same offsets at this step."""
-        reach = max(self._spatial_reach, self._pointer_reach) - step
-        if not reverse or reach <= 0:
-            return [list(items)]
-        by_room: dict[int, list[int]] = {}
-        for item in items:
-            by_room.setdefault(min(self._room[item], reach), []).append(item)
-        return list(by_room.values())
-
-    def read(self, items: Sequence[int], step: int, reverse: bool) -> tuple[Tensor, Tensor, int]:
-        """Memory tokens (L, n, m), their positions (L, n, m), and how many of the L are pointer tokens.
-
-        ``items`` must be one of :meth:`groups`. The keyframe comes first, then the nearest frames of this pass.
-        """
+    def read(self, items: Sequence[int], step: int, reverse: bool) -> MemoryTokens:
+        """What ``items`` see at this step. The keyframe comes first, then the nearest frames of this pass."""
         model, n = self._model, len(items)
         spatial = [(0, self._spatial_reach)]
         for distance in range(self._spatial_reach, 0, -1):
-            if (offset := self._visible(items, step, distance, reverse)) is not None:
+            if (offset := self._remembered(items, step, distance, reverse)) is not None:
                 spatial.append((offset, distance - 1))
         memories = [self._select(self._memories, offset, items, dim=1) for offset, _ in spatial]
         grid = self._grid_position(memories[0])
         positions = [(grid + model.maskmem_tpos_enc[slot]).expand(-1, n, -1) for _, slot in spatial]
 
-        pointers, distances = [self._select(self._pointers, 0, items, dim=0)], [step]
+        remembered = [(0, step)]
         for distance in range(1, self._pointer_reach + 1):
-            if (offset := self._visible(items, step, distance, reverse)) is not None:
-                pointers.append(self._select(self._pointers, offset, items, dim=0))
-                distances.append(distance)
-        tokens, token_positions = self._pointer_tokens(torch.stack(pointers), distances)
-        return torch.cat([*memories, tokens]), torch.cat([*positions, token_positions]), tokens.shape[0]
+            if (offset := self._remembered(items, step, distance, reverse)) is not None:
+                remembered.append((offset, distance))
+        pointers = torch.stack([self._select(self._pointers, offset, items, dim=0) for offset, _ in remembered])
+        tokens, token_positions = self._pointer_tokens(pointers, [distance for _, distance in remembered])
 
-    def _visible(self, items: Sequence[int], step: int, distance: int, reverse: bool) -> int | None:
-        """The offset ``distance`` frames back along this pass, if it holds a memory other than the keyframe's."""
+        repeats = [(o, len(grid)) for o, _ in spatial] + [(o, len(tokens) // len(remembered)) for o, _ in remembered]
+        return MemoryTokens(
+            torch.cat([*memories, tokens]),
+            torch.cat([*positions, token_positions]),
+            tokens.shape[0],
+            self._visibility(items, repeats, tokens.device),
+        )
+
+    def _remembered(self, items: Sequence[int], step: int, distance: int, reverse: bool) -> int | None:
+        """The offset ``distance`` frames back along this pass, if any item has a memory there; not the keyframe's."""
         offset = distance - step if reverse else step - distance
         if offset == 0 or offset not in self._rows or (not reverse and offset < 0):
             return None
-        return offset if offset < 0 or all(offset <= self._room[i] for i in items) else None
+        return offset if any(self._has(i, offset) for i in items) else None
+
+    def _has(self, item: int, offset: int) -> bool:
+        """Whether the frame at ``offset`` lies in the clip; one that was passed before it does."""
+        return offset <= self._room[item]
+
+    def _visibility(
+        self, items: Sequence[int], repeats: Sequence[tuple[int, int]], device: torch.device
+    ) -> Tensor | None:
+        """(n, L) from (offset, number of tokens) in order."""
+        seen = torch.tensor([[self._has(i, offset) for offset, _ in repeats] for i in items])
+        if seen.all():
+            return None
+        return seen.repeat_interleave(torch.tensor([count for _, count in repeats]), dim=1).to(device)
 
     def _spatially_needed(self, offset: int, latest: int) -> bool:
         """Whether a step after ``latest`` attends to the memory at ``offset``."""
@@ -96,8 +118,9 @@ class MemoryBank:
         return offset == 0 or in_backward_reach or in_forward_window
 
     def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int], dim: int) -> Tensor:
+        """Rows of ``items``; an item without a memory there gets some other's, which the mask hides."""
         rows = self._rows[offset]
-        index = torch.tensor([rows[i] for i in items], device=store[offset].device)
+        index = torch.tensor([rows.get(i, 0) for i in items], device=store[offset].device)
         return store[offset].index_select(dim, index)
 
     def _grid_position(self, memory: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.segmenter.attention import attend_to_memory
 from rewards.segmenter.features import FeatureSource, Levels
 from rewards.segmenter.heads import HeadOutput, Prompt, embed_boxes, embed_nothing, embed_states, run_heads
 from rewards.segmenter.memory import MemoryBank, encode_memory
@@ -74,47 +75,37 @@ class Propagation:
     def steps(self) -> Iterator[Step]:
         """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
         everyone = list(range(len(self._keyframes)))
-        yield from self._run(0, [everyone], self._first)
+        yield from self._run(0, everyone, self._first)
         for reverse in (False, True):
             for s in range(1, self._source.num_frames):
                 offset = -s if reverse else s
                 items = [i for i in everyone if 0 <= self._keyframes[i] + offset < self._source.num_frames]
                 if not items:
                     break
-                yield from self._run(offset, self._bank.groups(items, s, reverse), self._track)
+                yield from self._run(offset, items, self._track)
 
     def _run(
-        self, offset: int, groups: list[list[int]], fuse: Callable[[list[int], Levels, int], tuple[Tensor, Prompt]]
+        self, offset: int, active: list[int], fuse: Callable[[list[int], Levels, int], tuple[Tensor, Prompt]]
     ) -> Iterator[Step]:
         """All items' step at ``offset``, in batches; their memories enter the bank together."""
-        done: list[int] = []
         memories, pointers = [], []
-        for group in groups:
-            for start in range(0, len(group), self._max_batch):
-                items = group[start : start + self._max_batch]
-                frames = [self._keyframes[i] + offset for i in items]
-                with self._autocast():
-                    levels = self._source.gather(frames)
-                    image, prompt = fuse(items, levels, offset)
-                    head = run_heads(self._model, image, levels, prompt, gate=self._gate)
-                    memories.append(encode_memory(self._model, levels[2], head))
-                pointers.append(head.pointer.float())
-                done += items
-                yield Step(items, frames, head)
-        self._bank.add(offset, done, torch.cat(memories), torch.cat(pointers))
+        for start in range(0, len(active), self._max_batch):
+            items = active[start : start + self._max_batch]
+            frames = [self._keyframes[i] + offset for i in items]
+            with self._autocast():
+                levels = self._source.gather(frames)
+                image, prompt = fuse(items, levels, offset)
+                head = run_heads(self._model, image, levels, prompt, gate=self._gate)
+                memories.append(encode_memory(self._model, levels[2], head))
+            pointers.append(head.pointer.float())
+            yield Step(items, frames, head)
+        self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))
 
     def _first(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
         image = levels[2] + self._model.no_mem_embed.reshape(1, -1, 1, 1)
         return image, self._prompts.at_keyframe(self._model, items)
 
     def _track(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
-        coarse, n = levels[2], len(items)
-        memory, position, pointer_tokens = self._bank.read(items, abs(offset), reverse=offset < 0)
-        fused: Tensor = self._model.memory_attention(
-            curr=coarse.flatten(2).permute(2, 0, 1),
-            curr_pos=self._source.position.expand(n, -1, -1, -1).flatten(2).permute(2, 0, 1),
-            memory=memory,
-            memory_pos=position,
-            num_obj_ptr_tokens=pointer_tokens,
-        )
-        return fused.permute(1, 2, 0).reshape(coarse.shape), self._prompts.while_tracking(self._model, items)
+        memory = self._bank.read(items, abs(offset), reverse=offset < 0)
+        fused = attend_to_memory(self._model.memory_attention, levels[2], self._source.position, memory)
+        return fused, self._prompts.while_tracking(self._model, items)

@@ -155,12 +155,19 @@ def test_the_process_dies_with_its_supervisor(tmp_path: Path) -> None:
 
 def test_a_resumed_run_replaces_the_steps_that_it_did_again(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text(live_row(1, x=1) + live_row(2, x=2) + live_row(3, x=3))
-    (tmp_path / LIVE_METRICS).write_text(live_row(2, x=20) + live_row(4, x=40) + '{"step": 5, "da')
+    (tmp_path / LIVE_METRICS).write_text(live_row(2, x=20) + live_row(4, x=40) + '{"step": 5, "da')  # torn
     fold_metrics(tmp_path)
     assert [(r["step"], r["data"]["x"]) for r in read_metrics(tmp_path / METRICS)] == [(1, 1), (2, 20), (3, 3), (4, 40)]
     assert not (tmp_path / LIVE_METRICS).exists()
     fold_metrics(tmp_path)  # nothing new: nothing changes
     assert len(read_metrics(tmp_path / METRICS)) == 4
+
+
+def test_an_evaluation_of_a_step_joins_its_training_metrics(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text(live_row(3, loss=1.0))
+    (tmp_path / LIVE_METRICS).write_text(live_row(3, **{"val/jf": 50.0}))
+    fold_metrics(tmp_path)
+    assert read_metrics(tmp_path / METRICS) == [{"step": 3, "data": {"loss": 1.0, "val/jf": 50.0}}]
 
 
 def test_the_last_of_several_tracebacks_is_told(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class QuickstartSettings:
         }
     )
     """Expressions wanted a clip, by kind."""
-    warm_up_steps: int = 400
+    warm_up_steps: int = 300
     """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""
     warm_up_samples: int = 2000
     """Expressions whose clips it sees."""

@@ -59,13 +59,16 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     from data_construction.synthetic import read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.tiny.build import build_tiny_policy
-    from verl_ext.tiny.warm_up import warm_up_segmenter
+    from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
 
     samples = list(open_dataset("revos", layout.data, "train").samples())
     words = {a: (str(o["color"]), str(o["shape"])) for a, o in read_synthetic_objects(layout.data).items()}
     segmenter = Segmenter(SegmenterConfig(seed=seed))
+    # decoding single frames is enough: a state that is injected in every frame propagates as well without (J 0.88
+    # against 0.72 after as many seconds of training half on propagation)
+    only_frames = WarmUpSettings(single_frame_share=1.0, transformer_lr_factor=0.1)
     found = warm_up_segmenter(
-        segmenter, samples[: settings.warm_up_samples], words, settings.warm_up_steps, seed, progress=progress
+        segmenter, samples[: settings.warm_up_samples], words, settings.warm_up_steps, seed, progress, only_frames
     )
     (layout.out / "warm_up.json").write_text(json.dumps(found, indent=1))
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())

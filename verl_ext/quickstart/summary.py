@@ -30,6 +30,9 @@ def step_seconds(rows: list[dict[str, Any]]) -> dict[str, float]:
     out = {}
     for name, timer in {**PHASES, "step": "step"}.items():
         values = [v for r in steps if (v := scalar(r.get(f"timing_s/{timer}"))) is not None]
+        if name == "step":  # a checkpoint belongs to no step
+            saving = [scalar(r.get("timing_s/save_checkpoint")) or 0.0 for r in steps]
+            values = [v - s for v, s in zip(values, saving, strict=True)]
         if values:
             out[name] = round(float(np.median(values)), 3)
     if "seg_states" in out and "pool" in out:  # the pool is scored inside verl's old-log-prob timer

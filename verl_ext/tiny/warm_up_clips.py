@@ -96,7 +96,8 @@ def collect_clips(samples: Sequence[Sample], words: Mapping[str, str | Sequence[
         for index, anno_id in enumerate(sample.expression.anno_ids):
             if anno_id in words and (sample.clip.name, anno_id) not in seen:
                 seen.add((sample.clip.name, anno_id))
-                query = (words[anno_id],) if isinstance(words[anno_id], str) else tuple(words[anno_id])
+                word = words[anno_id]
+                query = (word,) if isinstance(word, str) else tuple(word)
                 entry.objects.append(WarmUpObject(query, sample.masklets, index))
     found = [c for c in clips.values() if c.objects]
     if not found:
