@@ -32,7 +32,7 @@ class SegCountMismatchError(ProtocolError):
 
     def __init__(self, where: str, masks: int, tokens: int) -> None:
         super().__init__(
-            f"{where}: {masks} mask log-probs for {tokens} [SEG] tokens; each [SEG] of the response needs its own "
+            f"{where}: {masks} masks for {tokens} [SEG] tokens; each [SEG] of the response needs its own "
             "(0 for a turn whose mask is missing)"
         )
         self.masks, self.tokens = masks, tokens

@@ -14,6 +14,7 @@ from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, St
 from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe
 from rollout.types import Episode, Sample
+from verl_ext.calibration import SegCountMismatchError
 from verl_ext.scoring import Remembered, truth
 
 
@@ -33,12 +34,13 @@ class SegScoring:
 
     def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
         rows = [row.reshape(-1) for row in columns["seg_states"].unbind()]  # each with one leading dummy state
+        tokens = [sum(len(t.seg_positions) for t in e.turns) for e in episodes]
+        width = sum(map(len, rows)) // sum(n + 1 for n in tokens)
         out = []
-        for episode, row in zip(episodes, rows, strict=True):
-            tokens = sum(len(t.seg_positions) for t in episode.turns)
-            if len(row) % (tokens + 1):
-                raise ValueError(f"{len(row)} numbers of [SEG] states for {tokens} [SEG] tokens in the response")
-            out.append(states_by_turn(episode, row.view(tokens + 1, -1)[1:].float().numpy()))
+        for b, (episode, row, n) in enumerate(zip(episodes, rows, tokens, strict=True)):
+            if len(row) != (n + 1) * width:
+                raise SegCountMismatchError(f"sequence {b}, states", len(row) // width - 1, n)
+            out.append(states_by_turn(episode, row.view(n + 1, width)[1:].float().numpy()))
         return out
 
     def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> SegRequest | None:
@@ -73,11 +75,12 @@ def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State 
     """(N, C) states of all ``[SEG]`` tokens -> per turn, that of its first one.
 
     Raises:
-        ValueError: as many states as ``[SEG]`` tokens are needed, or a mask would be scored for the wrong turn.
+        SegCountMismatchError: as many states as ``[SEG]`` tokens are needed, or a mask would be scored for the wrong
+            turn.
     """
     expected = sum(len(t.seg_positions) for t in episode.turns)
     if len(states) != expected:
-        raise ValueError(f"{len(states)} [SEG] states for {expected} [SEG] tokens in the response")
+        raise SegCountMismatchError(f"{len(episode.turns)} turns", len(states), expected)
     out: list[State | None] = []
     start = 0
     for turn in episode.turns:

@@ -79,8 +79,10 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             self.pool.load_decoder(state)
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
-        """Held-out rows are only divided over the processes; an update needs whole mini-batches."""
-        return dp_size if self._validating else int(super()._get_required_batch_multiple(dp_size))
+        """Held-out rows are only divided into forward passes; an update needs whole mini-batches."""
+        if self._validating:
+            return dp_size * self.recipe.trainer.micro_batch
+        return int(super()._get_required_batch_multiple(dp_size))
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """verl fills a batch up with short copies of a row; the copies must not keep its dialogue's ``[SEG]``s."""

@@ -19,13 +19,18 @@ from verl_ext.position_ids import repair_position_ids
 
 def init_gloo_first() -> None:
     """verl 0.9.1 would ask for "cpu:gloo,cpu:gloo", which torch refuses; a group that exists already is kept."""
-    if get_device_name() == "cpu" and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group(
-            "gloo",
-            rank=int(os.environ.get("RANK", 0)),
-            world_size=int(os.environ.get("WORLD_SIZE", 1)),
-            init_method=os.environ.get("DIST_INIT_METHOD"),
-        )
+    if get_device_name() != "cpu" or torch.distributed.is_initialized():
+        return
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes == 1:  # without a port, which another program may have taken since it was chosen
+        torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+        return
+    torch.distributed.init_process_group(
+        "gloo",
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=processes,
+        init_method=os.environ.get("DIST_INIT_METHOD"),
+    )
 
 
 class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]

@@ -49,7 +49,9 @@ def _cross_attention(attention: Any, queries: Tensor, keys: Tensor, values: Tens
 
     assert memory.visible is not None
     side = round(queries.shape[1] ** 0.5)
-    rotary = attention.compute_cis(end_x=side, end_y=side).to(queries.device)
+    if attention.freqs_cis.shape[0] != queries.shape[1]:
+        attention.freqs_cis = attention.compute_cis(end_x=side, end_y=side)
+    attention.freqs_cis = rotary = attention.freqs_cis.to(queries.device)
     q = attention.q_proj(queries)[:, None]
     k = attention.k_proj(keys)[:, None]
     v = attention.v_proj(values)[:, None]

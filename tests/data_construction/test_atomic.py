@@ -16,7 +16,9 @@ from data_construction.check import check_dataset
 from data_construction.synthetic import make_synthetic, writer
 
 CODE = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 from data_construction.synthetic import make_synthetic
 make_synthetic(sys.argv[1], {"train": 2000}, seed=1, frames=(12, 12), size=48)
 """

@@ -113,7 +113,7 @@ def test_first_step_ratio_is_exactly_one() -> None:
 
 def test_count_mismatch_names_the_sequence_even_if_totals_agree() -> None:
     masks = [torch.zeros(2), torch.zeros(1)]
-    with pytest.raises(SegCountMismatchError, match=r"sequence 0: 2 mask log-probs for 1 \[SEG\] tokens") as error:
+    with pytest.raises(SegCountMismatchError, match=r"sequence 0: 2 masks for 1 \[SEG\] tokens") as error:
         calibrate(torch.zeros(2, 4), masks, [[1], [2, 3]])
     assert (error.value.masks, error.value.tokens) == (2, 1)
     with pytest.raises(ProtocolError, match="2 sequences of log-probs, but mask log-probs for 1"):

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
 import verl_ext.render as render
+from rollout.errors import RecipeError
 from verl_ext.recipe import Recipe, load_recipe
 from verl_ext.render import grpo_config, images_per_dialogue, sft_config
 from verl_ext.rollout_settings import conversation_limits, environment_of
@@ -73,7 +74,7 @@ def test_no_key_is_added_by_accident(
 @pytest.mark.parametrize("lora", [0, 4])
 def test_verl_takes_the_typed_sections(tiny_recipe: Callable[..., Recipe], stage: str, lora: int) -> None:
     """verl's dataclasses refuse an unknown field."""
-    config = config_of(tiny_recipe(stage, f"policy.lora.rank={lora}"))
+    config = config_of(tiny_recipe(stage, f"policy.lora.rank={lora}", "policy.lora.dropout=0"))
     for section in TYPED["ppo_trainer" if stage == "grpo" else "sft_trainer_engine"]:
         assert is_dataclass(omega_conf_to_dataclass(OmegaConf.select(config, section)))
 
@@ -112,12 +113,17 @@ SETTINGS: list[tuple[str, str, Any]] = [
 
 
 def test_settings_arrive(tiny_recipe: Callable[..., Recipe]) -> None:
-    config = grpo_config(tiny_recipe("grpo", *(override for override, _, _ in SETTINGS)))
+    config = grpo_config(tiny_recipe("grpo", "policy.lora.dropout=0", *(override for override, _, _ in SETTINGS)))
     found = {key: OmegaConf.select(config, key) for _, key, _ in SETTINGS}
     assert found == {key: value for _, key, value in SETTINGS}
     assert config.actor_rollout_ref.model.lora.merge is True  # or vLLM would be sent adapters
     unlike = grpo_config(tiny_recipe("grpo"))
     assert [key for _, key, value in SETTINGS if OmegaConf.select(unlike, key) == value] == ["trainer.test_freq"]
+
+
+def test_adapters_without_dropout_in_reinforcement(tiny_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(RecipeError, match=r"policy.lora.dropout: 0.05 with stage: grpo"):
+        tiny_recipe("grpo", "policy.lora.rank=4")
 
 
 def test_supervised_validation_needs_held_out_data_and_a_period(tiny_recipe: Callable[..., Recipe]) -> None:

@@ -201,7 +201,7 @@ def test_as_many_masks_as_seg_tokens(config: Any, missing: str) -> None:
     case = Case()
     setattr(case, missing, [getattr(case, missing)[0][:1], *getattr(case, missing)[1:]])
     when = {"mask_now": "now", "mask_old": "at rollout"}[missing]
-    with pytest.raises(SegCountMismatchError, match=rf"sequence 0, {when}: 1 mask log-probs for 2 \[SEG\] tokens"):
+    with pytest.raises(SegCountMismatchError, match=rf"sequence 0, {when}: 1 masks for 2 \[SEG\] tokens"):
         rl_loss(config, case.output(case.new), case.data())
 
 

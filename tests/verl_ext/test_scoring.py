@@ -16,6 +16,7 @@ from rollout.environments.keyframe_exploration import ExplorationSettings, Keyfr
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.types import Episode, Masklets, Sample, StopReason
 from tests.verl_ext.batches import ANSWER, SELECT
+from verl_ext.calibration import SegCountMismatchError
 from verl_ext.held_out import held_out_metrics, union_rles
 from verl_ext.policy.checkpoint import load_policy
 from verl_ext.recipe import Recipe
@@ -115,8 +116,16 @@ def test_a_turn_with_two_seg_tokens_is_scored_by_its_first(
     episode.turns[0].seg_positions = [3, 5]
     states = states_by_turn(episode, np.arange(3, dtype=np.float32)[:, None])
     assert [s.tolist() for s in states if s is not None] == [[0.0], [2.0]]
-    with pytest.raises(ValueError, match=r"2 \[SEG\] states for 3 \[SEG\] tokens"):
+    with pytest.raises(SegCountMismatchError, match=r"2 masks for 3 \[SEG\] tokens"):
         states_by_turn(episode, np.zeros((2, 1), dtype=np.float32))
+
+
+def test_states_of_another_sequence_are_not_taken(tiny_recipe: Callable[..., Recipe], samples: list[Sample]) -> None:
+    recipe = tiny_recipe("grpo")
+    episodes = [seg_episode(recipe, samples[0], [SELECT, ANSWER]), seg_episode(recipe, samples[0], [ANSWER])]
+    columns = {"seg_states": rows_with_dummy(torch.zeros(3, 4), [1, 2])}
+    with pytest.raises(SegCountMismatchError, match="sequence 0, states: 1 masks for 2"):
+        recipe_scoring(recipe).states(episodes, columns)
 
 
 def test_seg_rewards_are_those_of_the_decoded_masks(

@@ -54,6 +54,16 @@ def grpo_needs_groups(r: Recipe) -> Iterator[str]:
 
 
 @rule
+def adapters_keep_the_ratio(r: Recipe) -> Iterator[str]:
+    lora = r.policy.lora
+    if r.stage == "grpo" and lora.rank and lora.dropout:
+        yield (
+            f"policy.lora.dropout: {lora.dropout:g} with stage: grpo; the importance ratio would not start at 1, "
+            "set it to 0"
+        )
+
+
+@rule
 def tokens_fit(r: Recipe) -> Iterator[str]:
     roll, room = r.rollout, r.rollout.engine.max_model_len
     if r.stage != "grpo":

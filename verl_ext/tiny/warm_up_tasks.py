@@ -29,11 +29,14 @@ class TaskSettings:
     """How often an object is asked for by all its words instead of the first alone."""
     absent_share: float = 0.5
     """How often something is asked for that is not in the frame."""
+    frame_box_share: float = 1.0
+    """How often a single frame also gets a box; 0 leaves boxes untrained there."""
     propagated_frames: int = 4
-    max_stride: int = 2
-    propagated_items: int = 3
-    state_share: float = 0.4
-    """Propagation is by words so often, else by boxes, which need the memory more."""
+    max_stride: int = 3
+    state_items: int = 2
+    box_items: int = 3
+    box_share: float = 1.0
+    """How often a propagation step also propagates boxes."""
 
 
 class WordTable(nn.Module):
@@ -79,7 +82,8 @@ class TaskSampler:
                 rows.append(row)
                 queries.append(query)
                 targets.append(clip.mask(query, frame))
-            if visible := clip.visible(frame):
+            visible = clip.visible(frame)
+            if visible and self._rng.random() < self._settings.frame_box_share:
                 query = self._any(visible)
                 box_rows.append(row)
                 size = np.array([clip.clip.width, clip.clip.height] * 2)
@@ -92,7 +96,7 @@ class TaskSampler:
         return loss
 
     def propagation_loss(self) -> Tensor:
-        """A few frames of a clip: objects by their words in every frame, or by a box in one frame alone."""
+        """A few frames of a clip: objects by their words in every frame, others by a box in one frame alone."""
         s, clip = self._settings, self._clips[int(self._rng.integers(len(self._clips)))]
         total = clip.clip.num_frames
         count = min(s.propagated_frames, total)
@@ -101,20 +105,19 @@ class TaskSampler:
         frames = [first + stride * i for i in range(count)]
         features = self._segmenter.encode(clip.pixels(self._segmenter, frames))
 
-        if self._rng.random() < s.state_share:
-            drawn_at = [frames[int(i)] for i in self._rng.integers(count, size=s.propagated_items)]
-            queries = [self._draw_queries(clip, t)[0] for t in drawn_at]
-            keyframes = [int(i) for i in self._rng.integers(count, size=len(queries))]
-            steps = self._segmenter.propagation_steps(features, keyframes, states=self._table(queries))
-            return self._steps_loss(steps, clip, queries, frames)
+        drawn_at = [frames[int(i)] for i in self._rng.integers(count, size=s.state_items)]
+        queries = [self._draw_queries(clip, t)[0] for t in drawn_at]
+        keyframes = [int(i) for i in self._rng.integers(count, size=s.state_items)]
+        steps = self._segmenter.propagation_steps(features, keyframes, states=self._table(queries))
+        loss = self._steps_loss(steps, clip, queries, frames)
         seen = [(q, i) for i, t in enumerate(frames) for q in clip.visible(t)]
-        if not seen:
-            return self.single_frame_loss()
-        drawn = [seen[int(i)] for i in self._rng.integers(len(seen), size=s.propagated_items)]
-        boxes = torch.tensor([self._loose_box(clip, q, frames[i]) for q, i in drawn])
-        size = (clip.clip.height, clip.clip.width)
-        steps = self._segmenter.propagation_steps(features, [i for _, i in drawn], boxes=boxes, clip_size=size)
-        return self._steps_loss(steps, clip, [q for q, _ in drawn], frames)
+        if seen and self._rng.random() < s.box_share:
+            drawn = [seen[int(i)] for i in self._rng.integers(len(seen), size=s.box_items)]
+            boxes = torch.tensor([self._loose_box(clip, q, frames[i]) for q, i in drawn])
+            size = (clip.clip.height, clip.clip.width)
+            steps = self._segmenter.propagation_steps(features, [i for _, i in drawn], boxes=boxes, clip_size=size)
+            loss = loss + self._steps_loss(steps, clip, [q for q, _ in drawn], frames)
+        return loss
 
     def _steps_loss(
         self, steps: Iterable[Step], clip: WarmUpClip, queries: Sequence[Query], frames: Sequence[int]
