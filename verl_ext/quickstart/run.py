@@ -103,14 +103,13 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
     from rich.table import Table
 
     table = Table(title="J&F on held-out clips")
-    for column in ("", "J&F", *sorted(scores["rl"].by_kind)):
-        table.add_column(column, justify="left" if not column else "right")
-    for stage, found in scores.items():
-        kinds = [f"{found.by_kind[k].metrics['jf'].mean:.1f}" for k in sorted(found.by_kind)]
-        table.add_row(STAGE_TITLES[stage], f"{found.jf:.1f}", *kinds)
-    last = scores["rl"]
-    nothing = [f"{last.by_kind[k].baselines['nothing'].mean:.1f}" for k in sorted(last.by_kind)]
-    table.add_row("predict nothing", f"{last.overall.baselines['nothing'].mean:.1f}", *nothing)
+    table.add_column("expressions")
+    for stage in (*(STAGE_TITLES[name] for name in scores), "predict nothing"):
+        table.add_column(stage, justify="right")
+    table.add_row("all", *(f"{found.jf:.1f}" for found in scores.values()), _nothing(scores["rl"].overall))
+    for kind in sorted(scores["rl"].by_kind):
+        groups = [found.by_kind[kind] for found in scores.values()]
+        table.add_row(kind, *(f"{g.metrics['jf'].mean:.1f}" for g in groups), _nothing(groups[-1]))
     console.print(table)
     console.print(
         f"held-out reward {summary['reward_first']:.2f} -> {summary['reward_last']:.2f} "
@@ -118,3 +117,7 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
         f"{summary['seconds'] / 60:.1f} minutes, peak memory {summary['peak_memory_gib']:.1f} GiB"
     )
     console.print(f"[bold]report: {layout.report}[/bold]")
+
+
+def _nothing(group: Any) -> str:
+    return f"{group.baselines['nothing'].mean:.1f}"
