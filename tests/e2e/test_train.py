@@ -23,7 +23,7 @@ from verl_ext.cli.group import EXIT_INTERRUPTED
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
 from verl_ext.supervise import LIVE_METRICS, METRICS, STOP_FILE, read_metrics, scalar
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 VIDEOSEG = str(Path(sys.executable).with_name("videoseg"))
 SFT = ("trainer.steps=30", "trainer.prompts_per_step=4", "trainer.micro_batch=4", "optim.lr=3e-3")
 GRPO = (
@@ -34,7 +34,7 @@ GRPO = (
     "trainer.eval_every=100",  # before training, then never again
     "trainer.eval_samples=2",
 )
-SECONDS = 240
+SECONDS = 420
 
 
 @dataclass

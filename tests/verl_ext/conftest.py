@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from rollout.types import Sample
+from tests.verl_ext.dialogues import InProcessPool
 from verl_ext.context import RECIPE_ENV
 from verl_ext.recipe import Recipe, save_resolved
+from verl_ext.sources import load_samples
 
 
 @pytest.fixture
@@ -71,3 +74,22 @@ def build_worker(
         return worker
 
     return build
+
+
+@pytest.fixture
+def pool(tiny_policy: Path) -> InProcessPool:
+    """The tiny policy's segmenter behind the pool's interface."""
+    from verl_ext.policy.checkpoint import load_policy
+
+    return InProcessPool(load_policy(tiny_policy).grounding_encoder)
+
+
+@pytest.fixture(scope="session")
+def samples(tiny_recipe: Callable[..., Recipe]) -> list[Sample]:
+    """Expressions with a target that is visible somewhere in its clip."""
+    return [s for s in load_samples(tiny_recipe("grpo")) if s.masklets is not None and s.masklets.areas().any()]
+
+
+@pytest.fixture(scope="session")
+def sample(samples: list[Sample]) -> Sample:
+    return samples[0]

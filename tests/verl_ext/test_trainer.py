@@ -20,12 +20,10 @@ from verl.utils import tensordict_utils as tu
 import verl_ext.trainer as trainer_module
 from rollout.types import Sample
 from tests.verl_ext.batches import ANSWER, SELECT, jagged
-from tests.verl_ext.test_scoring import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
-from verl_ext.policy.checkpoint import load_policy
+from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
 from verl_ext.recipe import Recipe
 from verl_ext.scoring import recipe_scoring
 from verl_ext.seg_batch import rows_with_dummy
-from verl_ext.sources import load_samples
 from verl_ext.trainer import VideosegTrainer
 
 LENGTHS = (5, 3)
@@ -49,16 +47,6 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue = Queue()
     monkeypatch.setattr(trainer_module, "tq", queue)
     return queue
-
-
-@pytest.fixture(scope="module")
-def sample(tiny_recipe: Callable[..., Recipe]) -> Sample:
-    return next(s for s in load_samples(tiny_recipe("grpo")) if s.masklets is not None and s.masklets.areas().any())
-
-
-@pytest.fixture
-def pool(tiny_policy: Path) -> InProcessPool:
-    return InProcessPool(load_policy(tiny_policy).grounding_encoder)
 
 
 def trainer_of(recipe: Recipe, pool: Any, out: Path) -> VideosegTrainer:
