@@ -35,9 +35,9 @@ def evaluate(
     Writes OUT/results.jsonl as it goes, then scores.json and scores.csv; the same command goes on where it stopped.
     Examples:
 
-      videoseg eval runs/grpo_2b/policy --dataset revos --root data/ReVOS --split valid --gpus 8
+      videoseg eval runs/grpo_2b/checkpoints/global_step_1000/policy --dataset revos --root data/ReVOS --gpus 8
 
-      videoseg eval runs/quickstart/grpo/policy --dataset revos --root runs/quickstart/data --split test
+      videoseg eval runs/quickstart/cold_start/policy --dataset revos --root runs/quickstart/data --split test
       --recipe recipes/quickstart/grpo.yaml
     """
     from rich.console import Console
