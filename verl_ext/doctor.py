@@ -138,7 +138,10 @@ def torch_imports(facts: Facts) -> Iterator[Finding]:
 @examination
 def segmenter(facts: Facts) -> Iterator[Finding]:
     version = facts.versions.get("sam2")
-    install = "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps -r constraints/sam2.txt"
+    install = (
+        "pip install setuptools==80.9.0; "
+        "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps -r constraints/sam2.txt"
+    )
     if version is None:
         yield Finding("error", "sam2", "not installed", install)
     elif facts.sam2_digest != SAM2_DIGEST:
