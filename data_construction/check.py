@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from data_construction.check_score import self_score
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import Dataset, open_dataset, read_rl_annotations, read_vts_cot
 from data_construction.readers.dataset import FrameCheck
 from rollout.errors import DataError
-from rollout.types import RLE, Masklets, Sample
+from rollout.video import split_frame_path
 
+SAMPLED_BYTES = 1 << 16
 TYPE_NAMES = {0: "referring", 1: "reasoning", 2: "no target", None: "untyped"}
 
 
 @dataclass
 class SplitCounts:
-    """What a split holds. ``self_j`` is the lowest J of ground truth scored against itself; None without masks."""
+    """What a split holds. ``self_jf`` is the lowest J&F of ground truth against itself; None without masks."""
 
     clips: int = 0
     frames: int = 0
@@ -33,7 +32,9 @@ class SplitCounts:
     targets: dict[str, int] = field(default_factory=dict)
     """Expressions by number of target objects."""
     scored: int = 0
-    self_j: float | None = None
+    self_jf: float | None = None
+    set_aside: int = 0
+    """Expressions that cannot be used: a frame, a mask or a whole clip is wrong."""
     traces: int = 0
     rl_annotations: int = 0
 
@@ -50,6 +51,10 @@ class CheckReport:
     @property
     def ok(self) -> bool:
         return not self.problems
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        """More problems, each of which is kept once."""
+        self.problems = list(dict.fromkeys([*self.problems, *problems]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -83,7 +88,7 @@ def check_dataset(
             continue
         report.problems += dataset.validate(frames, progress)
         report.problems += _twins(dataset, fingerprints)
-        report.splits[split] = _count(dataset, report, progress)
+        report.splits[split] = _count(dataset, report, frames, progress)
         report.problems += _training_files(dataset, report.splits[split])
     if not report.splits and not report.problems:
         report.problems.append(Problem("nothing_found", str(root), f"no split of data set {name} is here"))
@@ -96,75 +101,76 @@ def present_splits(name: str, root: Path) -> list[str]:
     from data_construction.readers import load_stanza
 
     stanza = load_stanza(name)
-    optional = stanza.annotation_format == "folder"
-    return [s for s, f in stanza.splits.items() if optional or (root / (f.annotations or "")).is_file()]
+    return [s for s in stanza.splits if stanza.split(s, root).present(root)]
 
 
-def self_score(sample: Sample) -> float | None:
-    """Mean J over the frames of the ground truth against itself after one more encoding; None without masks."""
-    if sample.masklets is None:
-        return None
-    truth = sample.masklets
-    again = Masklets(truth.height, truth.width, (tuple(_encoded_unions(truth)),), truth.num_frames)
-    return float(np.mean([iou(again.union(t), truth.union(t)) for t in range(truth.num_frames)]))
-
-
-def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Intersection over union of two (H, W) masks; 1.0 if both are empty."""
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
-
-
-def _encoded_unions(truth: Masklets) -> Iterator[RLE]:
-    from pycocotools import mask as coco_mask
-
-    for t in range(truth.num_frames):
-        yield coco_mask.encode(np.asfortranarray(truth.union(t).astype(np.uint8)))
-
-
-def _count(dataset: Dataset, report: CheckReport, progress: Progress | None) -> SplitCounts:
+def _count(dataset: Dataset, report: CheckReport, frames: FrameCheck, progress: Progress | None) -> SplitCounts:
     errors: list[DataError] = []
-    counts = SplitCounts(clips=len(dataset.clips()), frames=sum(len(e.frames) for e in dataset.index.values()))
+    counts = SplitCounts(clips=len(dataset.index))
+    for entry in dataset.index.values():
+        counts.frames += len(entry.frames)
+        unread = sum(bool(p.item) for p in entry.problems if p.code in ("malformed_expression", "malformed_record"))
+        counts.expressions += len(entry.expressions) + unread
     types: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     targets: Counter[str] = Counter()
-    for done, sample in enumerate(dataset.samples(errors.append)):
+    usable, scored = 0, ("", {tuple[str, ...](): 1.0})
+    for sample in dataset.samples(errors.append, "none" if frames == "none" else "exist"):
         if progress is not None:
-            progress(done, len(dataset), f"scoring {dataset.name}/{dataset.split} against itself")
-        expression = sample.expression
+            progress(usable, counts.expressions, f"scoring {dataset.name}/{dataset.split} against itself")
+        usable, expression = usable + 1, sample.expression
         types[TYPE_NAMES.get(expression.type_id, f"type {expression.type_id}")] += 1
         kinds[expression.kind] += bool(expression.kind)
         targets[str(len(expression.anno_ids))] += 1
-        j = self_score(sample)
-        if j is not None:
-            counts.scored += 1
-            counts.self_j = j if counts.self_j is None else min(j, counts.self_j)
-            if j != 1.0:
-                what = f"ground truth scores J {j:.6f} against itself"
+        if sample.masklets is None:
+            continue
+        if scored[0] != sample.clip.name:  # Expressions on the same objects of a clip are scored once.
+            scored = (sample.clip.name, {})
+        if expression.anno_ids not in scored[1]:
+            jf = self_score(sample)
+            assert jf is not None
+            scored[1][expression.anno_ids] = jf
+            if jf != 1.0:
+                what = f"ground truth scores J&F {jf:.6f} against itself"
                 item = f"expression {expression.id}"
                 report.problems.append(Problem("self_score", str(dataset.root), what, sample.clip.name, item=item))
-    counts.expressions = len(dataset)
+        jf = scored[1][expression.anno_ids]
+        counts.scored += 1
+        counts.self_jf = jf if counts.self_jf is None else min(jf, counts.self_jf)
+    counts.set_aside = counts.expressions - usable
     counts.types, counts.kinds, counts.targets = dict(types), dict(+kinds), dict(sorted(targets.items()))
     report.problems += [problem_of(e, str(dataset.root), "unreadable_sample") for e in errors]
     return counts
 
 
 def _twins(dataset: Dataset, seen: dict[str, tuple[str, str]]) -> Iterator[Problem]:
-    """Clips with the same first and middle frame files as one of another split, whatever they are called."""
+    """Clips with the same first and middle frame files as one of another split, whatever they are called.
+
+    Of a video, its file is compared: size, first and last bytes.
+    """
     for entry in dataset.index.values():
         if not entry.frames:
             continue
         paths = dataset.frame_paths(entry)
-        digest = hashlib.sha256()
         try:
-            for path in (paths[0], paths[len(paths) // 2]):
-                digest.update(path.read_bytes())
+            digest = _print(paths[0], paths[len(paths) // 2])
         except OSError:
             continue
-        split, clip = seen.setdefault(digest.hexdigest(), (dataset.split, entry.name))
+        split, clip = seen.setdefault(digest, (dataset.split, entry.name))
         if split != dataset.split and clip != entry.name:
             what = f"has the same frames as clip {clip} of split {split}"
             yield Problem("same_frames", str(paths[0].parent), what, entry.name, remedy="leave it in one split")
+
+
+def _print(first: Path, middle: Path) -> str:
+    inside = split_frame_path(first)
+    if inside is None:
+        return hashlib.sha256(first.read_bytes() + middle.read_bytes()).hexdigest()
+    with open(inside[0], "rb") as file:
+        head = file.read(SAMPLED_BYTES)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - SAMPLED_BYTES))
+        return hashlib.sha256(head + file.read() + str(size).encode()).hexdigest()
 
 
 def _training_files(dataset: Dataset, counts: SplitCounts) -> Iterator[Problem]:

@@ -40,13 +40,16 @@ def render_report(report: CheckReport, width: int) -> str:
 
 
 def _rows(splits: list[SplitCounts]) -> list[tuple[str, list[str]]]:
-    rows = [
-        (label, [str(getattr(s, label)) for s in splits])
-        for label in ("clips", "frames", "expressions", "rl_annotations", "traces")
-    ]
+    rows = [(label, [str(getattr(s, label)) for s in splits]) for label in ("clips", "frames", "expressions")]
+    for label in ("rl_annotations", "traces"):
+        if any(getattr(s, label) for s in splits):
+            rows.append((label, [str(getattr(s, label)) for s in splits]))
     for title, attribute in (("type", "types"), ("kind", "kinds"), ("targets", "targets")):
         counts: list[dict[str, int]] = [getattr(s, attribute) for s in splits]
+        if title == "type" and all(set(c) <= {"untyped"} for c in counts):
+            continue  # Only ReVOS has types.
         for key in dict.fromkeys(k for c in counts for k in c):
             rows.append((f"{title} {escape(key)}", [str(c.get(key, 0)) for c in counts]))
-    lowest = ["-" if s.self_j is None else f"{s.self_j:.4f}" for s in splits]
-    return [*rows, ("lowest J of ground truth against itself", lowest)]
+    lowest = ["-" if s.self_jf is None else f"{s.self_jf:.4f}" for s in splits]
+    rows.append(("expressions set aside", [str(s.set_aside) for s in splits]))
+    return [*rows, ("lowest J&F of ground truth against itself", lowest)]

@@ -49,6 +49,8 @@ class BadDataError(DataError):
         return BadDataError, (self.problem,)
 
 
-def problem_of(error: DataError, file: str, code: str) -> Problem:
+def problem_of(error: DataError, file: str, code: str, clip: str = "") -> Problem:
     """The problem that an error carries, or one made of its text."""
-    return error.problem if isinstance(error, BadDataError) else Problem(code, file, str(error))
+    if isinstance(error, BadDataError):
+        return error.problem
+    return Problem(code, file, str(error).removeprefix(f"{file}: "), clip)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from rollout.errors import DataError, ProtocolError
 from rollout.types import Clip
+from rollout.video import split_frame_path, video_frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +92,7 @@ class PixelBudget:
 
 
 def load_frame(clip: Clip, index: int) -> Image:
-    """Frame ``index`` of a clip as an RGB image of the clip's size.
+    """Frame ``index`` of a clip as an RGB image of the clip's size; ``video.mp4#<index>`` is a frame of a video.
 
     Raises `DataError` (clip, frame and file named) if it is missing, unreadable or of another size.
     """
@@ -101,11 +102,17 @@ def load_frame(clip: Clip, index: int) -> Image:
         raise ProtocolError(f"clip {clip.name}: frame {index} asked for, the clip has 0..{clip.num_frames - 1}")
     path = clip.frames[index]
     where = f"clip {clip.name}, frame {index}, file {path}"
+    in_video = split_frame_path(path)
     try:
-        with pil.open(path) as file:
-            image = file.convert("RGB")
+        if in_video is not None:
+            image = video_frame(*in_video)
+        else:
+            with pil.open(path) as file:
+                image = file.convert("RGB")
     except FileNotFoundError as e:
         raise DataError(f"{where}: the file does not exist; check the data set's root") from e
+    except DataError as e:
+        raise DataError(f"{where}: {e}") from e
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as e:
         raise DataError(f"{where}: cannot be read as an image ({e}); restore the file") from e
     if image.size != (clip.width, clip.height):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from data_construction.problems import Problem, Progress
+import numpy as np
+from numpy.typing import NDArray
+
+from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import masks as mask_readers
-from data_construction.readers.annotations import ClipEntry, read_index
-from data_construction.readers.files import read_json_shared
+from data_construction.readers.annotations import ClipEntry, Dialogue, Index, read_index
+from data_construction.readers.frame_files import check_frame, frame_paths, frame_size, rate_problem
+from data_construction.readers.indexed_json import open_json
 from data_construction.readers.stanza import Stanza, load_stanza
 from rollout.errors import DataError
 from rollout.types import RLE, Clip, Expression, Masklets, Sample
@@ -22,16 +26,20 @@ class Dataset:
 
     def __init__(self, stanza: Stanza, root: Path, split: str) -> None:
         self.stanza, self.split, self.root = stanza, split, Path(root).absolute()
-        self.files = stanza.split(split)
-        self.index: dict[str, ClipEntry] = read_index(self.root, stanza, self.files)
+        self.files = stanza.split(split, self.root)
+        self.index: Index = read_index(self.root, stanza, self.files)
         self.masks: mask_readers.MaskSource | None = None
         if self.files.masks is not None and (self.root / self.files.masks).exists():
-            self.masks = mask_readers.open_masks(stanza.mask_format, self.root / self.files.masks)
-        elif self.files.masks is not None and stanza.mask_format == "rle_dict":
+            self.masks = mask_readers.open_masks(self.root / self.files.masks, self.files)
+        elif self.files.masks is not None and self.files.masks_required:
             raise DataError(f"{self.root / self.files.masks}: missing; data set {stanza.name} needs it for {split}")
         self._latest: Clip | None = None
         self._sizes: dict[str, tuple[int, int]] = {}
         self._sound: set[tuple[str, str]] = set()
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Stanza, Path, str]]:
+        """Another process opens its own: files and lazy indexes do not travel."""
+        return Dataset, (self.stanza, self.root, self.split)
 
     @property
     def name(self) -> str:
@@ -52,10 +60,14 @@ class Dataset:
         """Frame paths and size. Raises DataError if the annotation file is wrong about this clip."""
         if self._latest is None or self._latest.name != name:
             entry = self._entry(name)
-            if entry.problems:
-                raise entry.problems[0].error()
+            if entry.refused is not None:
+                raise entry.refused.error()
             height, width = self._size(entry)
-            self._latest = Clip(name, tuple(str(p) for p in self.frame_paths(entry)), height, width)
+            paths = self.frame_paths(entry)
+            wrong_rate = rate_problem(paths[0], self.files, name)
+            if wrong_rate is not None:
+                raise wrong_rate.error()
+            self._latest = Clip(name, tuple(str(p) for p in paths), height, width, self.files.fps)
         return self._latest
 
     def get(self, clip: str, expression_id: str) -> Sample:
@@ -70,12 +82,25 @@ class Dataset:
         """A sample with a question of your own and no ground truth."""
         return Sample(self.clip(clip), Expression("ask", text))
 
-    def samples(self, on_problem: Callable[[DataError], None] | None = None) -> Iterator[Sample]:
-        """Every expression in order. The first bad one raises, or goes to ``on_problem`` and the rest goes on."""
+    def samples(
+        self, on_problem: Callable[[DataError], None] | None = None, frames: FrameCheck | None = None
+    ) -> Iterator[Sample]:
+        """Every expression in order. The first bad one raises, or goes to ``on_problem`` and the rest goes on.
+
+        ``frames`` says how hard each clip's frames are looked at first; None: that they exist, where there is
+        ``on_problem``, as one who goes on wants samples that can be used; else not at all.
+        """
         report = on_problem or _stop
+        frames = frames or ("exist" if on_problem is not None else "none")
         for entry in self.index.values():
-            if entry.problems:
-                report(entry.problems[0].error())
+            if entry.refused is not None:
+                report(entry.refused.error())
+                continue
+            for problem in entry.problems:
+                report(problem.error())
+            bad_frame = next(self.frame_problems(entry, frames), None)
+            if bad_frame is not None:
+                report(bad_frame.error())
                 continue
             for expression_id in entry.expressions:
                 try:
@@ -96,7 +121,7 @@ class Dataset:
         height, width = self._size(entry)
         rles: list[tuple[RLE | None, ...]] = []
         for anno_id in anno_ids:
-            found = self.masks.read(clip, anno_id, entry.frames)
+            found = self.masks.read(entry, anno_id, lambda: (height, width))
             if (clip, anno_id) not in self._sound:
                 args = (found, entry.frames, (height, width), self.masks.path, clip, anno_id)
                 for problem in mask_readers.rle_problems(*args):
@@ -105,18 +130,48 @@ class Dataset:
             rles.append(tuple(found))
         return Masklets(height, width, tuple(rles), len(entry.frames))
 
+    def existence(self, clip: str, expression_id: str) -> NDArray[np.uint8] | None:
+        """(T,) 1 where a target is visible: by the masks, else as the annotation file says (TimeLens); else None."""
+        entry = self._entry(clip)
+        if self.masks is not None:
+            masklets = self.masklets(clip, entry.expressions[expression_id].anno_ids)
+            return None if masklets is None else masklets.existence()
+        said = entry.existence.get(expression_id)
+        return None if said is None else np.asarray(said, dtype=np.uint8)
+
+    def dialogue(self, clip: str, expression_id: str) -> Dialogue:
+        """(from, value) turns that the annotation file has for an expression (ChatUniVi, GCG, VTS-CoT); else none."""
+        return self._entry(clip).dialogues.get(expression_id, ())
+
+    def record(self, clip: str, expression_id: str) -> Any:
+        """The whole item of a training file (a ``VTSCoTRecord``); None where the data set is no such file."""
+        return self._entry(clip).records.get(expression_id)
+
     def foreground(self, clip: str) -> Masklets | None:
         """Everything in the foreground as one masklet (ReVOS); None where the data set has no such file."""
         if self.files.foreground is None or not (self.root / self.files.foreground).is_file():
             return None
         path, entry = self.root / self.files.foreground, self._entry(clip)
-        rles = (read_json_shared(path).get(clip) or {}).get("masks_rle")
+        rles = (open_json(path).get(clip) or {}).get("masks_rle")
         if not isinstance(rles, list):
             raise Problem("no_foreground", str(path), "has no 'masks_rle'", clip).error()
         size = self._size(entry)
         for problem in mask_readers.rle_problems(rles, entry.frames, size, path, clip, "foreground"):
             raise problem.error()
         return Masklets(*size, (tuple(rles),), len(entry.frames))
+
+    def frame_problems(self, entry: ClipEntry, frames: FrameCheck) -> Iterator[Problem]:
+        """What is wrong with a clip's frames: missing or, under "decode", unreadable or of another size."""
+        paths = self.frame_paths(entry) if frames != "none" else []
+        try:
+            size = self._size(entry) if frames == "decode" else None
+        except DataError as e:
+            yield problem_of(e, str(self.root), "unreadable_frame", entry.name)
+            return
+        for frame, path in zip(entry.frames, paths, strict=False):
+            problem = check_frame(path, size, entry.name, frame, frames == "decode")
+            if problem is not None:
+                yield problem
 
     def validate(
         self, frames: FrameCheck = "decode", progress: Progress | None = None, limit: int | None = None
@@ -127,12 +182,12 @@ class Dataset:
         return find_problems(self, frames, progress, limit)
 
     def frame_paths(self, entry: ClipEntry) -> list[Path]:
-        """Where the clip's frames should lie: the first pattern whose folder exists, else the first."""
-        patterns = self.files.frames
-        first = entry.frames[0]
-        found = [p for p in patterns if (self.root / p.format(clip=entry.name, frame=first)).parent.is_dir()]
-        pattern = found[0] if found else patterns[0]
-        return [self.root / pattern.format(clip=entry.name, frame=f) for f in entry.frames]
+        """Where the clip's frames should lie, see ``readers.frame_files``."""
+        return frame_paths(self.root, self.files, entry)
+
+    def size(self, clip: str) -> tuple[int, int]:
+        """(height, width) of a clip's frames: as annotated, else of the first frame. Raises DataError."""
+        return self._size(self._entry(clip))
 
     def _entry(self, clip: str) -> ClipEntry:
         if clip not in self.index:
@@ -143,15 +198,10 @@ class Dataset:
         """(height, width): as annotated, else of the first frame."""
         if entry.height is not None and entry.width is not None:
             return entry.height, entry.width
+        if not entry.frames:
+            raise DataError(f"{self.root}: clip {entry.name} of data set {self.name} has no frames")
         if entry.name not in self._sizes:
-            from PIL import Image
-
-            path = self.frame_paths(entry)[0]
-            try:
-                with Image.open(path) as image:
-                    self._sizes[entry.name] = (image.height, image.width)
-            except OSError as e:
-                raise Problem("unreadable_frame", str(path), str(e), entry.name, entry.frames[0]).error() from e
+            self._sizes[entry.name] = frame_size(self.frame_paths(entry)[0], entry.name, entry.frames[0])
         return self._sizes[entry.name]
 
 

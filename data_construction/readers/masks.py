@@ -1,10 +1,12 @@
 """Mask formats: from an annotation id to one RLE or None a frame, with every misfit named.
 
-A new format is a class under ``@mask_format``; stanzas name it.
+A new format is a file in ``readers/mask_formats`` with a class under ``@mask_format``; stanzas name it.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_construction.problems import Problem
-from data_construction.readers.files import read_json_shared
+from data_construction.readers.annotations import ClipEntry
+from data_construction.readers.stanza import SplitFiles
 from rollout.errors import DataError
 from rollout.types import RLE
 
@@ -23,16 +26,20 @@ class MaskSource(Protocol):
 
     path: Path
 
-    def read(self, clip: str, anno_id: str, frames: Sequence[str]) -> list[RLE | None]:
-        """One entry a frame of the file (so perhaps not one a frame of the clip). Raises DataError."""
+    def read(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
+        """One entry a frame of the file (so perhaps not one a frame of the clip). Raises DataError.
+
+        ``size`` gives the frames' (height, width), for formats that do not say it themselves.
+        """
         ...
 
 
-FORMATS: dict[str, Callable[[Path], MaskSource]] = {}
+Size = Callable[[], tuple[int, int]]
+FORMATS: dict[str, Callable[[Path, SplitFiles], MaskSource]] = {}
 
 
 def mask_format(name: str) -> Callable[[type], type]:
-    """Register a mask source under the name that stanzas use."""
+    """Register a mask source, made of (path, split), under the name that stanzas use."""
 
     def register(cls: type) -> type:
         FORMATS[name] = cls
@@ -41,62 +48,15 @@ def mask_format(name: str) -> Callable[[type], type]:
     return register
 
 
-@mask_format("rle_dict")
-class RleDict:
-    """``mask_dict.json``: ``{anno_id: [RLE or null per frame]}``; parsed on first use, shared by the splits."""
+def open_masks(path: Path, files: SplitFiles) -> MaskSource:
+    """The mask source at ``path``. Raises DataError for an unknown format."""
+    from data_construction.readers import mask_formats
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._masks: dict[str, Any] | None = None
-
-    def read(self, clip: str, anno_id: str, frames: Sequence[str]) -> list[RLE | None]:
-        if self._masks is None:
-            self._masks = read_json_shared(self.path)
-            if not isinstance(self._masks, dict):
-                raise DataError(f"{self.path}: must map annotation ids to lists of RLE")
-        rles = self._masks.get(anno_id)
-        if not isinstance(rles, list):
-            raise missing_masks(self.path, clip, anno_id).error()
-        return rles
-
-
-@mask_format("png_folder")
-class PngFolder:
-    """``<folder>/<clip>/<frame stem>.png``: grey or palette values are annotation ids; ``any`` is every value > 0."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self, clip: str, anno_id: str, frames: Sequence[str]) -> list[RLE | None]:
-        from PIL import Image
-        from pycocotools import mask as coco_mask
-
-        folder = self.path / clip
-        if not folder.is_dir():
-            raise missing_masks(self.path, clip, anno_id).error()
-        rles: list[RLE | None] = []
-        for frame in frames:
-            file = folder / f"{Path(frame).stem}.png"
-            if not file.is_file():  # A video object set leaves out frames without annotation.
-                rles.append(None)
-                continue
-            try:
-                values = np.asarray(Image.open(file))
-            except OSError as e:
-                raise Problem("unreadable_mask", str(file), str(e), clip, frame).error() from e
-            if values.ndim != 2:
-                what = f"has shape {values.shape}, not (H, W)"
-                raise Problem("unreadable_mask", str(file), what, clip, frame, remedy="save grey or palette").error()
-            mask = values > 0 if anno_id == "any" else values == int(anno_id)
-            rles.append(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) if mask.any() else None)
-        return rles
-
-
-def open_masks(name: str, path: Path) -> MaskSource:
-    """The mask source of format ``name`` at ``path``. Raises DataError for an unknown format."""
-    if name not in FORMATS:
-        raise DataError(f"no mask format {name!r}; registered are {', '.join(FORMATS)}")
-    return FORMATS[name](path)
+    for module in pkgutil.iter_modules(mask_formats.__path__):
+        importlib.import_module(f"{mask_formats.__name__}.{module.name}")
+    if files.mask_format not in FORMATS:
+        raise DataError(f"no mask format {files.mask_format!r}; registered are {', '.join(sorted(FORMATS))}")
+    return FORMATS[files.mask_format](path, files)
 
 
 def missing_masks(path: Path, clip: str, anno_id: str) -> Problem:
@@ -139,6 +99,12 @@ def rle_pixels(counts: Any) -> int:
         return -1
     runs = _runs(codes)
     return int(runs.sum()) if runs.min() >= 0 else -1
+
+
+def run_lengths(counts: str | bytes) -> NDArray[np.int64]:
+    """Runs of a sound compressed string, zeros first; pixels go down the columns."""
+    data = counts.encode() if isinstance(counts, str) else counts
+    return _runs(np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48)
 
 
 def _runs(codes: NDArray[np.int64]) -> NDArray[np.int64]:

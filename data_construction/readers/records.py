@@ -15,6 +15,7 @@ from data_construction.readers.dataset import Dataset
 from data_construction.readers.files import read_json
 from rollout.errors import DataError
 from rollout.types import Clip, Expression, Grounding, Sample
+from rollout.video import split_frame_path
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,20 @@ class VTSCoTRecord:
 def read_vts_cot(path: str | Path) -> list[VTSCoTRecord]:
     """Every trace of ``path``. Raises DataError naming file, record and clip."""
     records: list[VTSCoTRecord] = []
-    for n, raw in enumerate(_items(Path(path))):
+    for n, raw in enumerate(read_items(Path(path))):
         try:
             record = VTSCoTRecord.from_dict(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             clip = str(raw.get("video_name", "")) if isinstance(raw, dict) else ""
             what = f"not a VTS-CoT record ({type(e).__name__}: {e})"
             raise Problem("malformed_record", str(path), what, clip, item=f"record {n}").error() from e
-        _check_indices(record, Path(path), n)
+        check_indices(record, Path(path), n)
         records.append(record)
     return records
 
 
-def _check_indices(record: VTSCoTRecord, path: Path, n: int) -> None:
+def check_indices(record: VTSCoTRecord, path: Path, n: int) -> None:
+    """Raise DataError where a frame index lies outside of the clip or turns and choices do not fit together."""
     total, turns = len(record.frames), len(record.replies)
     chosen = [i for g in record.cot_trace for i in (g.start, g.end, g.keyframe)]
     bad = [i for i in (*chosen, *record.sample_frame_indice) if not 0 <= i < total]
@@ -107,8 +109,9 @@ def _check_indices(record: VTSCoTRecord, path: Path, n: int) -> None:
 
 
 def frame_names(clip: Clip) -> tuple[str, ...]:
-    """Frames as the data sets' files name them: without folder and suffix."""
-    return tuple(Path(f).stem for f in clip.frames)
+    """Frames as the data sets' files name them: without folder and suffix; of a video, its index in five digits."""
+    inside = [split_frame_path(f) for f in clip.frames]
+    return tuple(Path(f).stem if v is None else f"{v[1]:05d}" for f, v in zip(clip.frames, inside, strict=True))
 
 
 def rl_annotation(sample: Sample, existence: NDArray[np.bool_]) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def read_rl_annotations(path: str | Path, dataset: Dataset) -> Iterator[Sample]:
 
     Raises DataError naming file, item and clip, also where ``mask_existence`` disagrees with the masks.
     """
-    for n, item in enumerate(_items(Path(path))):
+    for n, item in enumerate(read_items(Path(path))):
         clip = ""
         try:
             record = item[0] if isinstance(item, list) else item
@@ -149,7 +152,8 @@ def read_rl_annotations(path: str | Path, dataset: Dataset) -> Iterator[Sample]:
         yield sample
 
 
-def _items(path: Path) -> list[Any]:
+def read_items(path: Path) -> list[Any]:
+    """The file's list. Raises DataError if it is none."""
     raw = read_json(path)
     if not isinstance(raw, list):
         raise DataError(f"{path}: must be a list of records, found {type(raw).__name__}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers.annotations import ClipEntry, read_index
-from data_construction.readers.masks import rle_problems
+from data_construction.readers.frame_files import check_frame, on_disk, place_of, rate_problem
+from data_construction.readers.masks import rle_pixels, rle_problems
 from rollout.errors import DataError
+from rollout.types import RLE
 
 if TYPE_CHECKING:
     from data_construction.readers.dataset import Dataset, FrameCheck
@@ -27,30 +29,68 @@ def find_problems(
 
 def _all_problems(dataset: Dataset, frames: FrameCheck, progress: Progress | None) -> Iterator[Problem]:
     yield from shared_clips(dataset)
+    yield from _repeated_keys(dataset)
+    what = f"checking {dataset.name}/{dataset.split}"
     for done, entry in enumerate(dataset.index.values()):
         if progress is not None:
-            progress(done, len(dataset.index), f"checking {dataset.name}/{dataset.split}")
+            progress(done, len(dataset.index), what)
         yield from entry.problems
         if not entry.frames:
             continue
         yield from _ids(dataset, entry)
+        place = place_of(dataset.frame_paths(entry)[0])
+        if not place.exists():
+            what = f"does not exist, so none of the clip's {len(entry.frames)} frames can be read"
+            yield Problem("missing_frame", str(place), what, entry.name, remedy="get it, or remove the clip")
+            continue
+        try:
+            size = dataset.size(entry.name)
+        except DataError as e:
+            size = None  # Without a readable first frame there is no size to compare with.
+            yield problem_of(e, str(dataset.root), "unreadable_frame", entry.name)
         if frames != "none":
-            yield from _frames(dataset, entry, decode=frames == "decode")
-        yield from _masks(dataset, entry)
+            yield from _frames(dataset, entry, size, decode=frames == "decode")
+        if size is not None:
+            yield from _masks(dataset, entry, size)
     if progress is not None:
-        progress(len(dataset.index), len(dataset.index), f"checking {dataset.name}/{dataset.split}")
+        progress(len(dataset.index), len(dataset.index), what)
 
 
 def shared_clips(dataset: Dataset) -> Iterator[Problem]:
     """Clips that another split of the same data set, as far as it is there, holds as well."""
-    for other, files in dataset.stanza.splits.items():
-        if other == dataset.split or files.annotations is None or not (dataset.root / files.annotations).is_file():
+    for other in dataset.stanza.splits:
+        files = dataset.stanza.split(other, dataset.root)
+        if other == dataset.split or files.annotations is None or not files.present(dataset.root):
             continue
-        both = read_index(dataset.root, dataset.stanza, files).keys() & dataset.index.keys()
+        try:
+            both = read_index(dataset.root, dataset.stanza, files).keys() & dataset.index.keys()
+        except DataError:
+            continue  # A split that cannot be opened is reported where it is checked itself.
         for clip in sorted(both):
             what = f"is in split {dataset.split} and in split {other}"
             remedy = "leave it in one of them, or held-out scores mean nothing"
             yield Problem("shared_clip", str(dataset.root / files.annotations), what, clip, remedy=remedy)
+
+
+def _repeated_keys(dataset: Dataset) -> Iterator[Problem]:
+    """Clips or ids that stand twice in the annotation file: a JSON reader silently keeps the last."""
+    path = dataset.root / (dataset.files.annotations or "")
+    if path.suffix != ".json" or not path.is_file():
+        return
+    repeated: dict[str, None] = {}
+
+    def pairs(found: list[tuple[str, object]]) -> dict[str, object]:
+        mapping = dict(found)
+        if len(mapping) < len(found):
+            names = [k for k, _ in found]
+            repeated.update(dict.fromkeys(k for k in mapping if names.count(k) > 1))
+        return mapping
+
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
+    for key in repeated:
+        clip = key if key in dataset.index else ""
+        what = f"the key {key!r} stands twice in one mapping; all but the last are lost"
+        yield Problem("duplicate_id", str(path), what, clip, remedy="rename one of them")
 
 
 def _annotation_file(dataset: Dataset) -> str:
@@ -75,46 +115,67 @@ def _ids(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
             what = f"type_id {expression.type_id} with annotation ids {list(expression.anno_ids)}"
             remedy = "type_id 2 means no target and has none, 0 and 1 have at least one"
             yield Problem("target_type", file, what, entry.name, item=item, remedy=remedy)
+        elif dataset.files.target_required and not expression.anno_ids:
+            yield Problem("no_annotation", file, "names no object", entry.name, item=item, remedy="remove it")
 
 
-def _frames(dataset: Dataset, entry: ClipEntry, decode: bool) -> Iterator[Problem]:
-    for frame, path in zip(entry.frames, dataset.frame_paths(entry), strict=True):
-        if not path.is_file():
-            yield Problem("missing_frame", str(path), "does not exist", entry.name, frame)
-        elif decode:
-            yield from _decode(path, entry, frame)
+def _frames(dataset: Dataset, entry: ClipEntry, size: tuple[int, int] | None, decode: bool) -> Iterator[Problem]:
+    paths = dataset.frame_paths(entry)
+    wrong_rate = rate_problem(paths[0], dataset.files, entry.name) if on_disk(paths[0]) else None
+    if wrong_rate is not None:
+        yield wrong_rate
+    # Without a size of the first frame, that fault is known already.
+    for frame, path in list(zip(entry.frames, paths, strict=True))[size is None :]:
+        problem = check_frame(path, size, entry.name, frame, decode)
+        if problem is not None:
+            yield problem
 
 
-def _decode(path: Path, entry: ClipEntry, frame: str) -> Iterator[Problem]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            found = (image.height, image.width)
-    except (OSError, SyntaxError, ValueError) as e:
-        yield Problem("unreadable_frame", str(path), f"cannot be decoded ({e})", entry.name, frame)
-        return
-    if entry.height is not None and entry.width is not None and found != (entry.height, entry.width):
-        what = f"is {found[0]} x {found[1]} pixels, annotated as {entry.height} x {entry.width} (height x width)"
-        yield Problem("frame_size", str(path), what, entry.name, frame)
-
-
-def _masks(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
+def _masks(dataset: Dataset, entry: ClipEntry, size: tuple[int, int]) -> Iterator[Problem]:
     if dataset.masks is None:
         return
     path = dataset.masks.path
-    try:
-        clip = dataset.clip(entry.name)
-    except DataError:
-        return  # Without a readable first frame there is no size to compare with; that is reported already.
+    sound = True
     for anno_id in dict.fromkeys(a for e in entry.expressions.values() for a in e.anno_ids):
         try:
-            rles = dataset.masks.read(entry.name, anno_id, entry.frames)
+            rles = dataset.masks.read(entry, anno_id, lambda: size)
         except DataError as e:
-            yield problem_of(e, str(path), "no_masks")
+            sound = False
+            yield problem_of(e, str(path), "unusable_masks")  # Without a clip's name: the same for all of the file.
             continue
-        yield from rle_problems(rles, entry.frames, (clip.height, clip.width), path, entry.name, anno_id)
-        if not any(rles):
+        misfits = rle_problems(rles, entry.frames, size, path, entry.name, anno_id)
+        sound = sound and not misfits
+        yield from misfits
+        if not any(_covers(rle) for rle in rles):
             item = f"annotation {anno_id}"
             yield Problem("never_visible", str(path), "has no mask in any frame", entry.name, item=item)
+    for stray in getattr(dataset.masks, "strays", lambda _: [])(entry):
+        yield Problem("stray_mask", str(stray), "belongs to no frame of the clip", entry.name, stray.stem)
+    if sound:
+        yield from _existence(dataset, entry)
+
+
+def _covers(rle: RLE | None) -> bool:
+    """Whether an RLE has any pixel; a damaged one counts, it is reported as damaged."""
+    if rle is None:
+        return False
+    from pycocotools import mask as coco_mask
+
+    if rle_pixels(rle.get("counts")) < 0:
+        return True
+    counts = rle["counts"]
+    return int(coco_mask.area({**rle, "counts": counts.encode() if isinstance(counts, str) else counts})) > 0
+
+
+def _existence(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
+    """Existence that the annotation file states, against the masks."""
+    for eid, said in entry.existence.items():
+        masklets = dataset.masklets(entry.name, entry.expressions[eid].anno_ids)
+        if masklets is None:
+            continue
+        differ = [t for t, (a, b) in enumerate(zip(said, masklets.existence(), strict=True)) if a != b]
+        if differ:
+            t = differ[0]
+            what = f"mask_existence is {said[t]} where the masks say {1 - said[t]}; {len(differ)} frames differ"
+            place = (entry.name, f"{entry.frames[t]} ({t})", f"record {eid}")
+            yield Problem("existence", _annotation_file(dataset), what, *place, "write it again")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_construction.layouts import layout_names, write_layout
 from data_construction.synthetic import make_synthetic
 
 CLIPS = {"train": 24, "valid": 4, "test": 4}
@@ -47,3 +48,12 @@ def edit() -> Callable[[Path, Callable[[Any], object]], None]:
         path.write_text(json.dumps(value))
 
     return change
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read-only: every data set in its published layout, three clips a split."""
+    root = tmp_path_factory.mktemp("layouts")
+    for name in layout_names():
+        write_layout(name, root / name)
+    return root

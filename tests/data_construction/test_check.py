@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
-from data_construction.check import check_dataset, iou, self_score
+from data_construction.check import check_dataset
+from data_construction.check_score import self_score
 from data_construction.readers import open_dataset
 from rollout.types import Clip, Expression, Sample
 from tests.data_construction.conftest import CLIPS
@@ -25,7 +24,8 @@ def test_a_sound_data_set_passes_and_is_counted(synthetic: Path) -> None:
     assert train.types["no target"] == sum(e["type_id"] == 2 for e in expressions)
     assert train.kinds["count"] == sum(e["kind"] == "count" for e in expressions)
     assert train.targets["0"] == train.types["no target"]
-    assert all(c.self_j == 1.0 for c in report.splits.values())
+    assert all(c.set_aside == 0 for c in report.splits.values())
+    assert all(c.self_jf == 1.0 for c in report.splits.values())
     table = report.table()
     assert "no problems found" in table and len(table.splitlines()) < 45
     assert max(len(line) for line in table.splitlines()) <= 110
@@ -36,12 +36,3 @@ def test_self_score_is_none_without_masks(synthetic: Path) -> None:
     clip = open_dataset("revos", synthetic, "test").clip("test_00000")
     assert self_score(Sample(clip, Expression("0", "x"))) is None
     assert isinstance(clip, Clip)
-
-
-def test_iou_by_hand() -> None:
-    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
-    assert iou(a, b) == 1.0
-    a[0, :3] = True
-    assert iou(a, b) == 0.0
-    b[0, 1:] = True
-    assert iou(a, b) == 2 / 4

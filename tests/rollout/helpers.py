@@ -11,25 +11,8 @@ from PIL import Image
 
 from rollout import Clip
 from rollout.environments.keyframe_exploration import ExplorationSettings
+from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, CONTROL_TOKENS
 
-CONTROL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "[SEG]",
-)
-TEMPLATE = (
-    "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\\n' }}"
-    "{%- if m.content is string -%}{{ m.content }}{%- else -%}{%- for c in m.content -%}"
-    "{%- if c.type == 'image' -%}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
-    "{%- else -%}{{ c.text }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<|im_end|>\\n' }}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
-)
 SETTINGS = ExplorationSettings(
     temporal_frames=4,
     spatial_frames=2,
@@ -56,8 +39,9 @@ def build_tokenizer() -> Any:
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"], merges=merges, unk_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
-    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in CONTROL], special_tokens=True)
-    tokenizer.chat_template = TEMPLATE
+    special = [AddedToken(t, special=True, normalized=False) for t in (*CONTROL_TOKENS, "[SEG]")]
+    tokenizer.add_tokens(special, special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 

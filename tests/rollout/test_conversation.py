@@ -25,7 +25,8 @@ from rollout import (
 from rollout.environments.keyframe_exploration import KeyframeExploration
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.errors import DataError, ProtocolError
-from tests.rollout.helpers import FACTOR, SETTINGS, TEMPLATE, turn
+from tests.rollout.helpers import FACTOR, SETTINGS, turn
+from verl_ext.tiny.tokenizer import CHAT_TEMPLATE
 
 REPLIES = [turn("select", 2, 9, 7), turn("select", 4, 5, 4), turn("answer", 4, 5, 4)]
 USER = [Message("user", (FramePart(3, 64, 96), TextPart(" frame 3"), FramePart(4, 32, 64), TextPart(" go")))]
@@ -45,7 +46,7 @@ def processor(tokenizer: Any, chat: ChatFormat) -> Any:
         image_processor=hf.Qwen2VLImageProcessor(size=chat.processor_size(), **options),
         tokenizer=tokenizer,
         video_processor=hf.Qwen3VLVideoProcessor(**options),
-        chat_template=TEMPLATE,
+        chat_template=CHAT_TEMPLATE,
     )
 
 

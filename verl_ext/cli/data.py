@@ -20,6 +20,10 @@ def synthetic(
     frames: Annotated[tuple[int, int], typer.Option(help="Fewest and most frames of a clip.")] = (16, 24),
     size: Annotated[int, typer.Option(help="Side of the square frames, in pixels.")] = 96,
     seed: Annotated[int, typer.Option(help="The same seed and numbers give the same files.")] = 0,
+    layout: Annotated[
+        str | None, typer.Option(help="Instead: a few small clips in this data set's published layout (mevis, ...).")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="With --layout: clips of every split.", min=1)] = 3,
 ) -> None:
     """Make a synthetic RVOS data set in ReVOS layout, with ground truth, RL annotations and VTS-CoT traces.
 
@@ -28,16 +32,25 @@ def synthetic(
       videoseg data synthetic data/synthetic
 
       videoseg data synthetic data/longer --train 200 --frames 24 48 --seed 3
+
+      videoseg data synthetic data/small_mevis --layout mevis
     """
     from rich.console import Console
+
+    if layout is not None:
+        from data_construction.layouts import write_layout
+
+        written = write_layout(layout, root, seed=seed, clips=clips)
+        Console().print(f"{root}: written: {layout}, clips " + ", ".join(f"{n} {s}" for s, n in written.items()))
+        return
 
     from data_construction.synthetic import make_synthetic
     from verl_ext.cli.progress import progress_bar
 
     console = Console()
-    clips = {split: n for split, n in (("train", train), ("valid", valid), ("test", test)) if n}
+    wanted = {split: n for split, n in (("train", train), ("valid", valid), ("test", test)) if n}
     with progress_bar(console) as progress:
-        report = make_synthetic(root, clips=clips, seed=seed, frames=frames, size=size, progress=progress)
+        report = make_synthetic(root, clips=wanted, seed=seed, frames=frames, size=size, progress=progress)
     counts = ", ".join(f"{n} {split}" for split, n in report.clips.items())
     done = "was there already" if report.reused else "written"
     console.print(f"{root}: {done}: clips {counts}; {report.frames} frames, {report.traces} traces")
@@ -50,6 +63,12 @@ def check(
     split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
     frames: Annotated[str, typer.Option(help="Look at frames: decode, exist or none.")] = "decode",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    draw: Annotated[int, typer.Option(help="Draw so many samples of each split as pictures.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="With --draw: where to.")] = Path("check_pictures"),
+    manifest: Annotated[
+        Path | None, typer.Option(help="Write every file's size and SHA-256 here, if the data set is sound.")
+    ] = None,
+    verify_manifest: Annotated[Path | None, typer.Option(help="Compare the files with such a manifest.")] = None,
 ) -> None:
     """Check a data set: every frame, mask and annotation, and ground truth scored against itself.
 
@@ -58,17 +77,34 @@ def check(
       videoseg data check revos data/ReVOS
 
       videoseg data check revos data/synthetic --split valid --json
+
+      videoseg data check mevis data/MeViS --draw 3 --manifest mevis.manifest
+
+      videoseg data check mevis data/MeViS --frames none --verify-manifest mevis.manifest
     """
     from rich.console import Console
 
     from data_construction.check import check_dataset
+    from data_construction.check_extras import draw_splits, verify
+    from data_construction.check_manifest import write_manifest
     from verl_ext.cli.progress import progress_bar
 
+    if frames not in ("decode", "exist", "none"):
+        raise typer.BadParameter(f"{frames!r}: wants decode, exist or none", param_hint="--frames")
+    notes: list[str] = []
     with progress_bar(Console(stderr=True)) as progress:
         report = check_dataset(name, root, splits=split or None, frames=frames, progress=progress)  # type: ignore[arg-type]
+        if draw:
+            notes.append(draw_splits(report, draw, out))
+        if verify_manifest is not None:
+            notes.append(verify(report, verify_manifest, progress))
+        if manifest is not None and report.ok:
+            notes.append(f"{manifest}: {write_manifest(root, manifest, name, progress)} files")
+        elif manifest is not None:
+            notes.append(f"{manifest}: not written, as the data set has problems")
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=1))
     else:
-        typer.echo(report.table())
+        typer.echo("\n".join([report.table().rstrip("\n"), *notes]))
     if not report.ok:
         raise typer.Exit(1)

@@ -1,0 +1,99 @@
+"""Masks as PNG files, one a frame, or one a frame and object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_construction.problems import Problem
+from data_construction.readers.annotations import ClipEntry
+from data_construction.readers.formats.groundmore import window
+from data_construction.readers.masks import Size, mask_format, missing_masks
+from data_construction.readers.stanza import SplitFiles
+from rollout.types import RLE
+
+ANY = "any"
+"""The annotation id that means every object of the clip."""
+
+
+@mask_format("png_folder")
+class PngFolder:
+    """Files by the stanza's ``mask_files``. An id ``3@6-17`` is object 3, which counts in frames 6..17 only."""
+
+    def __init__(self, path: Path, files: SplitFiles) -> None:
+        self.path, self.files = path, files
+
+    def read(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
+        obj, counted = window(anno_id)
+        if not any(folder.is_dir() for folder in self._folders(entry, obj)):
+            raise missing_masks(next(iter(self._folders(entry, obj))), entry.name, anno_id).error()
+        rles: list[RLE | None] = []
+        for index, frame in enumerate(entry.frames):
+            file, whole = self._file(entry, obj, index, frame) if counted is None or index in counted else (None, False)
+            if file is None:
+                rles.append(None)
+                continue
+            values = _read_png(file, entry.name, frame, whole)
+            if not whole and obj != ANY and not obj.isdigit():
+                what = f"cannot hold annotation {obj!r}: PNG values are numbers"
+                raise Problem("no_masks", str(file), what, entry.name, frame).error()
+            mask = values > 0 if whole or obj == ANY else values == int(obj)
+            rles.append(_encode(mask) if mask.any() else _empty(mask, size))
+        return rles
+
+    def strays(self, entry: ClipEntry) -> list[Path]:
+        """Mask files of the clip that belong to none of its frames."""
+        objects = {window(a)[0] for e in entry.expressions.values() for a in e.anno_ids} or {ANY}
+        frames = list(enumerate(entry.frames))
+        known = {self._path(p, entry, o, n, f) for p in self.files.mask_files for o in objects for n, f in frames}
+        folders = {folder for obj in objects for folder in self._folders(entry, obj) if folder.is_dir()}
+        return sorted(p for folder in folders for p in folder.glob("*.png") if p not in known)
+
+    def _folders(self, entry: ClipEntry, obj: str) -> list[Path]:
+        return [self._path(p, entry, obj, 0, "x").parent for p in self.files.mask_files]
+
+    def _path(self, pattern: str, entry: ClipEntry, obj: str, index: int, frame: str) -> Path:
+        stem = Path(frame).stem
+        return self.path / pattern.format(clip=entry.name, frame=stem, index=index, anno=obj, source=entry.source)
+
+    def _file(self, entry: ClipEntry, obj: str, index: int, frame: str) -> tuple[Path | None, bool]:
+        """The frame's file, and whether all of it is one object; None where there is no object in the frame."""
+        for pattern in self.files.mask_files:
+            path = self._path(pattern, entry, obj, index, frame)
+            if path.is_file():
+                return path, "{anno}" in pattern
+        if self.files.masks_every_frame:
+            path = self._path(self.files.mask_files[0], entry, obj, index, frame)
+            raise Problem("missing_mask", str(path), "does not exist", entry.name, frame).error()
+        return None, False
+
+
+def _read_png(file: Path, clip: str, frame: str, whole: bool) -> NDArray[np.uint8]:
+    """(H, W) values. A file of one object may also be in colour: what is not black is the object."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as e:
+        raise Problem("unreadable_mask", str(file), f"cannot be decoded ({e})", clip, frame).error() from e
+    if values.ndim == 3 and values.shape[2] >= 3 and whole:
+        values = values[:, :, :3].max(axis=2)
+    if values.ndim != 2:
+        what = f"has shape {values.shape}, not (H, W)"
+        raise Problem("unreadable_mask", str(file), what, clip, frame, remedy="save grey or palette").error()
+    return values
+
+
+def _encode(mask: NDArray[np.bool_]) -> RLE:
+    from pycocotools import mask as coco_mask
+
+    rle: RLE = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return rle
+
+
+def _empty(mask: NDArray[np.bool_], size: Size) -> RLE | None:
+    """None where the object is absent; an empty mask of the wrong size stays, so that its size is found wrong."""
+    return None if mask.shape == size() else _encode(mask)
