@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from data_construction.cot.runs import area_and_centre
 from rollout.frames import evenly_spaced
 from rollout.types import Masklets
 
@@ -49,14 +50,9 @@ def track(anno_id: str, name: str, masklets: Masklets, index: int) -> SceneObjec
     """Measure object ``index`` of some masklets."""
     areas = np.zeros(masklets.num_frames, dtype=np.int64)
     centres = np.full((masklets.num_frames, 2), np.nan)
-    for t in range(masklets.num_frames):
-        if masklets.rles[index][t] is None:
-            continue
-        mask = masklets.object_mask(index, t)
-        areas[t] = mask.sum()
-        if areas[t]:
-            rows, columns = mask.sum(1), mask.sum(0)
-            centres[t] = columns @ np.arange(mask.shape[1]) / areas[t], rows @ np.arange(mask.shape[0]) / areas[t]
+    for t, rle in enumerate(masklets.rles[index]):
+        if rle is not None:
+            areas[t], *centres[t] = area_and_centre(rle)
     return SceneObject(anno_id, name, areas, centres)
 
 

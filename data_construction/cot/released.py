@@ -1,0 +1,58 @@
+"""From finished traces to the two files of SPEC 2.7 as they were released: what the cold start and RL read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from data_construction.generate.folder import final_attempts
+from data_construction.generate.journal import read_lines
+
+VTS_COT, RL_ANNOTATIONS = "vts_cot.json", "rl_annotations.json"
+
+
+def write_released(traces: Path, folder: Path) -> int:
+    """``vts_cot.json`` and ``rl_annotations.json`` of the ``ok`` multi-turn traces in a JSON-lines file; their number.
+
+    Of several attempts at one expression the last counts. Each file is written whole or not at all, a trace at a time.
+    """
+    sound = (t for _, t in read_lines(traces) if t.get("status") == "ok" and t.get("method") == "videoseg_o3")
+    records, annotations = (_List(folder / name) for name in (VTS_COT, RL_ANNOTATIONS))
+    try:
+        for trace in final_attempts(sound):
+            records.add(trace["record"])
+            if trace.get("rl_annotation"):
+                annotations.add([trace["rl_annotation"]])
+        records.close()
+        annotations.close()
+    finally:
+        records.discard()
+        annotations.discard()
+    return records.count
+
+
+class _List:
+    """A JSON list that grows item by item, under another name until it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._file = self._partial.open("w", encoding="utf-8")
+
+    def add(self, value: Any) -> None:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self._file.write(("[\n" if self.count == 0 else ",\n") + text)
+        self.count += 1
+
+    def close(self) -> None:
+        self._file.write("\n]\n" if self.count else "[]\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._partial, self.path)
+
+    def discard(self) -> None:
+        self._file.close()
+        self._partial.unlink(missing_ok=True)

@@ -1,0 +1,31 @@
+"""From a model's text to the JSON object in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from data_construction.vlm.errors import BadReplyError
+
+_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """The reply's JSON object: all of the text, or the first one in it (after a thought, in a code fence, in prose).
+
+    Raises BadReplyError where there is none.
+    """
+    body = _THOUGHT.sub("", text, count=1)
+    decoder = json.JSONDecoder()
+    at = body.find("{")
+    while at >= 0:
+        try:
+            value, _ = decoder.raw_decode(body, at)
+        except (ValueError, RecursionError):
+            at = body.find("{", at + 1)
+            continue
+        if isinstance(value, dict):
+            return value
+        break
+    raise BadReplyError("no_json", f"no JSON object in the reply {text[:120]!r}")
