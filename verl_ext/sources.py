@@ -67,12 +67,13 @@ def _drawn(items: list[T], recipe: Recipe) -> list[T]:
 
 
 def _traces(source: DataSource) -> Iterator[tuple[Sample, Any]]:
-    from data_construction.readers import open_dataset, read_vts_cot
+    from data_construction.export.records import read_records
+    from data_construction.readers import open_dataset
 
     if not source.annotations:
         return
     dataset = open_dataset(source.dataset, Path(source.root), source.split)
-    for record in read_vts_cot(Path(source.annotations)):
+    for record in read_records(Path(source.annotations)):
         if not source.kinds or record.kind in source.kinds:
             yield sample_of(dataset, record), record
 
