@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.metrics.packing import runs
 from rollout.types import RLE, Sample
@@ -19,8 +20,20 @@ NAMES = {"nothing": "predict nothing", "full": "whole frame", "largest": "larges
 """Baseline -> what a table calls it."""
 
 
-class Baselines:
-    """The baselines' predictions for the expressions of a set of samples."""
+def constant_answers(gt_area: NDArray[np.int64], pixels: int) -> dict[str, float]:
+    """J&F in percent of predicting nothing, and the whole frame, in every frame.
+
+    Needs no scoring: neither answer has a boundary, so F is 1 where ground truth has none either (it is empty or
+    fills the frame) and 0 elsewhere. ``gt_area`` is (T,) pixels of ground truth in frames of ``pixels`` pixels.
+    """
+    empty, full = gt_area == 0, gt_area == pixels
+    f = (empty | full).astype(np.float64).mean()
+    nothing, whole = empty.astype(np.float64).mean(), (gt_area / pixels).mean()
+    return {"nothing": 50 * float(nothing + f), "full": 50 * float(whole + f)}
+
+
+class LargestObjects:
+    """The third baseline's prediction: each clip's largest annotated object, with its true mask."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._largest: dict[str, tuple[int, Masklet]] = {}
@@ -31,21 +44,10 @@ class Baselines:
                 if area > self._largest.get(sample.clip.name, (0, ()))[0]:
                     self._largest[sample.clip.name] = (area, masklet)
 
-    def predictions(self, sample: Sample) -> dict[str, Masklet]:
-        """Baseline name -> one RLE or None for each of the sample's T frames.
-
-        *largest* is the clip's largest annotated object, its area summed over frames, with its true mask.
-        """
-        frames = sample.clip.num_frames
-        nothing: list[RLE | None] = [None] * frames
-        full = full_frame(sample.clip.height, sample.clip.width)
-        _, largest = self._largest.get(sample.clip.name, (0, nothing))
-        return {"nothing": nothing, "full": [full] * frames, "largest": largest}
-
-
-def full_frame(height: int, width: int) -> RLE:
-    """The RLE that covers every pixel: no zeros, then all ones."""
-    return {"size": [height, width], "counts": [0, height * width]}
+    def prediction(self, sample: Sample) -> Masklet:
+        """One RLE or None for each of the sample's T frames; areas are summed over frames to find the largest."""
+        nothing: list[RLE | None] = [None] * sample.clip.num_frames
+        return self._largest.get(sample.clip.name, (0, nothing))[1]
 
 
 def _area(rle: RLE | None, where: str) -> int:

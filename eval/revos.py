@@ -8,15 +8,16 @@ instead of being dropped from the means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import FrameMask, pixel_accuracy, robustness, score_clip
+from eval.metrics import ClipScores, FrameMask, pixel_accuracy, robustness, score_clip
 from eval.metrics.packing import frame_parts, runs
 from rollout.errors import DataError
+from rollout.types import RLE
 
 METRICS = ("J", "F", "A", "R")
 GROUPS = {"referring": 0, "reason": 1}
@@ -62,7 +63,8 @@ def score_revos(
                 values = dict.fromkeys(METRICS, 0.0)
             else:
                 size = (video["height"], video["width"])
-                values = _score(f"{name}/{exp_id}", _masks(f"{name}/{exp_id}", prediction), gt, fg_area, size)
+                masks = _masks(f"{name}/{exp_id}", prediction)
+                values = expression_values(score_clip(masks, gt, size, f"{name}/{exp_id}"), fg_area, size)
             rows.append(_row(name, exp_id, expression, values, exact))
     summary: dict[str, Any] = {group: _means(rows, type_id) for group, type_id in GROUPS.items()}
     summary["overall"] = _with_jf({m: _mean_of_groups([summary[group][m] for group in GROUPS]) for m in METRICS})
@@ -74,23 +76,33 @@ def score_revos(
     }
 
 
+def expression_values(masks: ClipScores, fg_area: NDArray[np.int64], size: tuple[int, int]) -> dict[str, float]:
+    """J, F, A and R of one expression, 0..1, each the mean over frames.
+
+    ``fg_area`` is (T,) pixels of the foreground masks, ``size`` a frame's (height, width).
+    """
+    return {
+        "J": float(masks.j.mean()),
+        "F": float(masks.f.mean()),
+        "A": float(pixel_accuracy(masks.overlap, size[0] * size[1]).mean()),
+        "R": float(robustness(masks.overlap, fg_area).mean()),
+    }
+
+
+def mask_areas(masks: Sequence[RLE | None], size: tuple[int, int], where: str) -> NDArray[np.int64]:
+    """(T,) pixels of one RLE or None a frame of ``size`` (height, width). Raises DataError for one that misfits."""
+    area = np.zeros(len(masks), np.int64)
+    for t, rle in enumerate(masks):
+        if rle is not None:
+            area[t] = runs(rle, *size, f"{where}, frame {t}")[1::2].sum()
+    return area
+
+
 def _masks(name: str, prediction: Any) -> list[FrameMask]:
     masks = prediction.get("prediction_masks") if isinstance(prediction, Mapping) else None
     if not isinstance(masks, list):
         raise DataError(f"{name}: a prediction must be {{'prediction_masks': [RLE or null per frame]}}")
     return masks
-
-
-def _score(
-    name: str, pred: list[FrameMask], gt: list[FrameMask], fg_area: NDArray[np.int64], size: tuple[int, int]
-) -> dict[str, float]:
-    clip = score_clip(pred, gt, size=size, where=name)
-    return {
-        "J": float(clip.j.mean()),
-        "F": float(clip.f.mean()),
-        "A": float(pixel_accuracy(clip.overlap, size[0] * size[1]).mean()),
-        "R": float(robustness(clip.overlap, fg_area).mean()),
-    }
 
 
 def _row(name: str, exp_id: str, expression: Mapping[str, Any], values: Mapping[str, float], exact: bool) -> Row:
@@ -143,11 +155,7 @@ def _foreground_area(name: str, video: Mapping[str, Any], foreground: Mapping[st
     if masks is None or len(masks) != frames:
         found = "none" if masks is None else f"{len(masks)} masks"
         raise DataError(f"mask_dict_foreground.json: clip {name!r} has {frames} frames, found {found}")
-    area = np.zeros(frames, np.int64)
-    for t, rle in enumerate(masks):
-        if rle is not None:
-            area[t] = runs(rle, height, width, f"{name}, foreground, frame {t}")[1::2].sum()
-    return area
+    return mask_areas(masks, (height, width), f"{name}, foreground")
 
 
 def _refuse_unknown(videos: Mapping[str, Any], predictions: Mapping[str, Mapping[str, Any]]) -> None:

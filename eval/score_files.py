@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.baselines import NAMES
-from eval.score_types import METRICS, ExpressionScore, GroupScores, Mean, Scores
+from eval.score_types import ExpressionScore, GroupScores, Mean, Scores
 from rollout.errors import DataError
 
 DASH = "-"
@@ -22,10 +24,18 @@ HEADINGS = {
     "jf": "J&F",
     "j": "J",
     "f": "F",
+    "accuracy": "A",
+    "robustness": "R",
+    "tiou": "tIoU",
+    "viou": "vIoU",
     "j_visible": "J visible",
-    "interval_iou": "tIoU",
+    "interval_iou": "interval",
     "keyframe_hit": "keyframe",
 }
+"""In the order of a table's columns."""
+
+NAMED = 20
+"""So many missing expressions are named on the screen; ``scores.json`` names all."""
 
 
 def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
@@ -47,37 +57,63 @@ def read_scores(path: Path) -> Scores:
 
 def scores_csv(scores: Scores) -> str:
     """One row an expression, every field of ``ExpressionScore``; a baseline is a column ``baseline_<name>``."""
-    plain = [field.name for field in fields(ExpressionScore) if field.name != "baselines"]
+    nested = ("baselines", "extra")
+    plain = [field.name for field in fields(ExpressionScore) if field.name not in nested]
     names = sorted({name for row in scores.expressions for name in row.baselines})
+    extra = list(dict.fromkeys(name for row in scores.expressions for name in row.extra))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*plain, *(f"baseline_{name}" for name in names)])
+    writer.writerow([*plain, *extra, *(f"baseline_{name}" for name in names)])
     for row in scores.expressions:
-        values = asdict(row)
-        writer.writerow([*(values[name] for name in plain), *(row.baselines.get(name) for name in names)])
+        values = {**asdict(row), **row.extra}
+        writer.writerow([*(values[name] for name in (*plain, *extra)), *(row.baselines.get(name) for name in names)])
     return out.getvalue()
 
 
 def scores_table(scores: Scores, width: int = 120) -> str:
-    """Plain text: overall, types and kinds, each mean with its standard error, baselines beside."""
-    baselines = list(scores.overall.baselines)
-    table = Table(title="percent; ± is one standard error", title_justify="left", pad_edge=False)
+    """Plain text: overall, then a benchmark's groups, else types and kinds; means beside those of the baselines."""
+    baselines, info = list(scores.overall.baselines), scores.info
+    known = [name for name in HEADINGS if name in scores.overall.metrics]
+    known += [name for name in scores.overall.metrics if name not in HEADINGS]  # a scorer of your own
+    metrics = [name for name in known if name in ("jf", "j", "f") or scores.overall.metrics[name].n]
+    title = f"{info['benchmark']} ({info['dataset']} {info['split']}), " if "benchmark" in info else ""
+    table = Table(title=f"{title}percent; ± is one standard error", title_justify="left", pad_edge=False)
     table.add_column("expressions")
     table.add_column("n", justify="right")
-    for name in (*METRICS, *baselines):
+    for name in (*metrics, *baselines):
         table.add_column(HEADINGS.get(name, name), justify="right")
-    for groups in ([scores.overall], scores.by_type.values(), scores.by_kind.values()):
-        for group in groups:
-            table.add_row(*_table_row(group, baselines))
+    sections = list(scores.groups.values()) or [scores.by_type, scores.by_kind]
+    for groups in ({"": scores.overall}, *sections):
+        for group in groups.values():
+            table.add_row(*_table_row(group, metrics, baselines))
         table.add_section()
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None)
     console.print(table)
-    if baselines:
-        console.print("J&F of baselines: " + "; ".join(f"{b} = {NAMES.get(b, b)}" for b in baselines), highlight=False)
-    if scores.missing:
-        console.print(f"{len(scores.missing)} missing, each counts 0: " + ", ".join(scores.missing), highlight=False)
+    for line in _below(scores):
+        console.print(line, highlight=False, markup=False)
     return out.getvalue()
+
+
+def _below(scores: Scores) -> Iterator[str]:
+    """What stands under the table."""
+    baselines = list(scores.overall.baselines)
+    if note := scores.info.get("note"):
+        yield note
+    if baselines:
+        yield "J&F of baselines: " + "; ".join(f"{b} = {NAMES.get(b, b)}" for b in baselines)
+    published = [
+        f"{method}: " + ", ".join(f"{HEADINGS.get(m, m)} {v:.1f}" for m, v in values.items())
+        for method, values in scores.info.get("published", {}).items()
+    ]
+    if published:
+        yield "published: " + "; ".join(published)
+    reasons = scores.info.get("failures", {})
+    for names, what in ((scores.missing, "missing"), (scores.failed, "failed")):
+        if names:
+            named = [f"{n} ({' '.join(reasons[n].split())[:200]})" if n in reasons else n for n in names[:NAMED]]
+            more = f" and {len(names) - NAMED} more (scores.json names all)" if len(names) > NAMED else ""
+            yield f"{len(names)} {what}, each counts 0: {', '.join(named)}{more}"
 
 
 def mean_text(mean: Mean | None) -> str:
@@ -92,14 +128,20 @@ def plain_mean(mean: Mean | None) -> str:
     return DASH if mean is None or mean.mean is None else f"{mean.mean:.1f}"
 
 
-def _table_row(group: GroupScores, baselines: list[str]) -> list[str]:
+def _table_row(group: GroupScores, metrics: list[str], baselines: list[str]) -> list[str]:
     # The headline score with its error, the others without: a table that wraps is not read.
-    others = [plain_mean(group.metrics.get(name)) for name in METRICS[1:]]
+    others = [plain_mean(group.metrics.get(name)) for name in metrics if name != "jf"]
     blind = [plain_mean(group.baselines.get(name)) for name in baselines]
     return [group.name, str(group.count), mean_text(group.metrics["jf"]), *others, *blind]
 
 
 def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    """A new file under a name of its own, then renamed: a link that stands at ``path`` is replaced, never followed."""
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)

@@ -60,10 +60,21 @@ class ExpressionScore:
     """100 if a target shows at the last turn's keyframe; None if it never shows."""
     baselines: dict[str, float]
     """Baseline -> its J&F on this expression."""
+    objects: int = 0
+    """Annotated objects that the expression names."""
+    failed: bool = False
+    """There is a record, but of a dialogue that could not begin: it scores 0 as well."""
+    extra: dict[str, float | None] = field(default_factory=dict)
+    """What the benchmark's own scorer adds: accuracy, robustness, tiou, viou."""
 
     @property
     def name(self) -> str:
         return f"{self.clip}/{self.expression_id}"
+
+    def value(self, metric: str) -> float | None:
+        """A score by name, wherever it stands; None where it is not defined."""
+        found: float | None = self.extra[metric] if metric in self.extra else getattr(self, metric)
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ class GroupScores:
     def of(name: str, rows: list[ExpressionScore]) -> GroupScores:
         baselines = {b: Mean.of(row.baselines.get(b) for row in rows) for b in (rows[0].baselines if rows else ())}
         margin = Mean.of(row.jf - row.baselines["nothing"] for row in rows if "nothing" in row.baselines)
-        metrics = {m: Mean.of(getattr(row, m) for row in rows) for m in METRICS}
+        names = [*METRICS, *dict.fromkeys(name for row in rows for name in row.extra)]
+        metrics = {m: Mean.of(row.value(m) for row in rows) for m in names}
         return GroupScores(name, len(rows), metrics, baselines, margin)
 
     @staticmethod
@@ -101,7 +113,11 @@ class Scores:
     missing: list[str]
     """Expressions without a prediction, by name; each counts 0 in the means."""
     info: dict[str, Any] = field(default_factory=dict)
-    """Protocol, frame counts, versions, date, seed."""
+    """Benchmark, protocol, frame counts, versions, date, seed."""
+    groups: dict[str, dict[str, GroupScores]] = field(default_factory=dict)
+    """A benchmark's groupings (``eval.grouping``), such as objects or clip_length -> label -> scores."""
+    failed: list[str] = field(default_factory=list)
+    """Expressions whose dialogue could not begin, by name; each counts 0 in the means."""
 
     @property
     def jf(self) -> float:
@@ -113,7 +129,17 @@ class Scores:
 
     @staticmethod
     def from_dict(d: dict[str, Any]) -> Scores:
-        groups = {k: {n: GroupScores.from_dict(g) for n, g in d[k].items()} for k in ("by_type", "by_kind")}
-        rows = [ExpressionScore(**row) for row in d["expressions"]]
-        overall = GroupScores.from_dict(d["overall"])
-        return Scores(overall, **groups, expressions=rows, missing=d["missing"], info=d["info"])
+
+        def groups(named: dict[str, Any]) -> dict[str, GroupScores]:
+            return {name: GroupScores.from_dict(group) for name, group in named.items()}
+
+        return Scores(
+            overall=GroupScores.from_dict(d["overall"]),
+            by_type=groups(d["by_type"]),
+            by_kind=groups(d["by_kind"]),
+            expressions=[ExpressionScore(**row) for row in d["expressions"]],
+            missing=d["missing"],
+            info=d["info"],
+            groups={grouping: groups(named) for grouping, named in d.get("groups", {}).items()},
+            failed=d.get("failed", []),
+        )

@@ -1,19 +1,22 @@
-"""J and F of a whole clip, from RLE or from masks, one frame in memory at a time."""
+"""J and F of a whole clip, from RLE or from masks, a few frames in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics.boundary import BoundaryScorer
-from eval.metrics.packing import FrameMask, frame_parts, pack_masks, pack_rles, rle_size, words
+from eval.metrics.boundary import boundary_radius, growth, half_widths
+from eval.metrics.packing import FrameMask, PackedPairs, frame_parts, rle_size, words
 from eval.metrics.region import Overlap, Scores, region_j, visible
 from rollout.errors import DataError
 
-PackedPair = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+BATCH_BYTES, MOST_PAIRS = 1 << 20, 32
+"""Frames are packed until so much memory is full: little enough to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,10 @@ def score_clip(
         ones = np.ones(len(gt))
         return ClipScores(ones, ones.copy(), np.zeros((len(gt), 3), np.int64))
 
-    def pairs() -> Iterator[PackedPair]:
-        height, width = size
-        a, b = (np.zeros((width, words(height)), np.uint64) for _ in range(2))
-        for t, (p, g) in enumerate(zip(pred, gt, strict=True)):
-            pack_rles(p, height, width, a, f"{where}, prediction, frame {t}")
-            pack_rles(g, height, width, b, f"{where}, ground truth, frame {t}")
-            yield a, b
+    def fill(room: PackedPairs, first: int, stop: int) -> None:
+        room.fill_rles(pred[first:stop], gt[first:stop], where, first)
 
-    return _score(pairs(), len(gt), BoundaryScorer(*size, columns=True))
+    return _workspace(size[1], size[0], threading.get_ident()).score(len(gt), fill)
 
 
 def jf_rles(pred: Sequence[FrameMask], gt: Sequence[FrameMask]) -> tuple[Scores, Scores]:
@@ -75,23 +73,61 @@ def jf_masks(pred: ArrayLike, gt: ArrayLike) -> tuple[Scores, Scores]:
     p, g = np.asarray(pred), np.asarray(gt)
     if p.shape != g.shape or p.ndim != 3 or 0 in p.shape[1:]:
         raise DataError(f"masks must both be (T, H, W): prediction {p.shape}, ground truth {g.shape}")
-    columns = p.strides[1] < p.strides[2] and g.strides[1] < g.strides[2]  # as pycocotools decodes: no copy that way
-    boundary = BoundaryScorer(p.shape[1], p.shape[2], columns=columns)
-    if columns:
+    if p.strides[1] < p.strides[2] and g.strides[1] < g.strides[2]:  # as pycocotools decodes: no copy that way
         p, g = p.swapaxes(1, 2), g.swapaxes(1, 2)
-    pairs = ((pack_masks(a), pack_masks(b)) for a, b in zip(p, g, strict=True))
-    scores = _score(pairs, len(p), boundary)
+
+    def fill(room: PackedPairs, first: int, stop: int) -> None:
+        room.fill_masks(_bits(p[first:stop]), _bits(g[first:stop]))
+
+    scores = _workspace(p.shape[1], p.shape[2], threading.get_ident()).score(len(p), fill)
     return scores.j, scores.f
 
 
-def _score(pairs: Iterator[PackedPair], frames: int, boundary: BoundaryScorer) -> ClipScores:
-    from eval.metrics import kernels
+class Workspace:
+    """Scores clips of one frame size, whose memory it keeps."""
 
-    overlap, f = np.zeros((frames, 3), np.int64), np.empty(frames)
-    for t, (pred, gt) in enumerate(pairs):
-        kernels.overlap(pred, gt, overlap[t])
-        f[t] = boundary(pred, gt) if overlap[t, 1:].any() else 1.0
-    return ClipScores(region_j(overlap), f, overlap)
+    def __init__(self, lines: int, length: int) -> None:
+        from eval.metrics.frame_kernels import TILE, WIDEST
+
+        pairs = min(max(BATCH_BYTES // (16 * words(length) * lines), 1), MOST_PAIRS)
+        self.room = PackedPairs(lines, length, pairs)
+        self.radius = boundary_radius(lines, length)
+        self.is_wide = self.radius > WIDEST
+        fits = 0 if self.is_wide else self.radius
+        self.growth = growth(fits)
+        self.edges = np.empty((2, words(length), lines), np.uint64)
+        self.windows = np.empty((2, (length - 1) // (64 - 2 * fits) + 1, lines + TILE + 2 * fits), np.uint64)
+
+    def score(self, frames: int, fill: Callable[[PackedPairs, int, int], None]) -> ClipScores:
+        """Scores of all frames; ``fill(room, first, stop)`` packs those from ``first`` to before ``stop``."""
+        overlap, f = np.zeros((frames, 3), np.int64), np.ones(frames)
+        pairs = len(self.room.masks)
+        for first in range(0, frames, pairs):
+            stop = min(first + pairs, frames)
+            fill(self.room, first, stop)
+            self._score(stop - first, overlap[first:stop], f[first:stop])
+        return ClipScores(region_j(overlap), f, overlap)
+
+    def _score(self, n: int, overlap: Overlap, f: Scores) -> None:
+        from eval.metrics import frame_kernels, wide_kernels
+
+        masks, boxes, length = self.room.masks[:n], self.room.boxes[:n], self.room.length
+        frame_kernels.score_frames(masks, boxes, length, self.growth, self.edges, self.windows, overlap, f)
+        if self.is_wide:
+            shape = (masks.shape[3], masks.shape[2])
+            edges = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+            for t, (pred, gt) in enumerate(masks):
+                lined = np.ascontiguousarray(pred.T), np.ascontiguousarray(gt.T)
+                f[t] = wide_kernels.boundary_f(*lined, length, self.radius, half_widths(self.radius), *edges)
+
+
+@lru_cache(maxsize=8)
+def _workspace(lines: int, length: int, thread: int) -> Workspace:
+    return Workspace(lines, length)
+
+
+def _bits(masks: NDArray) -> NDArray:
+    return np.ascontiguousarray(masks if masks.dtype in (np.bool_, np.uint8) else masks != 0)
 
 
 def _first_size(frames: Sequence[FrameMask], where: str) -> tuple[int, int] | None:

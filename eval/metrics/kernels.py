@@ -1,10 +1,13 @@
-"""The numba kernels. A mask is packed 64 pixels to a word: bit i of word j is pixel 64*j + i of its line.
+"""Numba kernels that read: COCO count strings and bit strings to packed masks.
 
-Lines are image rows when packed from masks and image *columns* when packed from COCO RLE, which runs down
-columns. Nothing here cares: J counts pixels, and both the boundary map and the disk are symmetric under transposition.
+A packed mask is (words, lines) uint64 with ``words`` = ceil(length / 64): bit i of word [j, x] is pixel 64*j + i of
+line x, and bits beyond ``length`` are 0. Lines are image *columns* when packed from COCO RLE, which runs down columns,
+and rows when packed from masks; J and F are the same either way. Neighbouring lines stand side by side in memory, so
+that the loops of ``frame_kernels`` run over lines and become vector instructions.
 
-Array legend: L lines of ``length`` pixels in N = ceil(length / 64) words. Bits beyond ``length`` are 0.
-All kernels stand in one file because numba's on-disk cache looks only at the file of the function that it compiles.
+A box is (first line, last line, first pixel, last pixel) of what is set, (lines, -1, length, -1) for nothing.
+
+Numba's on-disk cache looks only at the file of the function that it compiles: a kernel calls kernels of its own file.
 """
 
 from __future__ import annotations
@@ -13,153 +16,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-u64 = np.uint64
-Words = NDArray[np.uint64]
-Box = tuple[int, int, int, int]
-ONE, ZERO, ALL = u64(1), u64(0), u64(0xFFFFFFFFFFFFFFFF)
+from eval.metrics.bits import ALL, ONE, ZERO, Words, u64
 
-
-@numba.njit(inline="always")
-def popcount(x):  # type: ignore[no-untyped-def]
-    """Set bits of one word."""
-    x = x - ((x >> u64(1)) & u64(0x5555555555555555))
-    x = (x & u64(0x3333333333333333)) + ((x >> u64(2)) & u64(0x3333333333333333))
-    x = (x + (x >> u64(4))) & u64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((x * u64(0x0101010101010101)) >> u64(56))
+Ints = NDArray[np.int64]
+LONGEST = 9
+"""Characters of one run length: 45 bits, more than any frame has pixels."""
 
 
 @numba.njit(cache=True, nogil=True)
-def overlap(pred: Words, gt: Words, out: NDArray[np.int64]) -> None:
-    """Write (intersection, prediction area, ground-truth area) in pixels into ``out`` (3,)."""
-    inter = p_area = g_area = 0
-    lines, words = pred.shape
-    for y in range(lines):
-        for j in range(words):
-            p, g = pred[y, j], gt[y, j]
-            if (p | g) != ZERO:
-                inter += popcount(p & g)
-                p_area += popcount(p)
-                g_area += popcount(g)
-    out[0], out[1], out[2] = inter, p_area, g_area
-
-
-@numba.njit(cache=True, nogil=True)
-def boundary_map(mask: Words, length: int, out: Words) -> tuple[int, Box]:
-    """Half-pixel boundary: a pixel that differs from its east, south or south-east neighbour.
-
-    On the last line only the east neighbour counts, on the last pixel of a line only the south one, in the corner none.
-    Returns the number of boundary pixels and their bounds (first line, last line, first word, last word).
-    """
-    lines, words = mask.shape
-    last = ONE << u64((length - 1) & 63)
-    n, y0, y1, w0, w1 = 0, lines, -1, words, -1
-    for y in range(lines):
-        for j in range(words):
-            here = mask[y, j]
-            right = mask[y, j + 1] if j + 1 < words else ZERO
-            east = (here >> ONE) | (right << u64(63))
-            if y + 1 < lines:
-                south = mask[y + 1, j]
-                south_right = mask[y + 1, j + 1] if j + 1 < words else ZERO
-                south_east = (south >> ONE) | (south_right << u64(63))
-                edge = (here ^ east) | (here ^ south) | (here ^ south_east)
-                if j == words - 1:
-                    edge = (edge & ~last) | ((here ^ south) & last)
-            else:
-                edge = here ^ east
-                if j == words - 1:
-                    edge &= ~last
-            out[y, j] = edge
-            if edge != ZERO:
-                n += popcount(edge)
-                y0, y1, w0, w1 = min(y0, y), max(y1, y), min(w0, j), max(w1, j)
-    return n, (y0, y1, w0, w1)
-
-
-@numba.njit(cache=True, nogil=True)
-def dilate_line(line: Words, w0: int, w1: int, radius: int, out: Words) -> None:
-    """``out[k, j - w0]`` = words w0..w1 of the line, dilated by k pixels both ways, for k = 0..radius."""
-    words = line.shape[0]
-    for j in range(w0, w1 + 1):
-        acc = line[j]
-        out[0, j - w0] = acc
-        for q in range(radius // 64 + 1):  # whole words of shift: one round unless the frame is larger than 8K
-            left = line[j - q] if j - q >= 0 else ZERO
-            left2 = line[j - q - 1] if j - q - 1 >= 0 else ZERO
-            right = line[j + q] if j + q < words else ZERO
-            right2 = line[j + q + 1] if j + q + 1 < words else ZERO
-            if q > 0:
-                acc |= left | right
-                out[64 * q, j - w0] = acc
-            for k in range(64 * q + 1, min(64 * q + 63, radius) + 1):
-                s = u64(k - 64 * q)
-                c = u64(64) - s
-                acc |= (left << s) | (left2 >> c) | (right >> s) | (right2 << c)
-                out[k, j - w0] = acc
-
-
-@numba.njit(cache=True, nogil=True)
-def count_near(a: Words, a_box: Box, b: Words, b_box: Box, radius: int, half_widths: NDArray[np.int64]) -> int:
-    """How many pixels of ``a`` lie within the disk x^2 + y^2 <= radius^2 of a pixel of ``b``.
-
-    ``half_widths[d]`` is the disk's half width d lines off its centre.
-    """
-    reach = radius // 64 + 1
-    y0, y1 = max(a_box[0], b_box[0] - radius), min(a_box[1], b_box[1] + radius)
-    w0, w1 = max(a_box[2], b_box[2] - reach), min(a_box[3], b_box[3] + reach)
-    if y1 < y0 or w1 < w0:
-        return 0
-    s0, s1 = max(b_box[0], y0 - radius), min(b_box[1], y1 + radius)
-    if s1 < s0:
-        return 0
-    words = b.shape[1]
-    wide = np.zeros((s1 - s0 + 1, radius + 1, w1 - w0 + 1), u64)
-    filled = np.zeros(s1 - s0 + 1, np.bool_)
-    for y in range(s0, s1 + 1):
-        for j in range(max(0, w0 - reach), min(words, w1 + reach + 1)):
-            if b[y, j] != ZERO:
-                filled[y - s0] = True
-                break
-        if filled[y - s0]:
-            dilate_line(b[y], w0, w1, radius, wide[y - s0])
-    n = 0
-    for y in range(y0, y1 + 1):
-        for j in range(w0, w1 + 1):
-            want = a[y, j]
-            if want == ZERO:
-                continue
-            got = ZERO
-            for d in range(radius + 1):  # from the centre line outwards: a good boundary is met at once
-                if s0 <= y - d <= s1 and filled[y - d - s0]:
-                    got |= wide[y - d - s0, half_widths[d], j - w0]
-                if s0 <= y + d <= s1 and filled[y + d - s0]:
-                    got |= wide[y + d - s0, half_widths[d], j - w0]
-                if (want & ~got) == ZERO:
-                    break
-            n += popcount(want & got)
-    return n
-
-
-@numba.njit(cache=True, nogil=True)
-def boundary_f(
-    pred: Words, gt: Words, length: int, radius: int, half_widths: NDArray[np.int64], pred_edge: Words, gt_edge: Words
-) -> float:
-    """Boundary F of one frame; the two ``*_edge`` arrays are scratch space of the masks' shape."""
-    n_pred, p_box = boundary_map(pred, length, pred_edge)
-    n_gt, g_box = boundary_map(gt, length, gt_edge)
-    if n_pred == 0 and n_gt == 0:
-        return 1.0
-    if n_pred == 0 or n_gt == 0:
-        return 0.0
-    precision = count_near(pred_edge, p_box, gt_edge, g_box, radius, half_widths) / n_pred
-    recall = count_near(gt_edge, g_box, pred_edge, p_box, radius, half_widths) / n_gt
-    if precision + recall == 0.0:
-        return 0.0
-    return 2.0 * precision * recall / (precision + recall)
-
-
-@numba.njit(cache=True, nogil=True)
-def parse_counts(text: NDArray[np.uint8], counts: NDArray[np.int64]) -> int:
+def parse_counts(text: NDArray[np.uint8], counts: Ints) -> int:
     """Decode a COCO count string into run lengths; returns how many, or -1 if it is not such a string.
 
     Base 32 with a continuation bit (0x20) and a sign bit (0x10) on ASCII 48..111; from the fourth run on, differences.
@@ -171,7 +36,7 @@ def parse_counts(text: NDArray[np.uint8], counts: NDArray[np.int64]) -> int:
         k = 0
         more = True
         while more:
-            if p >= n or k > 8 or text[p] < 48 or text[p] > 111:
+            if p >= n or k >= LONGEST or text[p] < 48 or text[p] > 111:
                 return -1
             c = np.int64(text[p]) - 48
             x |= (c & 0x1F) << (5 * k)
@@ -188,7 +53,7 @@ def parse_counts(text: NDArray[np.uint8], counts: NDArray[np.int64]) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def total_run(counts: NDArray[np.int64], total: int) -> int:
+def total_run(counts: Ints, total: int) -> int:
     """Sum of the runs; -1 as soon as one is negative or the sum passes ``total``."""
     at = 0
     for c in counts:
@@ -199,21 +64,115 @@ def total_run(counts: NDArray[np.int64], total: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def or_runs(counts: NDArray[np.int64], length: int, out: Words) -> None:
-    """Set the odd runs in ``out`` (lines of ``length`` pixels); bits already set stay."""
-    at = 0
+def set_run(line: int, y: int, count: int, out: Words, box: Ints, length: int) -> None:
+    """Set ``count`` > 0 pixels from pixel ``y`` of ``line`` on, over the following lines, and widen the box."""
+    box[0] = min(box[0], line)
+    if y + count > length:
+        box[2], box[3] = 0, length - 1
+    else:
+        box[2], box[3] = min(box[2], y), max(box[3], y + count - 1)
+    while True:
+        end = min(y + count, length) - 1
+        j, j_end = y >> 6, end >> 6
+        head, tail = ALL << u64(y & 63), ALL >> u64(63 - (end & 63))
+        if j == j_end:
+            out[j, line] |= head & tail
+        else:
+            out[j, line] |= head
+            for k in range(j + 1, j_end):
+                out[k, line] = ALL
+            out[j_end, line] |= tail
+        count -= end + 1 - y
+        if count == 0:
+            break
+        line, y = line + 1, 0
+    box[1] = max(box[1], line)
+
+
+@numba.njit(cache=True, nogil=True)
+def pack_counts(counts: Ints, length: int, out: Words, box: Ints) -> None:
+    """OR the odd runs into ``out``; the counts are known to fill the frame."""
+    line = y = 0
     for i in range(counts.shape[0]):
-        end = at + counts[i]
-        if i & 1:
-            while at < end:
-                line = at // length
-                y = at - line * length
-                stop = y + min(end - at, length - y)
-                at += stop - y
-                while y < stop:
-                    offset = y & 63
-                    k = min(64 - offset, stop - y)
-                    bits = ALL if k == 64 else (ONE << u64(k)) - ONE
-                    out[line, y >> 6] |= bits << u64(offset)
-                    y += k
-        at = end
+        if i & 1 and counts[i] > 0:
+            set_run(line, y, counts[i], out, box, length)
+        y += counts[i]
+        if y >= length:
+            line, y = line + y // length, y % length
+
+
+@numba.njit(cache=True, nogil=True)
+def pack_texts(text: NDArray[np.uint8], ends: Ints, slots: Ints, length: int, out: Words, boxes: Ints) -> int:
+    """OR count strings into masks; returns the first string that does not decode to the frame's pixels, or -1.
+
+    ``text`` is all the strings one after the other, string n ending before ``ends[n]`` and going into mask
+    ``out[slots[n]]`` (words, lines) with box ``boxes[slots[n]]``.
+    """
+    total = length * out.shape[2]
+    p = 0
+    for n in range(ends.shape[0]):
+        mask, box = out[slots[n]], boxes[slots[n]]
+        m = at = line = y = 0
+        before, last = np.int64(0), np.int64(0)
+        while p < ends[n]:
+            x = np.int64(0)
+            k = 0
+            more = True
+            while more:
+                if p >= ends[n] or k >= LONGEST or text[p] < 48 or text[p] > 111:
+                    return n
+                c = np.int64(text[p]) - 48
+                x |= (c & 0x1F) << (5 * k)
+                more = (c & 0x20) != 0
+                p += 1
+                k += 1
+                if not more and (c & 0x10) != 0:
+                    x |= np.int64(-1) << (5 * k)
+            if m > 2:
+                x += before
+            before, last = last, x
+            if x < 0 or x > total - at:
+                return n
+            if m & 1 and x > 0:
+                set_run(line, y, int(x), mask, box, length)
+            at, y = at + int(x), y + int(x)
+            if y >= length:
+                line, y = line + y // length, y % length
+            m += 1
+        if at != total:
+            return n
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def split_lines(bits: Words, start: int, length: int, out: Words, box: Ints) -> None:
+    """Cut a string of bits, line after line from bit ``start`` on, into the mask ``out``, and set its box.
+
+    ``bits`` goes on for at least one word after the last line.
+    """
+    words, lines = out.shape
+    rest = ALL >> u64((64 - length) & 63)
+    first, last = length, -1
+    for j in range(words):
+        keep = rest if j == words - 1 else ALL
+        seen = ZERO
+        for x in range(lines):
+            at = start + x * length + 64 * j
+            q, o = at >> 6, u64(at & 63)
+            word = (bits[q] >> o) | ((bits[q + 1] << ONE) << (u64(63) - o))
+            out[j, x] = word & keep
+            seen |= word & keep
+        if seen != ZERO:
+            low = high = 0
+            while (seen >> u64(low)) & ONE == ZERO:
+                low += 1
+            while (seen << u64(high)) >> u64(63) == ZERO:
+                high += 1
+            first, last = min(first, 64 * j + low), 64 * j + 63 - high
+    box[0], box[1], box[2], box[3] = lines, -1, first, last
+    for x in range(lines):
+        seen = ZERO
+        for j in range(first >> 6, (last >> 6) + 1):
+            seen |= out[j, x]
+        if seen != ZERO:
+            box[0], box[1] = min(box[0], x), x

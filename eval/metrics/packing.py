@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rollout.errors import DataError
 from rollout.types import RLE
@@ -43,7 +43,7 @@ def runs(rle: RLE, height: int, width: int, where: str) -> NDArray[np.int64]:
     if isinstance(raw, str | bytes):
         text = np.frombuffer(raw.encode("ascii", "replace") if isinstance(raw, str) else raw, np.uint8)
         counts = np.empty(len(text), np.int64)
-        found = kernels.parse_counts(text, counts)
+        found = kernels.parse_counts(text, counts) if raw.isascii() else -1
         if found < 0:
             raise DataError(f"{where}: RLE counts do not decode (not a COCO count string): {_clip(raw)}")
         counts = counts[:found]
@@ -61,25 +61,89 @@ def words(length: int) -> int:
     return (length + 63) // 64
 
 
-def pack_rles(frame: FrameMask, height: int, width: int, out: NDArray[np.uint64], where: str) -> None:
-    """Write the OR of a frame's RLEs into ``out`` (width, words(height)), one image column a line."""
-    from eval.metrics import kernels
+class PackedPairs:
+    """Room for some pairs of packed masks, prediction and ground truth, filled again and again."""
 
-    out[...] = 0
-    for rle in frame_parts(frame):
-        kernels.or_runs(runs(rle, height, width, where), height, out)
+    def __init__(self, lines: int, length: int, pairs: int) -> None:
+        """``lines`` of ``length`` pixels: columns of RLE, rows of mask arrays."""
+        self.length = length
+        self.masks = np.zeros((pairs, 2, words(length), lines), np.uint64)
+        self.boxes = np.empty((pairs, 2, 4), np.int64)
+        """Of what is set: first and last line, first and last pixel (see ``kernels``)."""
+
+    def clear(self) -> None:
+        """Every mask empty."""
+        self.masks[...] = 0
+        self.boxes[...] = (self.masks.shape[3], -1, self.length, -1)
+
+    def fill_rles(self, pred: Sequence[FrameMask], gt: Sequence[FrameMask], where: str, first: int) -> None:
+        """Pack frames first, first + 1, ... of a clip, one image column a line; see ``score_clip`` for what raises."""
+        from eval.metrics import kernels
+
+        self.clear()
+        size = (self.length, self.masks.shape[3])
+        slots: list[int] = []
+        texts: list[bytes] = []
+        asked: list[tuple[RLE, int]] = []
+        for slot, frame in enumerate(frame for pair in zip(pred, gt, strict=True) for frame in pair):
+            for rle in frame_parts(frame):
+                text = _text(rle, size)
+                if text is None:
+                    counts = runs(rle, *size, _where(where, slot, first))
+                    kernels.pack_counts(counts, self.length, self._mask(slot), self._box(slot))
+                else:
+                    slots.append(slot)
+                    texts.append(text)
+                    asked.append((rle, slot))
+        if not texts:
+            return
+        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+        masks, boxes = self.masks.reshape(-1, *self.masks.shape[2:]), self.boxes.reshape(-1, 4)
+        joined = np.frombuffer(b"".join(texts), np.uint8)
+        bad = kernels.pack_texts(joined, ends, np.array(slots, np.int64), self.length, masks, boxes)
+        if bad >= 0:
+            rle, slot = asked[bad]
+            runs(rle, *size, _where(where, slot, first))  # says what is wrong
+            raise DataError(f"{_where(where, slot, first)}: RLE counts do not decode: {_clip(rle['counts'])}")
+
+    def fill_masks(self, pred: NDArray[Any], gt: NDArray[Any]) -> None:
+        """Pack (n, lines, length) arrays of bool or uint8, nonzero = foreground, n at most the room's pairs."""
+        from eval.metrics import kernels
+
+        n, lines, length = pred.shape
+        bits = np.zeros((n * lines * length + 127) // 64 + 1, "<u8")
+        for side, array in ((0, pred), (1, gt)):
+            packed = np.packbits(array.reshape(-1), bitorder="little")
+            bits.view(np.uint8)[: packed.size] = packed
+            text = bits.astype(np.uint64, copy=False)
+            for t in range(n):
+                slot = 2 * t + side
+                kernels.split_lines(text, t * lines * length, length, self._mask(slot), self._box(slot))
+
+    def _mask(self, slot: int) -> NDArray[np.uint64]:
+        out: NDArray[np.uint64] = self.masks[slot // 2, slot % 2]
+        return out
+
+    def _box(self, slot: int) -> NDArray[np.int64]:
+        out: NDArray[np.int64] = self.boxes[slot // 2, slot % 2]
+        return out
 
 
-def pack_masks(masks: ArrayLike) -> NDArray[np.uint64]:
-    """(..., H, W), nonzero = foreground, to (..., H, words(W)) uint64, one image row a line."""
-    m = np.asarray(masks)
-    if m.dtype not in (np.bool_, np.uint8):
-        m = m != 0
-    packed = np.packbits(np.ascontiguousarray(m), axis=-1, bitorder="little")
-    missing = words(m.shape[-1]) * 8 - packed.shape[-1]
-    if missing:
-        packed = np.concatenate([packed, np.zeros((*packed.shape[:-1], missing), np.uint8)], axis=-1)
-    return packed.view("<u8").astype(np.uint64, copy=False)
+def _text(rle: RLE, size: tuple[int, int]) -> bytes | None:
+    """The count string of an RLE that is as expected; None for one that needs a closer look."""
+    try:
+        counts, (height, width) = rle["counts"], rle["size"]
+    except (TypeError, KeyError, ValueError):
+        return None
+    if (height, width) != size:
+        return None
+    if isinstance(counts, str):
+        return counts.encode() if counts.isascii() else None
+    return counts if isinstance(counts, bytes) else None
+
+
+def _where(where: str, slot: int, first: int) -> str:
+    return f"{where}, {'ground truth' if slot % 2 else 'prediction'}, frame {first + slot // 2}"
 
 
 def _clip(value: Any) -> str:

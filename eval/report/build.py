@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from eval.baselines import NAMES
 from eval.report.charts import Series, StageBar, kind_chart, line_chart, stacked_chart
-from eval.report.charts.svg import number
 from eval.report.clips import clip_views
 from eval.report.inputs import ReportInput
+from eval.report.page import facts, write_page
 from eval.report.verdict import Verdict, change_in_words, judge, paired_change
-from eval.score_files import mean_text, plain_mean
-from eval.score_types import GroupScores
+from eval.score_types import GroupScores, Scores
 
 REWARD_TOTALS = ("mean", "total")
 NOT_LEARNT = Verdict.NOT_LEARNT
@@ -31,20 +28,7 @@ def build_report(run: ReportInput, out: Path) -> Path:
     The page holds all it shows. Model text is escaped by the template engine, and a content policy in the page forbids
     scripts and outside addresses as well. Raises DataError for frames or masks that cannot be read.
     """
-    environment = Environment(
-        loader=PackageLoader("eval.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(mean=mean_text, plain_mean=plain_mean, number=number)
-    page = environment.get_template("report.html").render(context(run))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, out)
-    return out
+    return write_page("report.html", context(run), out)
 
 
 def context(run: ReportInput) -> dict[str, Any]:
@@ -74,7 +58,15 @@ def context(run: ReportInput) -> dict[str, Any]:
         "seconds": _stacked(run.rl_metrics, "seconds/", "Seconds of an RL step", "s", None, NOT_A_PHASE),
         "step_seconds": _step_seconds(run.summary),
         "clips": clip_views(run.stages),
+        "record": record_facts(last.scores) if last else [],
     }
+
+
+def record_facts(scores: Scores) -> list[tuple[str, str]]:
+    """What the scores say about how they came about."""
+    keys = ("benchmark", "dataset", "split", "date", "seed", "clips", "expressions", "frames", "frames_with_target")
+    info = scores.info
+    return facts({k: info[k] for k in keys if k in info} | {**info.get("protocol", {}), **info.get("versions", {})})
 
 
 def _changes(run: ReportInput) -> list[tuple[str, str]]:

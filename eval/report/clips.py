@@ -1,4 +1,4 @@
-"""The few clips that a report shows: which, and everything that is drawn of each."""
+"""Everything that is drawn of one clip: frames with masks, the timeline, the dialogue turn by turn."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from eval.metrics.packing import runs
 from eval.report.charts import timeline
+from eval.report.choice import Chosen, choose, kind_name
 from eval.report.dialogue import TurnText, split_turn
 from eval.report.images import GT_COLOUR, PRED_COLOUR, data_uri, decode, overlay, thumbnail
 from eval.report.inputs import ReportStage
 from eval.result_record import ResultRecord, TurnRecord
-from eval.score_types import TYPE_NAMES, ExpressionScore
-from rollout.types import Sample
+from eval.score_types import ExpressionScore
+from rollout.types import RLE, Sample
 
 STRIP_FRAMES, STRIP_PIXELS = 6, 208
 SHOWN_FRAMES, SHOWN_PIXELS = 12, 96
-MOST_KINDS = 8
 
 
 @dataclass(frozen=True)
@@ -51,72 +52,73 @@ class TurnView:
 
 
 @dataclass(frozen=True)
-class ClipView:
-    labels: list[str]
-    score: ExpressionScore
-    kind: str
+class Trace:
+    """One dialogue about a clip."""
+
+    title: str
     record: ResultRecord
-    strips: list[Strip]
     turns: list[TurnView]
     timeline: Markup
 
 
-def choose(rows: Sequence[ExpressionScore]) -> list[tuple[ExpressionScore, list[str]]]:
-    """Best, median and worst, then the median of each kind; expressions without a prediction cannot be drawn.
-
-    No-target expressions stand only for their kind: an empty answer to them would be every report's best clip.
-    """
-    drawable = sorted((r for r in rows if not r.missing), key=lambda r: (r.jf, r.name))
-    ranked = [r for r in drawable if r.visible_frames] or drawable
-    if not ranked:
-        return []
-    labels: dict[str, list[str]] = {}
-    by_name = {r.name: r for r in drawable}
-    for label, row in (("best", ranked[-1]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[0])):
-        labels.setdefault(row.name, []).append(label)
-    kinds: dict[str, list[ExpressionScore]] = {}
-    for row in drawable:
-        kinds.setdefault(kind_name(row), []).append(row)
-    for kind in sorted(kinds)[:MOST_KINDS]:
-        row = kinds[kind][len(kinds[kind]) // 2]
-        labels.setdefault(row.name, []).append(f"median of {kind}")
-    return [(by_name[name], marks) for name, marks in labels.items()]
-
-
-def kind_name(row: ExpressionScore) -> str:
-    """The data set's own label, or the type where it has none."""
-    return row.kind.replace("_", " ") or TYPE_NAMES.get(row.type_id, "untyped")
+@dataclass(frozen=True)
+class ClipView:
+    labels: list[str]
+    score: ExpressionScore
+    kind: str
+    strips: list[Strip]
+    traces: list[Trace]
 
 
 def clip_views(stages: Sequence[ReportStage]) -> list[ClipView]:
-    """The chosen clips of the last stage, each beside the other stages' predictions.
+    """The chosen clips of the last stage, each beside the other stages' predictions; the dialogue is the last stage's.
 
     Raises DataError for a frame that cannot be read or an RLE that does not decode.
     """
     if not stages:
         return []
     last = stages[-1]
+    samples = {sample.id for stage in stages for sample in stage.samples if sample.masklets is not None}
+    records = {record.name for record in last.records}
+    rows = [r for r in last.scores.expressions if r.name in samples and r.name in records]
+    return views_of(choose(rows), stages, traced=stages[-1:])
+
+
+def views_of(chosen: Chosen, stages: Sequence[ReportStage], traced: Sequence[ReportStage]) -> list[ClipView]:
+    """Clips as chosen: ground truth, each stage's prediction, the dialogues of the stages in ``traced``.
+
+    Of a clip without a sample only the dialogue is shown, without pictures.
+    """
     samples = {sample.id: sample for stage in stages for sample in stage.samples if sample.masklets is not None}
-    records = {record.name: record for record in last.records}
     views = []
-    for score, labels in choose([r for r in last.scores.expressions if r.name in samples and r.name in records]):
-        sample, record = samples[score.name], records[score.name]
-        frames = strip_frames(record)
-        strips = [_gt_strip(sample, frames)]
-        strips += [strip for stage in stages if (strip := _pred_strip(stage, sample, frames)) is not None]
-        turns = [_turn(i, turn, sample) for i, turn in enumerate(record.turns, start=1)]
-        views.append(ClipView(labels, score, kind_name(score), record, strips, turns, _timeline(sample, record)))
+    for score, labels in chosen:
+        sample = samples.get(score.name)
+        found = [r for stage in traced if (r := _record(stage, score.name)) is not None]
+        strips = []
+        if sample is not None and found:
+            frames = strip_frames(found)
+            strips = [_gt_strip(sample, frames)]
+            strips += [strip for stage in stages if (strip := _pred_strip(stage, sample, frames)) is not None]
+        traces = [_trace(stage, r, sample) for stage in traced if (r := _record(stage, score.name)) is not None]
+        views.append(ClipView(labels, score, kind_name(score), strips, traces))
     return views
 
 
-def strip_frames(record: ResultRecord) -> list[int]:
-    """Evenly spaced frames with both ends, and the last keyframe picked."""
-    frames = set(
-        np.linspace(0, record.num_frames - 1, min(STRIP_FRAMES, record.num_frames)).round().astype(int).tolist()
-    )
-    if record.grounding is not None:
-        frames.add(min(max(record.grounding.keyframe, 0), record.num_frames - 1))
+def strip_frames(records: Sequence[ResultRecord]) -> list[int]:
+    """Evenly spaced frames with both ends, and the last keyframe that each picked."""
+    total = records[0].num_frames
+    frames = set(np.linspace(0, total - 1, min(STRIP_FRAMES, total)).round().astype(int).tolist())
+    frames |= {min(max(r.grounding.keyframe, 0), total - 1) for r in records if r.grounding is not None}
     return sorted(frames)
+
+
+def _record(stage: ReportStage, name: str) -> ResultRecord | None:
+    return next((r for r in stage.records if r.name == name), None)
+
+
+def _trace(stage: ReportStage, record: ResultRecord, sample: Sample | None) -> Trace:
+    turns = [_turn(i, turn, sample) for i, turn in enumerate(record.turns, start=1)]
+    return Trace(stage.title, record, turns, Markup("") if sample is None else _timeline(sample, record))
 
 
 def _gt_strip(sample: Sample, frames: Sequence[int]) -> Strip:
@@ -126,7 +128,7 @@ def _gt_strip(sample: Sample, frames: Sequence[int]) -> Strip:
 
 
 def _pred_strip(stage: ReportStage, sample: Sample, frames: Sequence[int]) -> Strip | None:
-    record = next((r for r in stage.records if r.name == sample.id), None)
+    record = _record(stage, sample.id)
     score = next((s for s in stage.scores.expressions if s.name == sample.id), None)
     if record is None or score is None:
         return None
@@ -143,7 +145,9 @@ def _drawn(sample: Sample, t: int, mask: Any, colour: tuple[int, int, int], keyf
     return Picture(t, data_uri(overlay(frame, mask, colour)), keyframe)
 
 
-def _turn(number: int, turn: TurnRecord, sample: Sample) -> TurnView:
+def _turn(number: int, turn: TurnRecord, sample: Sample | None) -> TurnView:
+    if sample is None:
+        return TurnView(number, turn, split_turn(turn.text), [], 0)
     shown = [t for t in turn.frames_shown if 0 <= t < sample.clip.num_frames]
     keep = shown
     if len(shown) > SHOWN_FRAMES:
@@ -157,10 +161,14 @@ def _turn(number: int, turn: TurnRecord, sample: Sample) -> TurnView:
 
 def _timeline(sample: Sample, record: ResultRecord) -> Markup:
     assert sample.masklets is not None
-    predicted = np.array([rle is not None and _any(rle, record) for rle in record.prediction])
+    masklets = [record.prediction, *sample.masklets.rles]
+    seen = [[_any(rle, record) for rle in masklet] for masklet in masklets]
+    exists = np.zeros(record.num_frames, np.bool_)
+    for there in seen[1:]:
+        exists |= np.array(there, np.bool_)
     picks = [(f"turn {i} picks", turn.grounding) for i, turn in enumerate(record.turns, start=1)]
-    return timeline(sample.masklets.existence(), predicted, picks)
+    return timeline(exists, np.array(seen[0]), picks)
 
 
-def _any(rle: Any, record: ResultRecord) -> bool:
-    return bool(decode(rle, record.height, record.width, record.name).any())
+def _any(rle: RLE | None, record: ResultRecord) -> bool:
+    return rle is not None and bool(runs(rle, record.height, record.width, record.name)[1::2].any())

@@ -13,6 +13,7 @@ from PIL import Image
 from eval.metrics.packing import runs
 from rollout.errors import DataError
 from rollout.types import RLE
+from rollout.video import split_frame_path, video_frame
 
 GT_COLOUR = (0, 190, 140)
 PRED_COLOUR = (255, 45, 145)
@@ -31,12 +32,16 @@ def data_uri(frame: NDArray[np.uint8], quality: int = 72) -> str:
 def thumbnail(path: str, longest: int) -> NDArray[np.uint8]:
     """(h, w, 3) uint8, its longer side ``longest`` pixels. Raises DataError if the frame cannot be read.
 
-    Small frames are enlarged, so that a mask's outline stays one fine line.
+    ``video.mp4#<index>`` is a frame of a video. Small frames are enlarged: a mask's outline stays one fine line.
     """
+    in_video = split_frame_path(path)
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (longest, longest))
-            rgb = image.convert("RGB")
+        if in_video is not None:
+            rgb = video_frame(*in_video)
+        else:
+            with Image.open(path) as image:
+                image.draft("RGB", (longest, longest))
+                rgb = image.convert("RGB")
     except OSError as error:
         raise DataError(f"{path}: frame cannot be read for the report ({error})") from error
     scale = longest / max(rgb.size)

@@ -14,7 +14,7 @@ import pytest
 from eval.report import ReportInput, ReportStage, build_report
 from eval.report.charts import Series, line_chart, stacked_chart
 from eval.report.charts.svg import nice_ticks, number
-from eval.report.clips import choose
+from eval.report.choice import choose
 from eval.report.dialogue import split_turn
 from eval.report.images import decode, overlay
 from eval.report.verdict import Verdict, judge, paired_change
@@ -105,6 +105,7 @@ def test_model_and_data_text_is_escaped(page: str) -> None:
 def test_headline_and_what_was_not_learnt(page: str) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "predict nothing 66.7" in text and "after RL 82.3" in text
+    assert "held-out reward before RL 2.10" in text and "held-out reward after RL not measured" in text
     assert "after cold start not measured" in text and "peak memory not measured" in text
     assert "Not learnt: temporal." in text
     assert re.search(r"untrained → RL [+-]\d", text) and "paired" in text

@@ -11,6 +11,8 @@ from eval.report.charts.svg import canvas, element, text
 from rollout.types import Grounding
 
 LEFT, WIDTH, ROW = 110.0, 720.0, 17.0
+FINEST = 4.0
+"""Narrower cells are drawn together."""
 
 
 def timeline(gt: NDArray, pred: NDArray, picks: Sequence[tuple[str, Grounding | None]]) -> Markup:
@@ -40,10 +42,18 @@ def timeline(gt: NDArray, pred: NDArray, picks: Sequence[tuple[str, Grounding | 
 
 def _cells(title: str, on: NDArray, row: int, cell: float, css: str) -> Markup:
     out = [_label(title, row)]
-    for t, value in enumerate(on):
-        rect = {"x": LEFT + t * cell, "y": row * ROW + 3, "width": max(cell - 1, 0.5), "height": ROW - 6}
+    for start, stop, value in _stretches(on, apart=cell >= FINEST):
+        wide = max((stop - start) * cell - (1 if cell >= FINEST else 0), 0.5)
+        rect = {"x": LEFT + start * cell, "y": row * ROW + 3, "width": wide, "height": ROW - 6}
         out.append(element("rect", **rect, class_=f"cell {css}" if value else "cell"))
     return Markup("").join(out)
+
+
+def _stretches(on: NDArray, apart: bool) -> list[tuple[int, int, bool]]:
+    """(first frame, one past the last, value): a frame each, or frames of one value together in a long clip."""
+    values = [bool(v) for v in on]
+    starts = [t for t in range(len(values)) if apart or t == 0 or values[t] != values[t - 1]]
+    return [(t, stop, values[t]) for t, stop in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
 def _label(title: str, row: int) -> Markup:

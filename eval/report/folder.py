@@ -1,0 +1,97 @@
+"""From the folder of an evaluation (``results.jsonl`` and ``scores.json``) to its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.benchmarks import Benchmark, load_benchmark
+from eval.report.choice import choose
+from eval.report.evaluation import Dialogues, EvaluationPage, build_evaluation_report
+from eval.report.inputs import ReportStage
+from eval.results import iterate_results
+from eval.results_index import Key, Place, index_results, read_record
+from eval.score_files import read_scores
+from eval.score_types import Scores
+from rollout.errors import DataError
+from rollout.types import Sample
+
+RESULTS, SCORES = "results.jsonl", "scores.json"
+
+
+def evaluation_folders(folder: Path) -> list[Path]:
+    """``folder`` itself if it holds results, else those below it that do: an evaluation of several benchmarks."""
+    if (folder / RESULTS).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{RESULTS}")) if folder.is_dir() else []
+
+
+def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int = 3, title: str = "") -> Path:
+    """Write the page of an evaluation to ``out``.
+
+    Args:
+        root: the data set's folder; None: no frames are drawn, and the page says so.
+        shown: so many best and so many worst expressions are drawn.
+
+    Raises:
+        DataError: a file is missing or of another evaluation, frames or masks that cannot be read.
+    """
+    results, scores_file = folder / RESULTS, folder / SCORES
+    if not scores_file.is_file():
+        raise DataError(f"{scores_file}: missing; score the results first: videoseg score {results} ... --out {folder}")
+    scores, places = read_scores(scores_file), index_results(results)
+    notes = _check(scores, places, results)
+    chosen = choose(scores.expressions, ends=shown)
+    samples: list[Sample] = []
+    if root is None:
+        notes.append("No frames are drawn: the page was made without --root, the data set's folder.")
+    else:
+        benchmark = _benchmark(scores, scores_file)
+        dataset = benchmark.dataset_at(root)
+        samples = [benchmark.sample(dataset, row.clip, row.expression_id) for row, _ in chosen]
+    with results.open("rb") as file:
+        keys = [(row.clip, row.expression_id) for row, _ in chosen]
+        records = [read_record(file, results, key, places[key]) for key in keys]
+    stage = ReportStage("evaluation", "prediction", scores, records, samples)
+    name = scores.info.get("benchmark") or folder.name
+    page = EvaluationPage(title or f"Evaluation: {name}", stage, chosen, _dialogues(results), notes)
+    return build_evaluation_report(page, out)
+
+
+def _check(scores: Scores, places: dict[Key, Place], results: Path) -> list[str]:
+    """Scores and results must be of the same evaluation; what was evaluated since is a note."""
+    rows = {(row.clip, row.expression_id): row for row in scores.expressions}
+    for key in places:
+        if key not in rows:
+            raise DataError(f"{results.parent / SCORES}: does not know {'/'.join(key)} of {results.name}; score again")
+    for key, row in rows.items():
+        if not row.missing and key not in places:
+            raise DataError(f"{results}: lacks {row.name}, which {SCORES} has scored; score again")
+    newer = sum(rows[key].missing for key in places)
+    return [f"{newer} results are newer than the scores: score again to count them."] if newer else []
+
+
+def _benchmark(scores: Scores, path: Path) -> Benchmark:
+    """The one that was scored; for ``--dataset`` its split with J and F alone."""
+    info = scores.info
+    if info.get("benchmark"):
+        try:
+            return load_benchmark(info["benchmark"])
+        except DataError:  # a YAML file of the user's own
+            frames = info.get("frames_a_clip")
+            frames = frames if isinstance(frames, int) else None
+            return Benchmark(info["benchmark"], info["dataset"], info["split"], frames=frames)
+    protocol = info.get("protocol", {})
+    if not (protocol.get("dataset") and protocol.get("split")):
+        raise DataError(f"{path}: names no benchmark, so its data cannot be found; score with --benchmark")
+    return Benchmark(Path(protocol["dataset"]).stem, protocol["dataset"], protocol["split"])
+
+
+def _dialogues(results: Path) -> Dialogues:
+    stops: dict[str, list[str]] = {}
+    turns: dict[int, list[str]] = {}
+    tokens = count = 0
+    for record in iterate_results(results):
+        stops.setdefault(record.stop.value, []).append(record.name)
+        turns.setdefault(len(record.turns), []).append(record.name)
+        tokens, count = tokens + record.tokens, count + 1
+    return Dialogues(stops, turns, tokens / count if count else 0.0)

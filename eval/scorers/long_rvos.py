@@ -1,0 +1,28 @@
+"""Long-RVOS: J and F with the temporal and the volumetric overlap."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from eval.metrics import temporal_iou, volumetric_iou
+from eval.scorers.base import Case, Scorer
+from eval.scorers.registry import register_scorer
+
+
+@register_scorer("long_rvos")
+class LongRVOS(Scorer):
+    """Adds tIoU = |Si| / |Su| and vIoU = (1 / |Su|) * sum over Si of IoU_t.
+
+    Si are the frames in which prediction and ground truth are both non-empty, Su those in which either is. The formula
+    is ours to the benchmark's definition. Nothing predicted where nothing is (Su empty) counts 1.
+    """
+
+    extra: ClassVar[tuple[str, ...]] = ("tiou", "viou")
+    note: ClassVar[str] = "tIoU and vIoU by our formula to the benchmark's definition"
+
+    def extras(self, case: Case) -> dict[str, float]:
+        masks = case.masks
+        return {
+            "tiou": temporal_iou(masks.pred_visible, masks.gt_visible),
+            "viou": volumetric_iou(masks.j, masks.pred_visible, masks.gt_visible),
+        }

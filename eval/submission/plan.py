@@ -1,0 +1,132 @@
+"""What a benchmark wants beside what the results hold: all that can be wrong is said before a byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_construction.readers import Dataset
+from eval.benchmarks import Benchmark
+from eval.metrics.packing import runs
+from eval.result_record import ResultRecord, check_name
+from eval.results_index import Key, Place, index_results, read_record
+from eval.score_one import check_fit
+from eval.submission.base import Answer, Packager
+from eval.submission.registry import get_packager
+from rollout.errors import DataError
+from rollout.types import Clip, Expression, Sample, StopReason
+
+Progress = Callable[[int, int, str], None]
+NAMED = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One clip of a submission."""
+
+    clip: Clip
+    expressions: list[Expression]
+
+
+class Target:
+    """A benchmark's expressions as its packager wants them."""
+
+    def __init__(self, benchmark: Benchmark, root: Path) -> None:
+        """Raises DataError for a benchmark without submission format, and for data that are not there."""
+        if benchmark.submission is None:
+            raise DataError(
+                f"benchmark {benchmark.name} has no server to submit to; score it here (videoseg score), or name a "
+                "packager under 'submission' in a YAML file of your own"
+            )
+        self.benchmark = benchmark
+        self.packager: Packager = get_packager(benchmark.submission)
+        self.dataset: Dataset = benchmark.dataset_at(root)
+        self.clips: list[str] = self.dataset.clips()
+
+    def __iter__(self) -> Iterator[Wanted]:
+        """Clips in the data set's order. Raises DataError for names that could leave a folder."""
+        for name in self.clips:
+            wanted = self._clip(name)
+            check_name(name, f"{self.dataset.root}: clip", nested=True)
+            for expression in wanted.expressions:
+                check_name(expression.id, f"{self.dataset.root}: expression id of clip {name!r}", nested=False)
+            paths = self.packager.paths(wanted.clip, wanted.expressions)
+            if len(set(paths)) != len(paths):
+                raise DataError(
+                    f"{self.dataset.root}: clip {name} has two frames of one name; the annotations are wrong"
+                )
+            yield wanted
+
+    def _clip(self, name: str) -> Wanted:
+        for problem in self.dataset.index[name].problems:
+            raise problem.error()
+        if self.benchmark.frames is None:
+            return Wanted(self.dataset.clip(name), self.dataset.expressions(name))
+        samples = self.benchmark.clip_samples(self.dataset, name)
+        return Wanted(samples[0].clip, [sample.expression for sample in samples])
+
+
+@dataclass
+class Plan:
+    """Results that were found to fit, and what they lack."""
+
+    target: Target
+    results: Path
+    places: dict[Key, Place]
+    missing: list[str] = field(default_factory=list)
+    """``clip/expression`` without a prediction, or with one whose dialogue could not begin."""
+
+    def answers(self, wanted: Wanted) -> list[Answer]:
+        """Of every expression of a clip; empty masks for what is missing."""
+        out = []
+        with self.results.open("rb") as file:
+            for expression in wanted.expressions:
+                record = None
+                if (place := self.places.get((wanted.clip.name, expression.id))) is not None:
+                    record = read_record(file, self.results, (wanted.clip.name, expression.id), place)
+                missing = record is None or record.stop is StopReason.REFUSED_CLIP
+                masks = (None,) * wanted.clip.num_frames if missing or record is None else record.prediction
+                out.append(Answer(expression, masks))
+        return out
+
+    def refuse_missing(self) -> None:
+        """Raise DataError that names what is missing."""
+        if self.missing:
+            more = f" and {len(self.missing) - NAMED} more" if len(self.missing) > NAMED else ""
+            raise DataError(
+                f"{self.results}: no prediction for {len(self.missing)} expressions of benchmark "
+                f"{self.target.benchmark.name}: {', '.join(self.missing[:NAMED])}{more}; evaluate them (the same eval "
+                "command goes on), or hand in empty masks for them with --fill-missing"
+            )
+
+
+def make_plan(results: Path, target: Target, progress: Progress) -> Plan:
+    """Look at every record. Raises DataError for an expression that the benchmark lacks, another text, number of
+    frames or size than its, a duplicate, an RLE that does not decode."""
+    plan = Plan(target, results, index_results(results))
+    unknown = dict(plan.places)
+    for done, wanted in enumerate(target):
+        progress(done, len(target.clips), f"checking {wanted.clip.name}")
+        with results.open("rb") as file:
+            for expression in wanted.expressions:
+                key = (wanted.clip.name, expression.id)
+                place = unknown.pop(key, None)
+                record = None if place is None else read_record(file, results, key, place)
+                if record is not None:
+                    _check(record, Sample(wanted.clip, expression))
+                if record is None or record.stop is StopReason.REFUSED_CLIP:
+                    plan.missing.append(f"{wanted.clip.name}/{expression.id}")
+    for (clip, expression_id), place in unknown.items():
+        raise DataError(
+            f"{results}, line {place.number}: {clip}/{expression_id} is not in benchmark {target.benchmark.name} (so "
+            f"are {len(unknown)} of {len(plan.places)} records); results of another benchmark or split?"
+        )
+    return plan
+
+
+def _check(record: ResultRecord, sample: Sample) -> None:
+    check_fit(record, sample)
+    for t, rle in enumerate(record.prediction):
+        if rle is not None:
+            runs(rle, sample.clip.height, sample.clip.width, f"{record.name}, prediction, frame {t}")

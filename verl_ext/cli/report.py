@@ -1,0 +1,156 @@
+"""``videoseg report``, ``compare`` and ``submit``: what is made of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rollout.errors import DataError
+
+if TYPE_CHECKING:
+    from eval.benchmarks import Benchmark
+
+RESULTS_FILE = "results.jsonl"
+RootOption = Annotated[Path, typer.Option(help="The data set's folder.")]
+
+
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a training run, or of an evaluation.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default RUN_DIR/report.html.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Of an evaluation: the data set's folder, to draw frames.")] = None,
+    shown: Annotated[int, typer.Option(help="Of an evaluation: so many best and worst clips are drawn.", min=1)] = 3,
+) -> None:
+    """Write a report: one HTML page with tables, curves, clips and dialogues, that needs no network.
+
+    Of an evaluation (results.jsonl and scores.json) it shows the best and worst clips with every turn. Examples:
+
+      videoseg report runs/quickstart
+
+      videoseg report runs/eval/revos --root data/ReVOS
+    """
+    from eval.report.folder import evaluation_folders, report_folder
+
+    folders = evaluation_folders(run_dir)
+    if not folders:
+        from verl_ext.run_report import write_report
+
+        typer.echo(f"report: {write_report(run_dir, out or run_dir / 'report.html')}")
+        return
+    if len(folders) > 1 and (out is not None or root is not None):
+        names = ", ".join(folder.name for folder in folders)
+        raise DataError(f"{run_dir}: holds {len(folders)} evaluations ({names}); give one of them with --out or --root")
+    for folder in folders:
+        typer.echo(f"report: {report_folder(folder, out or folder / 'report.html', root, shown)}")
+
+
+def compare(
+    results_a: Annotated[Path, typer.Argument(help="results.jsonl of an evaluation, or the folder that holds it.")],
+    results_b: Annotated[Path, typer.Argument(help="Another one of the same benchmark.")],
+    root: RootOption,
+    benchmark: Annotated[str | None, typer.Option(help="A benchmark's name (revos, mevis_u, ...) or its YAML.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Instead of a benchmark: J and F on any data set.")] = None,
+    split: Annotated[str, typer.Option(help="With --dataset: one of its splits.")] = "valid",
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, .csv and .html.")] = None,
+    most: Annotated[int, typer.Option(help="So many gains and losses are listed.", min=1)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Set two results side by side: B less A overall, by group, by clip and by expression.
+
+    The mean difference is paired; its interval comes from resampling clips. Examples:
+
+      videoseg compare runs/cold_start/revos runs/rl/revos --benchmark revos --root data/ReVOS --out runs/compared
+    """
+    from rich.console import Console
+
+    from eval.compare import compare_scores
+    from eval.compare_files import comparison_json, comparison_table, write_comparison
+    from eval.report.comparison import Side, build_comparison_report
+    from eval.score_benchmark import score_benchmark
+    from verl_ext.cli.progress import progress_bar
+
+    found = _benchmark(benchmark, dataset, split)
+    paths = [path / RESULTS_FILE if path.is_dir() else path for path in (results_a, results_b)]
+    with progress_bar(Console(stderr=True)) as progress:
+        scores = [score_benchmark(path, found, root, progress=progress) for path in paths]
+    titles = _titles(paths)
+    comparison = compare_scores(scores[0], scores[1], (*found.groups, "type", "kind"))
+    typer.echo(comparison_json(comparison, titles) if as_json else comparison_table(comparison, titles, most))
+    if out is not None:
+        write_comparison(comparison, titles, out)
+        sides = (Side(titles[0], paths[0], scores[0]), Side(titles[1], paths[1], scores[1]))
+        page = build_comparison_report(comparison, sides, found, root, out / "comparison.html")
+        typer.echo(f"report: {page}", err=as_json)
+
+
+def submit(
+    results: Annotated[
+        Path, typer.Argument(help="results.jsonl of an evaluation or its folder; with --check, a submission.")
+    ],
+    benchmark: Annotated[
+        str, typer.Option(help="A benchmark with a server (mevis_valid, ref_ytvos, ...) or its YAML.")
+    ],
+    root: RootOption,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.zip, or a folder; default BENCHMARK.zip by the results.")
+    ] = None,
+    fill_missing: Annotated[
+        bool, typer.Option("--fill-missing", help="Hand in empty masks for expressions without a prediction.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a zip that is there.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only look through a submission that is there.")] = False,
+) -> None:
+    """Pack results as a benchmark's server wants them; checked before it is written, and read again after.
+
+    Exits with 1 if --check finds anything wrong. Examples:
+
+      videoseg submit runs/eval/mevis_valid --benchmark mevis_valid --root data/MeViS --out mevis.zip
+
+      videoseg submit mevis.zip --benchmark mevis_valid --root data/MeViS --check
+    """
+    from rich.console import Console
+
+    from eval.benchmarks import load_benchmark
+    from eval.submission import check_submission, write_submission
+    from verl_ext.cli.progress import progress_bar
+
+    found = load_benchmark(benchmark)
+    if check:
+        with progress_bar(Console(stderr=True)) as progress:
+            problems = check_submission(results, found, root, progress)
+        typer.echo("\n".join(problems) or f"{results}: sound")
+        raise typer.Exit(1 if problems else 0)
+    path = results / RESULTS_FILE if results.is_dir() else results
+    target = out or path.parent / f"{found.name}.zip"
+    with progress_bar(Console(stderr=True)) as progress:
+        packed = write_submission(
+            path, found, root, target, fill_missing=fill_missing, overwrite=overwrite, progress=progress
+        )
+    size = f"{packed.bytes / 1e6:.1f} MB"
+    typer.echo(f"{packed.path}: {packed.files} files of {packed.expressions} expressions, {packed.clips} clips, {size}")
+    if packed.filled:
+        typer.echo(f"{len(packed.filled)} expressions have empty masks for want of a prediction: {packed.filled}")
+    if found.server:
+        typer.echo(f"for {found.server}")
+
+
+def _benchmark(name: str | None, dataset: str | None, split: str) -> Benchmark:
+    from eval.benchmarks import Benchmark, benchmark_names, load_benchmark
+
+    if (name is None) == (dataset is None):
+        raise DataError(f"give --benchmark (one of {', '.join(benchmark_names())}) or --dataset, and not both")
+    if name is not None:
+        return load_benchmark(name)
+    assert dataset is not None
+    return Benchmark(Path(dataset).stem, dataset, split, scorer="jf")
+
+
+def _titles(paths: list[Path]) -> tuple[str, str]:
+    """Each results file's folder, with as many of the folders above as tell the two apart."""
+    parts = [path.absolute().parent.parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        a, b = ("/".join(p[-depth:]) for p in parts)
+        if a != b:
+            return a, b
+    return paths[0].name, paths[1].name

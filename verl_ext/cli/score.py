@@ -1,0 +1,83 @@
+"""``videoseg score``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from eval.benchmarks import Benchmark
+    from eval.score_types import Scores
+    from verl_ext.cli.progress import Callback
+
+RESULTS_FILE = "results.jsonl"
+
+
+def score(
+    results: Annotated[Path, typer.Argument(help="results.jsonl of an evaluation, or the folder that holds it.")],
+    root: Annotated[Path, typer.Option(help="The data set's folder.")],
+    benchmark: Annotated[str | None, typer.Option(help="A benchmark's name (revos, mevis_u, ...) or its YAML.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Instead of a benchmark: J and F on any data set.")] = None,
+    split: Annotated[str, typer.Option(help="With --dataset: one of its splits.")] = "valid",
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.json and scores.csv.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Do not round each expression as ReVOS's tool does.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core, fewer for little", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Score results against ground truth; needs neither torch nor a GPU.
+
+    What the results lack counts 0 and is listed; results of another benchmark are refused. Examples:
+
+      videoseg score runs/eval --benchmark revos --root data/ReVOS --out runs/eval
+
+      videoseg score runs/eval/results.jsonl --dataset revos --root data/ReVOS --split test
+    """
+    from rich.console import Console
+
+    from eval.score_files import scores_table, write_scores
+    from rollout.errors import DataError
+    from verl_ext.cli.progress import progress_bar
+
+    if (benchmark is None) == (dataset is None):
+        from eval.benchmarks import benchmark_names
+
+        raise DataError(f"give --benchmark (one of {', '.join(benchmark_names())}) or --dataset, and not both")
+    if dataset is not None and (exact or workers is not None):
+        raise DataError("--exact and --workers belong to --benchmark; --dataset scores J and F in one process")
+    path = results / RESULTS_FILE if results.is_dir() else results
+    with progress_bar(Console(stderr=True)) as progress:
+        if benchmark is not None:
+            from eval.benchmarks import load_benchmark
+
+            scores = _score_benchmark(path, load_benchmark(benchmark), root, exact, workers, progress)
+        else:
+            assert dataset is not None
+            scores = _score_dataset(path, dataset, root, split, progress)
+    if out is not None:
+        write_scores(scores, out)
+    typer.echo(json.dumps(scores.to_dict(), indent=1) if as_json else scores_table(scores))
+
+
+def _score_benchmark(
+    path: Path, benchmark: Benchmark, root: Path, exact: bool, workers: int | None, progress: Callback
+) -> Scores:
+    from eval.run_info import read_run_info
+    from eval.score_benchmark import score_benchmark
+
+    return score_benchmark(
+        path, benchmark, root, run=read_run_info(path), exact=exact, workers=workers, progress=progress
+    )
+
+
+def _score_dataset(path: Path, dataset: str, root: Path, split: str, progress: Callback) -> Scores:
+    from data_construction.readers import open_dataset
+    from eval.results import read_results
+    from eval.run_info import read_run_info
+    from eval.score import score_results
+
+    run, records = read_run_info(path), read_results(path)
+    samples = open_dataset(dataset, root, split).samples()
+    return score_results(records, samples, protocol=run.protocol, seed=run.seed, progress=progress)
