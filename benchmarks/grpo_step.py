@@ -46,16 +46,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     large = args.policy == "2b"
     traces = TraceSettings(temporal_frames=6, spatial_frames=2, frames_per_turn=4)
     size = 448 if large else 96
-    make_synthetic(work / "data", {"train": args.clips, "valid": 4}, seed=0, size=size, traces=traces)
+    data = work / f"data_{size}"
+    make_synthetic(data, {"train": args.clips, "valid": 4}, seed=0, size=size, traces=traces)
     policy = Path(args.checkpoint).resolve() if args.checkpoint else work / f"policy_{args.policy}"
     if not (policy / "config.json").exists():
-        make_policy(policy, args.policy, args.device, json.loads((work / "data" / "vts_cot_train.json").read_text()))
+        make_policy(policy, args.policy, args.device, json.loads((data / "vts_cot_train.json").read_text()))
     out = work / f"run_{args.policy}"
     overrides = [
         f"policy.path={policy}",
         f"output_dir={out}",
-        f"data.0.root={work / 'data'}",
-        f"val.0.root={work / 'data'}",
+        f"data.0.root={data}",
+        f"val.0.root={data}",
         f"trainer.steps={args.steps}",
         "trainer.eval_every=0",
         *(CUDA if args.device == "cuda" else []),

@@ -24,6 +24,8 @@ FIGURES = (
     "jf_cold_start",
     "jf_taught_cold_start",
     "jf_rl",
+    "jf_gain",
+    "jf_gain_se",
     "reward_first",
     "reward_last",
     "reward_gain",

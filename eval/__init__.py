@@ -1,1 +1,1 @@
-"""TODO"""
+"""Evaluation: metrics, benchmarks, inference, scores, submissions and reports."""

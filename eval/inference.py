@@ -1,62 +1,34 @@
 """Greedy dialogues over vLLM, many clips at once, and the ``[SEG]`` states of the finished ones.
 
 One :class:`PolicyWorker` is a Ray actor with a vLLM engine and, for the states, the policy itself. It runs the very
-environments that training runs; images are loaded inside it and never travel.
+environments that training runs; images are loaded inside it and never travel. Whatever goes wrong with one dialogue
+comes back as a `Failure` with its reason; when the engine itself is gone, the actor ends, and is replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.dialogue import Dialogue, Failure, InferenceSettings
+from eval.seg_states import collapse_runs, pixels_of, seg_states
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import make_environment
-from rollout.episode import Generated, roll_out
+from rollout.episode import Generate, Generated, roll_out
+from rollout.errors import DataError
 from rollout.types import Episode, Sample, StopReason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """How dialogues are decoded. Token limits as in the recipe."""
-
-    environment: str
-    environment_settings: Mapping[str, Any]
-    max_tokens: int
-    max_prompt_tokens: int
-    max_response_tokens: int
-    turn_length: int
-    images: int
-    """The most images in one dialogue."""
-    dtype: str = "bfloat16"
-    concurrency: int = 32
-    """Dialogues in flight on one worker."""
-    gpu_memory_utilization: float = 0.6
-    enforce_eager: bool = False
-    tensor_parallel: int = 1
-    sam2_preset: str = "sam2.1_hiera_l"
-    """Which SAM 2 ``sam2_checkpoint`` is."""
-    sam2_checkpoint: str | None = None
-    """SAM 2 weights instead of the policy's own; box policies have none."""
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """A finished episode with what its masks need."""
-
-    episode: Episode
-    states: list[np.ndarray[Any, Any] | None]
-    """Per turn (C,) float32, or None without ``[SEG]``."""
-    tokens: int
-    """Tokens that the policy wrote."""
+logger = logging.getLogger(__name__)
+__all__ = ["Dialogue", "Failure", "InferenceSettings", "PolicyWorker", "converse", "cpu_environment"]
 
 
 class PolicyWorker:
@@ -117,35 +89,43 @@ class PolicyWorker:
         vocabulary = len(self.processor.tokenizer)
         banned = sorted(self.chat.forbidden)
         await self._engine.collective_rpc("monkey_patch_model", args=(vocabulary, banned))
+        await self._engine.collective_rpc("die_with_parent")
 
     async def use_policy(self, folder: str) -> None:
         """Go on with another policy of the same architecture and tokenizer."""
         self._read_folder(folder)
         await self.start()
 
-    async def run(self, sample: dict[str, Any]) -> Dialogue:
-        """One greedy dialogue and its states."""
+    async def run(
+        self, sample: dict[str, Any], environment_settings: Mapping[str, Any] | None = None
+    ) -> Dialogue | Failure:
+        """One greedy dialogue and its states. ``environment_settings`` take the place of those it started with."""
         async with self._slots:
-            return await self._run(Sample.from_dict(sample))
+            try:
+                return await self._run(Sample.from_dict(sample), environment_settings)
+            except DataError as error:
+                return Failure(str(error), "data")
+            except Exception as error:  # it belongs to this sample, and reaches the driver with its reason
+                if self._lost(error):
+                    logger.exception("the engine is gone; this worker ends and is replaced")
+                    os._exit(1)
+                logger.exception("dialogue failed")
+                return Failure(f"{type(error).__name__}: {error}", retry=True)
 
-    async def _run(self, sample: Sample) -> Dialogue:
-        s = self.settings
-        environment = make_environment(s.environment, sample, s.environment_settings, self.chat.factor)
-        conversation = Conversation(
-            self.processor.tokenizer,
-            self.chat,
-            sample.clip,
-            s.max_tokens,
-            max_prompt_tokens=s.max_prompt_tokens,
-            max_response_tokens=s.max_response_tokens,
+    def _lost(self, error: Exception) -> bool:
+        """Whether nothing can be decoded here any more: the engine's process died, or CUDA is in an error state."""
+        return bool(getattr(self._engine, "errored", False)) or "CUDA error" in str(error)
+
+    async def _run(self, sample: Sample, environment_settings: Mapping[str, Any] | None) -> Dialogue:
+        episode, conversation = await converse(
+            sample, self.settings, environment_settings, self.processor.tokenizer, self.chat, self._generate
         )
-        episode = await roll_out(environment, conversation, self._generate, {"temperature": 0.0}, s.turn_length)
-        tokens = sum(conversation.loss_mask)
         states: list[np.ndarray[Any, Any] | None] = [None] * len(episode.turns)
-        if self.model is not None and episode.stop is not StopReason.REFUSED_CLIP:
+        if self.model is not None and any(t.seg_positions for t in episode.turns):
+            pixels = await asyncio.to_thread(pixels_of, self.processor, conversation)
             async with self._forward:
-                states = await asyncio.to_thread(self._states, conversation, episode)
-        return Dialogue(episode, states, tokens)
+                states = await asyncio.to_thread(seg_states, self.model, conversation, episode, pixels, self.device)
+        return Dialogue(episode, states, sum(conversation.loss_mask))
 
     async def _generate(
         self,
@@ -170,52 +150,35 @@ class PolicyWorker:
         out = outputs[-1].outputs[0]
         return Generated(list(out.token_ids), None, out.finish_reason or "stop")
 
-    def _states(self, conversation: Conversation, episode: Episode) -> list[np.ndarray[Any, Any] | None]:
-        """Hidden states at the first ``[SEG]`` of each turn, projected; one forward over the whole dialogue."""
-        import torch
 
-        wanted = [t.seg_positions[0] if t.seg_positions else None for t in episode.turns]
-        positions = [p for p in wanted if p is not None]
-        if not positions:
-            return [None] * len(wanted)
-        ids = torch.tensor([conversation.token_ids[: max(positions) + 1]])
-        images = conversation.images()
-        pads = int((ids == self.chat.image_pad).sum())
-        pixels = self.processor.image_processor(images=images, return_tensors="pt")
-        keep = images_covering(conversation, pads)
-        grid = pixels["image_grid_thw"][:keep]
-        rows = int(grid.prod(dim=1).sum())
-        mask = torch.zeros_like(ids, dtype=torch.bool)
-        mask[0, positions] = True
-        with torch.inference_mode():
-            assert self.model is not None
-            out = self.model(
-                input_ids=ids.to(self.device),
-                attention_mask=torch.ones_like(ids).to(self.device),
-                position_ids=torch.tensor(conversation.position_ids())[:, None, : ids.shape[1]].to(self.device),
-                pixel_values=pixels["pixel_values"][:rows].to(self.device, self.model.dtype),
-                image_grid_thw=grid.to(self.device),
-                seg_mask=mask.to(self.device),
-                logits_to_keep=1,
-                use_cache=False,
-            )
-        found = iter(out.seg_states.float().cpu().numpy())
-        return [None if p is None else next(found) for p in wanted]
+async def converse(
+    sample: Sample,
+    settings: InferenceSettings,
+    environment_settings: Mapping[str, Any] | None,
+    tokenizer: Any,
+    chat: ChatFormat,
+    generate: Generate,
+) -> tuple[Episode, Conversation]:
+    """One greedy episode on a sample.
 
-
-def collapse_runs(token_ids: Sequence[int], pad: int) -> list[int]:
-    """One placeholder an image, as vLLM wants it: it expands them again itself."""
-    return [t for i, t in enumerate(token_ids) if t != pad or i == 0 or token_ids[i - 1] != pad]
-
-
-def images_covering(conversation: Conversation, pads: int) -> int:
-    """How many of the conversation's images the first ``pads`` placeholders belong to."""
-    total = 0
-    for n, (t, h, w) in enumerate(conversation.grids):
-        if total >= pads:
-            return n
-        total += t * h * w // conversation.chat.merge**2
-    return len(conversation.grids)
+    Raises:
+        DataError: a frame cannot be read; names clip, frame and file. There is no result then, least of all a score.
+    """
+    given = settings.environment_settings if environment_settings is None else environment_settings
+    environment = make_environment(settings.environment, sample, given, chat.factor)
+    conversation = Conversation(
+        tokenizer,
+        chat,
+        sample.clip,
+        settings.max_tokens,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_response_tokens=settings.max_response_tokens,
+    )
+    episode = await roll_out(environment, conversation, generate, {"temperature": 0.0}, settings.turn_length)
+    if episode.stop is StopReason.REFUSED_CLIP:
+        await asyncio.to_thread(conversation.images)  # says which frame it was
+        raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
+    return episode, conversation
 
 
 def cpu_environment(kv_cache_gib: float = 1.0) -> dict[str, str]:
@@ -231,4 +194,3 @@ def cpu_environment(kv_cache_gib: float = 1.0) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-

@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verl_ext.checkpoints import link_newest_policy, newest_policy
 from verl_ext.supervise import Progress, scalar, supervise
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
+__all__ = ["newest_policy", "train_grpo"]
+
 
 def train_grpo(recipe: Recipe, resume: bool = True, progress: Progress | None = None) -> Path | None:
     """Train until done and return the newest policy's folder, or None if stopped early (a checkpoint is kept).
+
+    ``output_dir/policy`` is a link to the newest policy from the first checkpoint on.
 
     Raises:
         WorkerError: a process failed; the message carries the end of its log.
@@ -26,13 +31,10 @@ def train_grpo(recipe: Recipe, resume: bool = True, progress: Progress | None = 
     finished = supervise(
         [sys.executable, "-m", "verl_ext.grpo_worker"], env, out, recipe.trainer.steps, progress, _describe
     )
-    return newest_policy(out) if finished else None
-
-
-def newest_policy(out: Path) -> Path:
-    """The policy of the newest checkpoint under ``out``."""
-    steps = sorted((out / "checkpoints").glob("global_step_*/policy"), key=lambda p: int(p.parent.name.split("_")[-1]))
-    return steps[-1]
+    if not finished:
+        return None
+    link_newest_policy(out)
+    return newest_policy(out)
 
 
 def _describe(metrics: Mapping[str, Any]) -> str:

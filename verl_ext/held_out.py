@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,3 +47,19 @@ def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE |
     if len(values.get("", [])) > 1:
         out["val/jf_std_error"] = float(np.std(values[""], ddof=1) / np.sqrt(len(values[""])))
     return out
+
+
+def forget_after(file: Path, step: int) -> None:
+    """Keep the evaluations of steps up to ``step``: a continued run does the later ones again. Drops a torn line."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue
+    scratch = file.with_name(f".{file.name}")
+    scratch.write_text("".join(kept))
+    os.replace(scratch, file)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.errors import RecipeError
+from verl_ext.checkpoints import check_continues, repair_tracker, step_folders
 from verl_ext.context import RECIPE_ENV
-from verl_ext.supervise import LIVE_METRICS
+from verl_ext.run_files import LIVE_METRICS
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+RESOLVED = "resolved.yaml"
+"""In ``output_dir``: the recipe that its processes read."""
 
 
 def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
@@ -46,7 +53,11 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
 
 
 def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
-    """Absolute folder, resolved recipe on disk, environment of the training process."""
+    """Absolute folder, resolved recipe on disk, environment of the training process.
+
+    Raises:
+        RecipeError: ``output_dir`` holds checkpoints and ``resume`` is false, or the recipe cannot continue them.
+    """
     from verl_ext.recipe import save_resolved
 
     out = Path(recipe.output_dir).resolve()
@@ -54,14 +65,37 @@ def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
     trainer = replace(recipe.trainer, resume="auto" if resume else "never")
     recipe = replace(recipe, output_dir=str(out), policy=policy, trainer=trainer)
     out.mkdir(parents=True, exist_ok=True)
-    if not resume and (out / "checkpoints").exists():
-        raise RecipeError(
-            f"output_dir: {out} holds checkpoints of an earlier run; continue it with --resume, "
-            "or choose another output_dir"
-        )
-    resolved = out / "resolved.yaml"
+    resolved = node_folder(recipe) / RESOLVED
+    if step_folders(out):
+        if not resume:
+            raise RecipeError(
+                f"output_dir: {out} holds checkpoints of an earlier run; continue it with --resume, "
+                "or choose another output_dir"
+            )
+        _check_continues(recipe, out)
+        repair_tracker(out)
     save_resolved(recipe, resolved)
     return recipe, {**os.environ, **worker_environment(recipe, resolved)}
+
+
+def node_folder(recipe: Recipe) -> Path:
+    """Where this machine's process keeps its log: ``output_dir``, below it on torchrun's further nodes."""
+    out = Path(recipe.output_dir)
+    node = os.environ.get("NODE_RANK", "0") if recipe.stage == "sft" and recipe.trainer.nodes > 1 else "0"
+    return out if node == "0" else out / f"node_{node}"
+
+
+def _check_continues(recipe: Recipe, out: Path) -> None:
+    from verl_ext.recipe import load_resolved
+
+    if not (out / RESOLVED).is_file():
+        return
+    try:
+        before = load_resolved(out / RESOLVED)
+    except RecipeError as e:
+        logger.warning("%s is not compared with this recipe, it was written by another version: %s", out / RESOLVED, e)
+        return
+    check_continues(before, recipe, out)
 
 
 def run(recipe: Recipe) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 EXTERNAL_LIB = "verl_ext.plugin"
 NEVER = 10**9
+HELD_OUT_ROWS = 75
+"""Held-out prompts rolled out at once (each up to HELD_OUT_DRAWS times); all of them would cost gigabytes."""
 MIXED_PRECISION = {"float32": ("fp32", "fp32"), "bfloat16": ("bf16", "fp32")}
 
 
@@ -119,6 +121,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         "data.custom_cls.path": "pkg://verl_ext.rl_dataset",
         "data.custom_cls.name": "RLDataset",
         "data.train_batch_size": t.prompts_per_step,
+        "data.val_batch_size": HELD_OUT_ROWS,
         "data.max_prompt_length": r.prompt_length,
         "data.max_response_length": r.response_length,
         "data.dataloader_num_workers": 0 if cpu else t.loader_workers,

@@ -15,7 +15,7 @@ from verl_ext.agent_loop_name import AGENT_NAME
 from verl_ext.context import active_recipe
 from verl_ext.sources import load_samples
 
-HELD_OUT_DRAWS = 2
+HELD_OUT_DRAWS = 4
 """Sampled dialogues of a held-out prompt, averaged: less noise in the mean reward than one."""
 
 
@@ -35,7 +35,10 @@ class RLDataset(Dataset):  # type: ignore[misc]
     ) -> None:
         recipe = active_recipe()
         self.held_out = list(data_files or []) == ["held_out"]
-        self.samples = load_samples(recipe, self.held_out)
+        if self.held_out and not recipe.trainer.eval_every:
+            self.samples = load_samples(recipe)[:1]  # verl wants a loader also for what is never evaluated
+        else:
+            self.samples = load_samples(recipe, self.held_out)
         if not self.samples:
             sources = recipe.val if self.held_out else recipe.data
             raise DataError(f"no expressions in {[f'{s.root} ({s.split})' for s in sources]}: nothing to roll out")

@@ -66,10 +66,10 @@ def rl_loss(
         loss = loss + aux_coef * (video + keyframe)
         metrics["aux/video"] = Metric(value=video.detach(), aggregation=AggregationType.SUM)
         metrics["aux/keyframe"] = Metric(value=keyframe.detach(), aggregation=AggregationType.SUM)
-        values = torch.cat([r.reshape(-1) for r in rows_without_dummy(model_output["mask_log_prob"])])
-        metrics["seg/tokens"] = Metric(value=float(values.numel()), aggregation=AggregationType.SUM)
-        if values.numel():
-            metrics["seg/mask_log_prob"] = Metric(value=values.mean().detach(), aggregation=AggregationType.MEAN)
+        # sums, of which every micro-batch and process has one, or verl could not add them up; the worker divides them
+        values = torch.cat([r.reshape(-1) for r in rows_without_dummy(model_output["mask_log_prob"])]).detach()
+        for name, value in {"seg/tokens": float(values.numel()), "seg/mask_log_prob_sum": float(values.sum())}.items():
+            metrics[name] = Metric(value=value * data["dp_size"], aggregation=AggregationType.SUM)
     return loss, metrics
 
 

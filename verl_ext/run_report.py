@@ -93,7 +93,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     )
     return [
         f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
-        f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}.",
+        f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}. J&F of the greedy answers changed by "
+        f"{summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f} over the same expressions.",
         "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
         "well a real policy segments.",
     ]

@@ -76,7 +76,7 @@ class BoxScoring:
             boxes = [box for value in reply.candidates if (box := usable_box(value, "intended")) is not None]
         frames = list(range(sample.clip.num_frames))
         given = self._in_clip(boxes, sample)
-        return BoxRequest(sample.clip, frames, keyframe or 0, given, truth(sample), with_masks=True)
+        return BoxRequest(sample.clip, frames, keyframe or 0, given, sample.masklets, with_masks=True)
 
     def reward_input(self, sample: Sample, episode: Episode) -> BoxRewardInput:
         """The reply and the ground truth of the frames that were shown."""

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rollout.errors import RecipeError
+from verl_ext.checkpoints import POLICY_FOLDER
 from verl_ext.supervise import Progress, scalar, supervise
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
-POLICY_FOLDER = "policy"
-"""Under the recipe's ``output_dir``: the trained policy."""
+__all__ = ["POLICY_FOLDER", "train_sft"]
 
 
 def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = None) -> Path | None:
@@ -24,7 +25,7 @@ def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = N
     Raises:
         WorkerError: a process failed; the message carries the end of its log.
     """
-    from verl_ext.launch import prepare_run
+    from verl_ext.launch import node_folder, prepare_run
 
     recipe, env = prepare_run(recipe, resume)
     out = Path(recipe.output_dir).resolve()
@@ -36,9 +37,10 @@ def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = N
     else:
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *rendezvous(recipe)]
     finished = supervise(
-        [*command, "-m", "verl_ext.sft_worker"], env, out, recipe.trainer.steps, progress, _describe
+        [*command, "-m", "verl_ext.sft_worker"], env, node_folder(recipe), recipe.trainer.steps, progress, _describe
     )
-    return out / POLICY_FOLDER if finished else None
+    policy = out / POLICY_FOLDER
+    return policy if finished and (policy / "config.json").is_file() else None
 
 
 def _describe(metrics: Mapping[str, Any]) -> str:
@@ -55,8 +57,20 @@ def free_port() -> str:
 
 
 def rendezvous(recipe: Recipe) -> list[str]:
-    """torchrun's own options: standalone on one node, else what the cluster's launcher put into the environment."""
-    if recipe.trainer.nodes == 1:
+    """torchrun's own options: standalone on one node, else what the cluster's launcher put into the environment.
+
+    Raises:
+        RecipeError: several nodes, but the environment does not say which of them this is.
+    """
+    nodes = recipe.trainer.nodes
+    if nodes == 1:
         return ["--standalone"]
+    missing = [name for name in ("MASTER_ADDR", "NODE_RANK") if name not in os.environ]
+    if missing:
+        raise RecipeError(
+            f"trainer.nodes: {nodes}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: run "
+            "the command on every machine with MASTER_ADDR (the first machine's name) and NODE_RANK (0, 1, ...), as "
+            "training_scripts/slurm_sft.sbatch does"
+        )
     master = f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={os.environ.get('MASTER_PORT', '29500')}"
-    return [f"--nnodes={recipe.trainer.nodes}", f"--node-rank={os.environ['NODE_RANK']}", *master]
+    return [f"--nnodes={nodes}", f"--node-rank={os.environ['NODE_RANK']}", *master]

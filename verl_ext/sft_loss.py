@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import sft_loss as lm_loss
 
 
@@ -25,12 +26,17 @@ def supervised_loss(
     """
     text, metrics = lm_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     metrics = dict(metrics)
-    metrics["lm"] = text.detach().item()
+    metrics["lm"] = _part(text)
     loss = lm * text
     if "aux_bce" in model_output:
         share = data["dp_size"] / data["global_batch_size"]
         bce = model_output["aux_bce"].mean(dim=1).sum() * share
         overlap = model_output["aux_dice"].mean(dim=1).sum() * share
         loss = loss + mask_ce * bce + dice * overlap
-        metrics["mask_ce"], metrics["dice"] = bce.detach().item(), overlap.detach().item()
+        metrics["mask_ce"], metrics["dice"] = _part(bce), _part(overlap)
     return loss, metrics
+
+
+def _part(value: torch.Tensor) -> Metric:
+    """Sums over micro-batches, averaged over processes, make the batch's mean."""
+    return Metric(value=value.detach(), aggregation=AggregationType.SUM)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import verl.trainer.sft_trainer as verl_sft
+from omegaconf import open_dict
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils.device import auto_set_device, get_device_id, get_device_name
 
+from rollout.errors import DataError
+from verl_ext.checkpoints import POLICY_FOLDER, remove_old
 from verl_ext.context import active_recipe
 from verl_ext.plugin import register_engine
 from verl_ext.policy.export import export_policy
 from verl_ext.render import sft_config
-from verl_ext.sft import POLICY_FOLDER
+from verl_ext.run_files import announce_total, stop_requested
 from verl_ext.sft_loss import supervised_loss
-from verl_ext.supervise import STOPPED_EARLY, stop_requested
+from verl_ext.supervise import STOPPED_EARLY
+from verl_ext.workers import SegTrainingWorker
 
 
 class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -28,7 +35,8 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
     resume_global_step: int
 
     def _build_engine(self) -> None:
-        super()._build_engine()
+        with patch.object(verl_sft, "TrainingWorker", SegTrainingWorker):
+            super()._build_engine()
         weights = active_recipe().sft_loss
         self.loss_fn = partial(
             supervised_loss, config=None, lm=weights.lm, mask_ce=weights.mask_ce, dice=weights.dice
@@ -40,6 +48,25 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
         recipe = active_recipe()
         # verl 0.9.1 always shuffles, with seed 0; the sampler reads both at the start of each epoch
         self.train_sampler.shuffle, self.train_sampler.seed = recipe.trainer.shuffle, recipe.seed
+        for section, data, loader in (
+            ("data", self.train_dataset, self.train_dataloader),
+            ("val", self.val_dataset, self.val_dataloader),
+        ):
+            if loader is not None and len(loader) == 0:
+                raise DataError(
+                    f"{section}: {len(data)} conversations do not fill one step of trainer.prompts_per_step "
+                    f"{recipe.trainer.prompts_per_step}; lower it, or name more data"
+                )
+
+    def _init_engine(self) -> None:
+        """Ends with the data's last epoch, where verl would leave its loop without saving."""
+        trainer = self.config.trainer
+        possible = len(self.train_dataloader) * trainer.total_epochs
+        with open_dict(self.config):
+            trainer.total_training_steps = min(trainer.total_training_steps or possible, possible)
+        if torch.distributed.get_rank() == 0:
+            announce_total(active_recipe().output_dir, trainer.total_training_steps)
+        super()._init_engine()
 
     def fit(self) -> None:
         """Nothing is left to do for a run that is continued after its last step (verl would take one more)."""
@@ -72,8 +99,11 @@ def main() -> int:
     trainer.fit()
     if not trainer.stopped_early:
         export_policy(trainer.engine, Path(recipe.output_dir) / POLICY_FOLDER)
+    if torch.distributed.get_rank() == 0:
+        remove_old(Path(recipe.output_dir), recipe.trainer.keep_checkpoints)
     torch.distributed.destroy_process_group()
-    return STOPPED_EARLY if trainer.stopped_early else 0
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ  # it takes any other code for a failure
+    return STOPPED_EARLY if trainer.stopped_early and not by_torchrun else 0
 
 
 if __name__ == "__main__":

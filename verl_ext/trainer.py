@@ -7,6 +7,7 @@ advantages -> update -> weights to vLLM and to the pool (DESIGN 1).
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,21 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
+from rollout.errors import DataError
 from rollout.types import Sample
+from verl_ext.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old
 from verl_ext.context import active_recipe
 from verl_ext.episodes import non_tensor_rows
-from verl_ext.held_out import held_out_metrics
+from verl_ext.held_out import forget_after, held_out_metrics
+from verl_ext.run_files import announce_total, stop_requested
 from verl_ext.scoring import Rollout, episode_from_dict, metrics_of, predict_masks, recipe_scoring, score_rollouts
 from verl_ext.seg_batch import row_lengths
-from verl_ext.supervise import stop_requested
 from verl_ext.workers import SegActorRolloutRefWorker
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT = "held_out.jsonl"
+"""In ``output_dir``: one line an evaluation."""
 
 
 class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
@@ -36,11 +44,25 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
     total_training_steps: int
 
     _validating = False
+    _saved_at = -1
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = 0.1  # verl's 2 s is half of a small step
         return buffer
+
+    def _init_dataloader(self) -> None:
+        """Ends with the data's last epoch, where verl would leave its loop without saving."""
+        super()._init_dataloader()
+        t = self.recipe.trainer
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"data: {len(self.train_dataset)} expressions do not fill one step of trainer.prompts_per_step "
+                f"{t.prompts_per_step}; lower it, or name more data"
+            )
+        steps = min(self.total_training_steps, self.steps_per_epoch * t.epochs)
+        self.total_training_steps = self.config.actor_rollout_ref.actor.optim.total_training_steps = steps
+        announce_total(self.run_dir, steps)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -64,6 +86,9 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         if self.global_steps > 0:  # continued: what comes before training has been evaluated
             with open_dict(self.config):
                 self.config.trainer.val_before_train = False
+            forget_after(self.run_dir / HELD_OUT, self.global_steps)
+            if not (self._policy_folder() / "config.json").is_file():  # the run died between saving and exporting
+                self._export_policy()
 
     def on_step_end(self) -> None:
         super().on_step_end()
@@ -101,8 +126,18 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             rollouts = self._score(batch)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
             metrics.update(metrics_of(real))
+            metrics["rollout/failed"] = self._failed(len(real))
+            if self.pool is not None:
+                metrics["pool/restarts"] = float(self.pool.restarts)
             self._put_rewards(batch, rollouts)
         return batch
+
+    def _failed(self, found: int) -> float:
+        """Dialogues of this step that raised: verl (0.9.1) logs the error and fills the batch up without them."""
+        missing = self.recipe.rollouts_per_step - found
+        if missing > 0:
+            logger.warning("step %d: %d dialogues failed; their errors stand above", self.global_steps, missing)
+        return float(missing)
 
     def _score(self, batch: Any) -> list[Rollout]:
         """Masks and rewards for every row of the batch, from what its log-prob pass left."""
@@ -178,12 +213,24 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         for rollout in sampled:
             by_prompt.setdefault(rollout.sample.id, []).append(rollout.rewards["total"])
         rewards = {key: float(np.mean(values)) for key, values in by_prompt.items()}
-        with (self.run_dir / "held_out.jsonl").open("a") as f:
+        with (self.run_dir / HELD_OUT).open("a") as f:
             f.write(json.dumps({"step": self.global_steps, **metrics, "rewards": rewards}) + "\n")
 
     # ---- saving -------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
+        """Once a step: verl (0.9.1) would count a folder saved twice as two, and delete it as its own predecessor."""
+        if self._saved_at == self.global_steps:
+            return
+        self._saved_at = self.global_steps
         super()._save_checkpoint()
-        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / "policy"
-        self.actor_rollout_wg.export_policy(str(folder))
+        self._export_policy()
+        remove_old(self.run_dir, self.recipe.trainer.keep_checkpoints)
+
+    def _policy_folder(self) -> Path:
+        checkpoints = Path(self.config.trainer.default_local_dir)
+        return checkpoints / f"global_step_{self.global_steps}" / POLICY_FOLDER
+
+    def _export_policy(self) -> None:
+        self.actor_rollout_wg.export_policy(str(self._policy_folder()))
+        link_newest_policy(self.run_dir)

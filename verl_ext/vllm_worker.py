@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 from verl_ext.vllm_env import FORBIDDEN_TOKENS_ENV
+
+PR_SET_PDEATHSIG = 1
 
 
 def keep_plain_linear() -> None:
@@ -53,6 +57,10 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
 
         for file in sorted(Path(folder).glob("*.safetensors")):
             self.model_runner.model.load_weights(load_file(str(file)).items())
+
+    def die_with_parent(self) -> None:
+        """End when the process that started the engine is gone, also if it was killed: else the GPU stays taken."""
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def weight_checksum(self) -> dict[str, float]:
         """Sum of absolute values of every parameter: lets a test compare both sides of a weight sync."""

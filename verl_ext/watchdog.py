@@ -5,13 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from verl_ext.supervise import WORKER_DIED
+
 logger = logging.getLogger(__name__)
 
-WATCHED = ("WorkerDict", "HttpServer", "AgentLoopWorker", "SegActorRolloutRefWorker")
+WATCHED = (
+    "WorkerDict",
+    "HttpServer",
+    "AgentLoopWorker",
+    "SegActorRolloutRefWorker",
+    "RewardLoopWorker",
+    "SimpleStorageUnit",
+    "TransferQueueController",
+)
 """Class names (or parts of them) whose actors live as long as the run; the pool restarts its own."""
 EXIT_CODE = 17
 
@@ -43,7 +54,8 @@ def watch_actors(every_seconds: float = 5.0) -> Iterator[None]:
         while not finished.wait(every_seconds):
             dead = dead_actors()
             if dead and not finished.wait(2 * every_seconds):  # an orderly end may be under way
-                logger.error("a worker died, the run stops: %s. Continue it with --resume.", "; ".join(dead))
+                logger.error("%s: %s. Continue it with --resume.", WORKER_DIED, "; ".join(dead))
+                time.sleep(min(every_seconds, 2.0))  # Ray carries the line into the run's log
                 os._exit(EXIT_CODE)
 
     thread = threading.Thread(target=watch, daemon=True, name="watchdog")

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
+from verl.utils.metric import Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from verl_ext.context import active_recipe
@@ -49,6 +51,27 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
     def infer_batch(self, data: Any) -> Any:
         repair_position_ids(data)
         return super().infer_batch(data)
+
+    def _postprocess_output(self, output: Any, **kwargs: Any) -> Any:
+        result = super()._postprocess_output(output, **kwargs)
+        tu.assign_non_tensor(result, metrics=whole_batch_metrics(dict(tu.get(result, "metrics"))))
+        return result
+
+
+def whole_batch_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics that verl gathered, one a process, as single numbers of the whole batch; other entries as they are.
+
+    verl does this for reinforcement only; supervised training would log lists of partial sums.
+    """
+    out = dict(metrics)
+    for name, value in metrics.items():
+        per_process = value if isinstance(value, list) else [value]
+        if per_process and all(isinstance(v, Metric) for v in per_process):
+            out[name] = float(Metric.aggregate_dp(per_process))
+    log_prob = out.pop("seg/mask_log_prob_sum", None)
+    if log_prob is not None and out["seg/tokens"]:
+        out["seg/mask_log_prob"] = log_prob / out["seg/tokens"]
+    return out
 
 
 class SegActorRolloutRefWorker(ActorRolloutRefWorker):  # type: ignore[misc]

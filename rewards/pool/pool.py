@@ -71,7 +71,11 @@ class SegmenterPool:
             max_resident_frames=max_resident_frames,
             max_batch=max_batch,
         )
-        self._actor_class = ray.remote(SegmenterWorker).options(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)
+        # spread, or workers packed onto one machine could take the GPUs that the actor needs on every machine
+        strategy = "SPREAD" if num_gpus > 0 else "DEFAULT"
+        self._actor_class = ray.remote(SegmenterWorker).options(
+            num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, scheduling_strategy=strategy
+        )
         self._weights = None if weights is None or isinstance(weights, Path) else ray.put(dict(weights))
         self._decoder: Any = None
         self._lock = threading.Lock()

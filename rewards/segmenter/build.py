@@ -17,6 +17,25 @@ from rollout.errors import DataError, EnvironmentMismatchError
 _CHECKPOINT_PREFIXES = ("grounding_encoder.sam2_model.", "sam2_model.")
 """Under which released VideoSEG-O3 and our own policy checkpoints keep SAM 2."""
 
+NEEDED_OPTIONS = {
+    "directly_add_no_mem_embed": True,
+    "use_high_res_features_in_sam": True,
+    "multimask_output_in_sam": True,
+    "multimask_output_for_tracking": True,
+    "multimask_min_pt_num": 0,
+    "multimask_max_pt_num": 1,
+    "memory_temporal_stride_for_eval": 1,
+    "non_overlap_masks_for_mem_enc": False,
+    "binarize_mask_from_pts_for_mem_enc": False,
+    "use_obj_ptrs_in_encoder": True,
+    "proj_tpos_enc_in_obj_ptrs": True,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "fixed_no_obj_ptr": True,
+    "soft_no_obj_ptr": False,
+}
+"""Options of SAM 2 that decoding and propagation rely on; all sam2.1 models have them."""
+
 
 @contextmanager
 def hydra_untouched() -> Iterator[None]:
@@ -122,24 +141,14 @@ def _from_sizes(cfg: SegmenterConfig, model_class: type[nn.Module]) -> nn.Module
         sigmoid_scale_for_mem_enc=20.0,
         sigmoid_bias_for_mem_enc=-10.0,
         use_mask_input_as_output_without_sam=True,
-        directly_add_no_mem_embed=True,
         no_obj_embed_spatial=True,
-        use_high_res_features_in_sam=True,
-        multimask_output_in_sam=True,
-        multimask_output_for_tracking=True,
-        multimask_min_pt_num=0,
-        multimask_max_pt_num=1,
         use_multimask_token_for_obj_ptr=True,
         iou_prediction_use_sigmoid=True,
-        use_obj_ptrs_in_encoder=True,
         add_tpos_enc_to_obj_ptrs=True,
-        proj_tpos_enc_in_obj_ptrs=True,
         use_signed_tpos_enc_to_obj_ptrs=True,
-        only_obj_ptrs_in_the_past_for_eval=True,
-        pred_obj_scores=True,
         pred_obj_scores_mlp=True,
-        fixed_no_obj_ptr=True,
         use_mlp_for_obj_ptr_proj=True,
+        **NEEDED_OPTIONS,
     )
 
 

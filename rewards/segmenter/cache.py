@@ -34,7 +34,7 @@ class FeatureCache:
     def __init__(self, segmenter: Segmenter, max_resident_frames: int, load: LoadFrames = _load_frames) -> None:
         if max_resident_frames < 1:
             raise ValueError(f"max_resident_frames: {max_resident_frames}; at least one frame must fit")
-        self._segmenter, self._capacity, self._load = segmenter, max_resident_frames, load
+        self._segmenter, self.capacity, self._load = segmenter, max_resident_frames, load
         self._frames: OrderedDict[tuple[str, str], Levels] = OrderedDict()
         self._position: Tensor | None = None
         self.encoded_frames = 0
@@ -42,6 +42,10 @@ class FeatureCache:
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def holds(self, clip: Clip, frame: int) -> bool:
+        """Whether ``frame`` is encoded already."""
+        return (clip.name, clip.frames[frame]) in self._frames
 
     def clear(self) -> None:
         """Needed whenever weights change: even the mask decoder has a part in the features."""
@@ -59,9 +63,10 @@ class FeatureCache:
 
     def source(self, clip: Clip, frames: Sequence[int]) -> FeatureSource:
         """The clip made of ``frames`` for propagation: resident if it fits the bound, else encoded as it is reached."""
-        if len(frames) <= self._capacity:
+        if len(frames) <= self.capacity:
             return self.features(clip, frames)
-        self.features(clip, frames[:1])
+        if self._position is None:
+            self.features(clip, frames[:1])
         assert self._position is not None
         return _OnDemand(self, clip, tuple(frames), self._position)
 
@@ -83,23 +88,34 @@ class FeatureCache:
             self.encoded_frames += len(chunk)
             for t, levels in zip(chunk, encoded.split(), strict=True):
                 found[t] = self._frames[(clip.name, clip.frames[t])] = levels
-            while len(self._frames) > self._capacity:
+            while len(self._frames) > self.capacity:
                 self._frames.popitem(last=False)
         return [found[t] for t in frames]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OnDemand:
-    """A clip longer than the cache."""
+    """A clip longer than the cache. One that is walked along is read a few frames ahead, so that the encoder sees
+    groups of frames there as well."""
 
     cache: FeatureCache
     clip: Clip
     frames: tuple[int, ...]
     position: Tensor
+    _latest: int = -1
 
     @property
     def num_frames(self) -> int:
         return len(self.frames)
 
     def gather(self, frames: Sequence[int]) -> Levels:
+        if len(set(frames)) == 1:
+            self._read_ahead(frames[0])
         return self.cache.features(self.clip, [self.frames[t] for t in frames]).levels
+
+    def _read_ahead(self, t: int) -> None:
+        step, self._latest = t - self._latest, t
+        if abs(step) == 1 and not self.cache.holds(self.clip, self.frames[t]):
+            reach = step * min(ENCODE_CHUNK, self.cache.capacity)
+            ahead = [i for i in range(t, t + reach, step) if 0 <= i < len(self.frames)]
+            self.cache.features(self.clip, [self.frames[i] for i in sorted(ahead)])

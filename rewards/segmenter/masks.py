@@ -6,19 +6,27 @@ Shape legend: N masks, h x w logits, H x W pixels of the clip.
 from __future__ import annotations
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rollout.types import RLE
 
+RESIZE_PIXELS = 32_000_000
+"""Logits are resized in groups of about so many pixels (128 MB in float32), however many masks are asked for."""
+
 
 def mask_to_clip_size(logits: Tensor, height: int, width: int) -> Tensor:
     """(N, h, w) logits -> (N, H, W) bool on the same device: resized bilinearly, then above 0 (SPEC 2.2)."""
     if logits.shape[0] == 0:
         return logits.new_zeros((0, height, width)).bool()
-    resized = F.interpolate(logits[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
-    return resized[:, 0] > 0
+    size = (height, width)
+    parts = [
+        F.interpolate(part[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+        for part in logits.split(max(1, RESIZE_PIXELS // (height * width)))
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def mask_iou(predicted: Tensor, truth: Tensor) -> Tensor:

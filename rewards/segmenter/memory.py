@@ -62,8 +62,10 @@ class MemoryBank:
         self._rows[offset] = {item: row for row, item in enumerate(items)}
         self._memories[offset] = memories.flatten(2).permute(2, 0, 1)
         self._pointers[offset] = pointers
-        for old in [o for o in self._memories if not self._spatially_needed(o, offset)]:
+        for old in [o for o in self._memories if not _needed(o, offset, self._spatial_reach)]:
             del self._memories[old]
+        for old in [o for o in self._pointers if not _needed(o, offset, self._pointer_reach)]:
+            del self._pointers[old], self._rows[old]
 
     def read(self, items: Sequence[int], step: int, reverse: bool) -> MemoryTokens:
         """What ``items`` see at this step. The keyframe comes first, then the nearest frames of this pass."""
@@ -111,12 +113,6 @@ class MemoryBank:
             return None
         return seen.repeat_interleave(torch.tensor([count for _, count in repeats]), dim=1).to(device)
 
-    def _spatially_needed(self, offset: int, latest: int) -> bool:
-        """Whether a step after ``latest`` attends to the memory at ``offset``."""
-        in_backward_reach = offset < self._spatial_reach + min(latest, 0)
-        in_forward_window = latest >= 0 and offset > latest - self._spatial_reach
-        return offset == 0 or in_backward_reach or in_forward_window
-
     def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int], dim: int) -> Tensor:
         """Rows of ``items``; an item without a memory there gets some other's, which the mask hides."""
         rows = self._rows[offset]
@@ -141,3 +137,15 @@ class MemoryBank:
         encoded = self._model.obj_ptr_tpos_proj(get_1d_sine_pe(relative, dim=width))
         positions = encoded[:, None].expand(-1, n, -1).repeat_interleave(pieces, dim=0)
         return tokens, positions
+
+
+def _needed(offset: int, latest: int, reach: int) -> bool:
+    """Whether a step after ``latest`` can see what lies at ``offset``, ``reach`` frames being seen on each side.
+
+    The backward pass sees the frames that it passed and, near the keyframe, the first ones of the forward pass.
+    """
+    if offset == 0:
+        return True
+    if latest >= 0:
+        return offset > latest - reach or offset < reach
+    return latest <= offset < latest + reach

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,21 @@ from torch import Tensor
 
 from rewards.segmenter.cache import FeatureCache, LoadFrames
 from rewards.segmenter.features import Features
-from rewards.segmenter.masks import decode_rle, encode_rles, mask_to_clip_size
+from rewards.segmenter.masks import decode_rle
 from rewards.segmenter.segmenter import Segmenter
+from rewards.segmenter.tracks import propagate_boxes, propagate_states
 from rewards.segmenter.truth import Truth
 from rewards.segmenter.types import (
     BoxRequest,
-    BoxScores,
     MaskRequest,
     MaskScores,
-    PropagatedMasks,
     PropagateRequest,
     Request,
     Scores,
     SegRequest,
 )
 from rollout.errors import DataError
-from rollout.types import RLE, Masklets
+from rollout.types import RLE
 
 Outcome = Scores | DataError
 """What a request came to: scores, or what is wrong with its clip on disk."""
@@ -57,8 +57,8 @@ class RequestScorer:
         kinds: dict[type, Callable[..., list[Any]]] = {
             SegRequest: self._decode,
             MaskRequest: self._compare,
-            PropagateRequest: self._propagate,
-            BoxRequest: self._propagate_boxes,
+            PropagateRequest: partial(propagate_states, self.segmenter, self.cache, self._max_batch),
+            BoxRequest: partial(propagate_boxes, self.segmenter, self.cache, self._max_batch),
         }
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, request in enumerate(requests):
@@ -134,73 +134,9 @@ class RequestScorer:
         masks = np.stack([decode_rle(rle) for rle in rles]) if rles else np.zeros((0, 1, 1))
         return torch.from_numpy(masks).to(self.segmenter.device).float() * 2 - 1
 
-    def _propagate(self, group: list[PropagateRequest], truth: Truth) -> list[PropagatedMasks]:
-        clip = group[0].clip
-        empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
-        rles: list[list[RLE]] = [[empty] * clip.num_frames for _ in group]
-        ious = [_ious_of_nothing(request.masklets, range(clip.num_frames), truth) for request in group]
-        states = {r: request.state for r, request in enumerate(group) if request.state is not None}
-        if states:
-            prompted = list(states)
-            steps = self.segmenter.propagation_steps(
-                self.cache.source(clip, range(clip.num_frames)),
-                [group[r].keyframe for r in prompted],
-                states=torch.from_numpy(np.stack(list(states.values()))).float().to(self.segmenter.device),
-                max_batch=self._max_batch,
-            )
-            for step in steps:
-                masks = mask_to_clip_size(step.head.logits, clip.height, clip.width)
-                for item, frame, mask, rle in zip(step.items, step.frames, masks, encode_rles(masks), strict=True):
-                    r = prompted[item]
-                    rles[r][frame] = rle
-                    if (masklets := group[r].masklets) is not None:
-                        ious[r][frame] = truth.score_masks(mask[None], [(masklets, frame)])[0]
-        return [
-            PropagatedMasks(tuple(rles[r]), None if request.masklets is None else tuple(ious[r]))
-            for r, request in enumerate(group)
-        ]
-
-    def _propagate_boxes(self, group: list[BoxRequest], truth: Truth) -> list[BoxScores]:
-        clip, frames = group[0].clip, list(group[0].frames)
-        owners = [r for r, request in enumerate(group) for _ in request.boxes]
-        ious = [_ious_of_nothing(request.masklets, frames, truth) for request in group]
-        shape = (len(frames), clip.height, clip.width)
-        merged: dict[int, Tensor] = {
-            r: torch.zeros(shape, dtype=torch.bool, device=self.segmenter.device) for r in set(owners)
-        }
-        if owners:
-            steps = self.segmenter.propagation_steps(
-                self.cache.source(clip, frames),
-                [frames.index(group[r].keyframe) for r in owners],
-                boxes=torch.tensor([box for request in group for box in request.boxes], dtype=torch.float32),
-                clip_size=(clip.height, clip.width),
-                max_batch=self._max_batch,
-            )
-            for step in steps:
-                masks = mask_to_clip_size(step.head.logits, clip.height, clip.width)
-                for item, position, mask in zip(step.items, step.frames, masks, strict=True):
-                    merged[owners[item]][position] |= mask
-            for r, mask in merged.items():
-                ious[r] = truth.score_masks(mask, [(group[r].masklets, t) for t in frames])
-        return [
-            BoxScores(tuple(ious[r]), self._box_masks(merged.get(r), shape) if request.with_masks else None)
-            for r, request in enumerate(group)
-        ]
-
-    def _box_masks(self, masks: Tensor | None, shape: tuple[int, ...]) -> tuple[RLE, ...]:
-        """(F, H, W) -> F RLEs; nothing anywhere if there was no box."""
-        return tuple(encode_rles(np.zeros(shape, dtype=np.bool_) if masks is None else masks))
-
 
 def _mask_scores(ious: np.ndarray[Any, Any]) -> MaskScores:
     """(turns, spatial frames + keyframe) -> scores."""
     return MaskScores(
         tuple(tuple(float(x) for x in row[:-1]) for row in ious), tuple(float(row[-1]) for row in ious)
     )
-
-
-def _ious_of_nothing(masklets: Masklets | None, frames: Sequence[int], truth: Truth) -> list[float]:
-    """IoUs of empty masks: 1 where nothing is visible, else 0."""
-    if masklets is None:
-        return [0.0] * len(frames)
-    return [0.0 if bool(truth.union(masklets, t).any()) else 1.0 for t in frames]

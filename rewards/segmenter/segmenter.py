@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from rewards.segmenter.build import build_sam2, load_sam2_weights
+from rewards.segmenter.build import NEEDED_OPTIONS, build_sam2, load_sam2_weights
 from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
 from rewards.segmenter.heads import HeadOutput, embed_states, run_heads
@@ -28,24 +28,14 @@ from rollout.errors import DataError
 DECODER_PARTS = ("sam_prompt_encoder", "sam_mask_decoder")
 """What reinforcement learning trains; image encoder and memory stay frozen (SPEC 2.2)."""
 
-_REQUIRED = {
-    "directly_add_no_mem_embed": True,
-    "use_high_res_features_in_sam": True,
-    "multimask_output_in_sam": True,
-    "multimask_output_for_tracking": True,
-    "multimask_min_pt_num": 0,
-    "multimask_max_pt_num": 1,
-    "memory_temporal_stride_for_eval": 1,
-    "non_overlap_masks_for_mem_enc": False,
-    "binarize_mask_from_pts_for_mem_enc": False,
-    "use_obj_ptrs_in_encoder": True,
-    "proj_tpos_enc_in_obj_ptrs": True,
-    "only_obj_ptrs_in_the_past_for_eval": True,
-    "pred_obj_scores": True,
-    "fixed_no_obj_ptr": True,
-    "soft_no_obj_ptr": False,
-}
-"""Options of SAM 2 that propagation relies on; all sam2.1 models have them."""
+
+class Prompts(TypedDict, total=False):
+    """What :meth:`Segmenter.propagation_steps` takes by keyword."""
+
+    states: Tensor | None
+    boxes: Tensor | None
+    clip_size: tuple[int, int] | None
+    max_batch: int
 
 
 class Segmenter(nn.Module):
@@ -55,7 +45,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config
         self.sam2_model: Any = build_sam2(config) if sam2_model is None else sam2_model
-        for option, needed in _REQUIRED.items():
+        for option, needed in NEEDED_OPTIONS.items():
             if (found := getattr(self.sam2_model, option)) != needed:
                 raise ValueError(f"SAM 2 option {option} is {found!r}; the segmenter needs {needed!r}")
 
@@ -117,25 +107,13 @@ class Segmenter(nn.Module):
             return run_heads(self.sam2_model, image, levels, prompt, gate=False)
 
     @torch.no_grad()
-    def propagate(
-        self,
-        features: FeatureSource,
-        keyframes: Sequence[int],
-        *,
-        states: Tensor | None = None,
-        boxes: Tensor | None = None,
-        clip_size: tuple[int, int] | None = None,
-        max_batch: int = 64,
-    ) -> Tensor:
+    def propagate(self, features: FeatureSource, keyframes: Sequence[int], **prompts: Unpack[Prompts]) -> Tensor:
         """(B, T, h, w) float32 logits on the CPU: every item over the whole clip from its own keyframe.
 
         Arguments as for :meth:`propagation_steps`, which does not keep all T frames.
         """
         out = torch.empty(len(keyframes), features.num_frames, self.logit_size, self.logit_size)
-        steps = self.propagation_steps(
-            features, keyframes, states=states, boxes=boxes, clip_size=clip_size, max_batch=max_batch
-        )
-        for step in steps:
+        for step in self.propagation_steps(features, keyframes, **prompts):
             out[step.items, step.frames] = step.head.logits.cpu()
         return out
 

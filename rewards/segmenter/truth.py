@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,8 @@ from rollout.types import Masklets
 
 SCORING_CHUNK_PIXELS = 64_000_000
 """Masks are resized and compared in groups of about so many pixels."""
+REMEMBERED_PIXELS = 256_000_000
+"""Unions are forgotten, the least recently used first, beyond so many pixels (a byte each)."""
 
 
 class Truth:
@@ -19,16 +22,21 @@ class Truth:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._unions: dict[tuple[int, int], Tensor] = {}
+        self._unions: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self._alive: dict[int, Masklets] = {}
 
     def union(self, masklets: Masklets, frame: int) -> Tensor:
         """(H, W) bool."""
         key = (id(masklets), frame)
-        if key not in self._unions:
-            self._alive[id(masklets)] = masklets  # an id may be reused once its object is gone
-            self._unions[key] = torch.from_numpy(masklets.union(frame)).to(self._device)
-        return self._unions[key]
+        if key in self._unions:
+            self._unions.move_to_end(key)
+            return self._unions[key]
+        self._alive[id(masklets)] = masklets  # an id may be reused once its object is gone
+        union = torch.from_numpy(masklets.union(frame)).to(self._device)
+        self._unions[key] = union
+        while len(self._unions) * union.numel() > max(REMEMBERED_PIXELS, union.numel()):
+            self._unions.popitem(last=False)
+        return union
 
     def score_logits(self, logits: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[float]:
         """IoU at the clip's size of (N, h, w) logits against N (masklets, frame) of one clip."""

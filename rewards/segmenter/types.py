@@ -110,7 +110,8 @@ class BoxRequest:
     """A clip frame number; one of ``frames``."""
     boxes: Sequence[Sequence[float]]
     """(N, 4) x0, y0, x1, y1 in pixels of the clip; none predicts nothing."""
-    masklets: Masklets
+    masklets: Masklets | None
+    """With ground truth the answer carries IoUs."""
     with_masks: bool = False
     """Also return the merged masks (evaluation; rewards need only the IoUs)."""
 
@@ -118,12 +119,13 @@ class BoxRequest:
         _check_frames(self.clip, self.frames, "frames")
         if self.keyframe not in self.frames:
             raise ValueError(f"clip {self.clip.name}: keyframe {self.keyframe} is not among frames {self.frames}")
-        _check_masklets(self.clip, self.masklets)
+        if self.masklets is not None:
+            _check_masklets(self.clip, self.masklets)
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """IoU on each of the request's frames; an empty union counts 1."""
+    """IoU on each of the request's frames; an empty union counts 1. No IoUs without ground truth."""
 
     ious: tuple[float, ...]
     rles: tuple[RLE, ...] | None = None

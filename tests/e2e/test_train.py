@@ -1,4 +1,4 @@
-"""One real run through the command line: supervised, then reinforced, interrupted and continued.
+"""One real run through the command line: supervised, then reinforced, hurt, interrupted and continued.
 
 Ray, vLLM, FSDP and the segmenter pool start twice, so everything is asserted on two runs.
 """
@@ -48,6 +48,8 @@ class Run:
     """Metrics of all its training steps, as they were when it ended."""
     left: list[str]
     """Processes that it started and that were alive after it, in words."""
+    segmenters: list[int]
+    """Process ids of the pool's workers, in the order of their appearance."""
 
     @property
     def last(self) -> int:
@@ -59,29 +61,46 @@ class Run:
         return value
 
 
-def train(out: Path, *arguments: str, interrupt_after_step: int | None = None) -> Run:
-    """Run the command; with ``interrupt_after_step``, press Ctrl-C once that step's metrics are there."""
+def train(
+    out: Path, *arguments: str, kill_segmenter_after_step: int | None = None, interrupt_after_step: int | None = None
+) -> Run:
+    """Run the command; once a step's metrics are there, kill the pool's worker, or press Ctrl-C."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     log = out.with_suffix(".said")
+    segmenters: list[int] = []
     with log.open("w") as said:
         process = psutil.Popen([VIDEOSEG, "train", *arguments], stdout=said, stderr=said, env=env, cwd=out.parent)
         family: set[psutil.Process] = set()
         deadline = time.monotonic() + SECONDS
+        killed = kill_segmenter_after_step is None
         interrupted = interrupt_after_step is None
         while process.poll() is None:
             family.update(process.children(recursive=True))
+            segmenters += sorted({p.pid for p in family if is_segmenter(p)} - set(segmenters))
             if time.monotonic() > deadline:
                 process.send_signal(signal.SIGTERM)
                 process.wait(60)
                 pytest.fail(f"{arguments} took more than {SECONDS} s; it said:\n{log.read_text()[-3000:]}")
-            if not interrupted and interrupt_after_step in [r["step"] for r in read_metrics(out / LIVE_METRICS)]:
+            done = [r["step"] for r in read_metrics(out / LIVE_METRICS)]
+            if not killed and kill_segmenter_after_step in done:
+                os.kill(segmenters[0], signal.SIGKILL)
+                killed = True
+            if not interrupted and interrupt_after_step in done:
                 process.send_signal(signal.SIGINT)
                 interrupted = True
             time.sleep(0.3)
     _, alive = psutil.wait_procs([p for p in family if p.is_running()], timeout=20)
     rows = {r["step"]: r["data"] for r in read_metrics(out / METRICS)}
     steps = {n: data for n, data in rows.items() if n > 0}
-    return Run(out, process.returncode, log.read_text(), steps, [in_words(p) for p in alive])
+    return Run(out, process.returncode, log.read_text(), steps, [in_words(p) for p in alive], segmenters)
+
+
+def is_segmenter(process: psutil.Process) -> bool:
+    """Ray names its workers after their class."""
+    try:
+        return any("ray::SegmenterWorker" in word for word in process.cmdline()[:1])
+    except psutil.Error:
+        return False
 
 
 def in_words(process: psutil.Process) -> str:
@@ -112,7 +131,8 @@ def command(
 
 @pytest.fixture(scope="module")
 def interrupted(folder: Path, command: tuple[str, ...]) -> Run:
-    return train(folder / "grpo", *command, "trainer.steps=50", interrupt_after_step=2)
+    more = ("trainer.steps=50", "trainer.save_every=1", "trainer.keep_checkpoints=1")
+    return train(folder / "grpo", *command, *more, kill_segmenter_after_step=1, interrupt_after_step=3)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +172,20 @@ def test_masks_were_decoded_and_every_reward_is_logged(interrupted: Run) -> None
     assert sum(scalar(v) or 0.0 for v in stops) == pytest.approx(1.0)
 
 
+def test_a_killed_pool_worker_is_replaced_and_its_work_done_again(interrupted: Run) -> None:
+    assert len(interrupted.segmenters) == 2, interrupted.segmenters
+    assert interrupted.metric(1, "pool/restarts") == 0.0
+    assert interrupted.metric(3, "pool/restarts") == 1.0
+    for step in interrupted.steps:
+        assert interrupted.metric(step, "rollout/failed") == 0.0
+        assert -10.0 < interrupted.metric(step, "reward/mean") < 10.0
+
+
+def test_progress_is_told_in_lines(cold_start: Run, interrupted: Run) -> None:
+    assert "step 30/30 | loss" in cold_start.said and "starting processes" in cold_start.said
+    assert "/50 | reward" in interrupted.said and "saving and stopping after this step" in interrupted.said
+
+
 def test_held_out_clips_are_evaluated_before_training(interrupted: Run) -> None:
     rows = [json.loads(line) for line in (interrupted.out / "held_out.jsonl").read_text().splitlines()]
     assert rows[0]["step"] == 0
@@ -162,11 +196,13 @@ def test_ctrl_c_leaves_a_checkpoint_and_no_process(interrupted: Run) -> None:
     assert interrupted.code == EXIT_INTERRUPTED, interrupted.said[-3000:]
     assert "--resume" in interrupted.said
     assert interrupted.left == []
-    assert sorted(interrupted.steps) == list(range(1, interrupted.last + 1)) and 2 <= interrupted.last <= 5
+    assert sorted(interrupted.steps) == list(range(1, interrupted.last + 1)) and 3 <= interrupted.last <= 6
     checkpoint = interrupted.out / "checkpoints" / f"global_step_{interrupted.last}"
     assert (checkpoint / "policy" / HEAD_FOLDER / "model.safetensors").is_file()
     assert (checkpoint / "actor").is_dir()
     assert not (interrupted.out / STOP_FILE).exists()
+    assert [p.name for p in (interrupted.out / "checkpoints").glob("global_step_*")] == [checkpoint.name]
+    assert (interrupted.out / "policy").resolve() == checkpoint / "policy"
 
 
 def test_resume_goes_on_where_it_stopped(interrupted: Run, continued: Run) -> None:
@@ -174,7 +210,7 @@ def test_resume_goes_on_where_it_stopped(interrupted: Run, continued: Run) -> No
     assert continued.last == interrupted.last + 1
     assert all(continued.steps[n] == interrupted.steps[n] for n in interrupted.steps)  # none was done again
     old, new = (continued.out / "checkpoints" / f"global_step_{r.last}" / "policy" for r in (interrupted, continued))
-    assert str(new) in continued.said.replace("\n", "")
+    assert str(new) in continued.said.replace("\n", "") and (continued.out / "policy").resolve() == new
     before, after = load_policy(old).state_dict(), load_policy(new).state_dict()
     assert not before["lm_head.weight"].equal(after["lm_head.weight"])
     assert continued.left == []

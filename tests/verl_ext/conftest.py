@@ -51,27 +51,9 @@ def build_worker(
         monkeypatch.setenv(name, value)
 
     def build(recipe: Recipe, forward_only: bool = False) -> Any:
-        activate(recipe)
-        from verl.utils.config import omega_conf_to_dataclass
-        from verl.workers.engine_workers import TrainingWorkerConfig
+        from tests.verl_ext.engines import training_worker
 
-        from verl_ext.render import sft_config
-        from verl_ext.workers import SegTrainingWorker
-
-        config = sft_config(recipe)
-        config.engine.forward_only = forward_only
-        settings = TrainingWorkerConfig(
-            model_type="language_model",
-            model_config=omega_conf_to_dataclass(config.model),
-            engine_config=omega_conf_to_dataclass(config.engine),
-            optimizer_config=omega_conf_to_dataclass(config.optim),
-            checkpoint_config=omega_conf_to_dataclass(config.checkpoint),
-            profiler_config=omega_conf_to_dataclass(config.profiler),
-        )
-        settings.optimizer_config.total_training_steps = 10
-        worker = SegTrainingWorker(settings)
-        worker.reset()
-        return worker
+        return training_worker(activate(recipe), forward_only)
 
     return build
 

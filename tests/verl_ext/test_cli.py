@@ -54,7 +54,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 
 @pytest.mark.parametrize(
     "command",
-    ["", "train", "eval", "score", "report", "quickstart", "doctor", "data synthetic", "data check"],
+    ["", "train", "eval", "convert", "score", "report", "quickstart", "doctor", "data synthetic", "data check"],
 )
 def test_every_help_teaches_with_an_example(command: str, run: Any) -> None:
     result = run(*command.split(), "--help", env={"COLUMNS": "200"})

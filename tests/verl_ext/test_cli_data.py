@@ -10,8 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rollout.errors import DataError
-from verl_ext.cli.evaluation import Request, inference_settings, recipe_of, run, samples_of
+from verl_ext.cli.eval_targets import dataset_target, keys_of
+from verl_ext.cli.evaluation import Request, inference_settings, recipe_of, run
 from verl_ext.cli.main import app
+from verl_ext.recipe import Recipe
 
 QUICKSTART = Path(__file__).parents[2] / "recipes/quickstart/grpo.yaml"
 CLIPS = ["--train", "1", "--valid", "2", "--test", "0", "--frames", "16", "16", "--size", "64"]
@@ -66,18 +68,22 @@ def test_score_of_nothing_is_not_a_crash_and_a_missing_file_is_named(root: Path,
 
 
 def request(root: Path, policy: Path, **changes: Any) -> Request:
-    given: dict[str, Any] = {"policy": policy, "dataset": "revos", "root": root, "split": "valid", "out": root / "out"}
-    return Request(**(given | changes))
+    target = dataset_target("revos", [str(root)], "valid", root / "out")
+    return Request(policy, (target,), **changes)
+
+
+def recipe_for(asked: Request) -> Recipe:
+    return recipe_of(asked, asked.targets[0])
 
 
 def test_a_folder_without_a_policy_is_refused_before_anything_starts(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no policy there"):
-        run(request(root, tmp_path / "empty"), lambda *_: None)
+        list(run(request(root, tmp_path / "empty"), lambda *_: None))
 
 
 def test_without_a_recipe_the_published_dialogue_is_used(root: Path, tmp_path: Path) -> None:
     (tmp_path / "my policy" / "segmentation_head").mkdir(parents=True)
-    recipe = recipe_of(request(root, tmp_path / "my policy", device="cpu", overrides=("rollout.max_turns=2",)))
+    recipe = recipe_for(request(root, tmp_path / "my policy", device="cpu", overrides=("rollout.max_turns=2",)))
     assert recipe.policy.path.endswith("my policy") and recipe.policy.dtype == "float32"
     settings = inference_settings(recipe)
     assert settings.environment == "keyframe_exploration"
@@ -86,21 +92,21 @@ def test_without_a_recipe_the_published_dialogue_is_used(root: Path, tmp_path: P
 
 
 def test_a_policy_without_a_head_answers_with_boxes(root: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(request(root, tmp_path, device="cuda"))
+    recipe = recipe_for(request(root, tmp_path, device="cuda"))
     assert (recipe.method, inference_settings(recipe).environment) == ("veason_r1", "single_turn_boxes")
 
 
 def test_a_recipe_gives_dialogue_and_engine(root: Path, tmp_path: Path) -> None:
     changes = ("rollout.turn_length=50", "rollout.engine.max_model_len=900")
-    recipe = recipe_of(request(root, tmp_path, recipe=QUICKSTART, overrides=changes))
+    recipe = recipe_for(request(root, tmp_path, recipe=QUICKSTART, overrides=changes))
     settings = inference_settings(recipe)
     assert (settings.turn_length, settings.max_tokens, settings.dtype) == (50, 900, "float32")
     assert recipe.policy.path == str(tmp_path)
 
 
-def test_a_draw_of_expressions_is_fixed_and_in_order(root: Path, tmp_path: Path) -> None:
-    every = samples_of(request(root, tmp_path), seed=0)
-    some = samples_of(request(root, tmp_path, max_samples=3), seed=0)
-    ids = [s.id for s in every]
-    assert len(some) == 3 and [s.id for s in some] == sorted((s.id for s in some), key=ids.index)
-    assert [s.id for s in samples_of(request(root, tmp_path, max_samples=3), seed=0)] == [s.id for s in some]
+def test_a_draw_of_expressions_is_fixed_and_in_order(root: Path) -> None:
+    target = dataset_target("revos", [str(root)], "valid", root / "out")
+    dataset = target.open()
+    every, some = keys_of(target, dataset, None, seed=0), keys_of(target, dataset, 3, seed=0)
+    assert len(some) == 3 and some == sorted(some, key=every.index)
+    assert keys_of(target, dataset, 3, seed=0) == some

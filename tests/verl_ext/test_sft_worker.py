@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from verl.trainer.sft_trainer import SFTTrainer
 
+from rollout.errors import DataError
 from verl_ext.recipe import Recipe
 from verl_ext.render import sft_config
+from verl_ext.run_files import STOP_FILE, TOTAL_FILE
 from verl_ext.sft_worker import SegSFTTrainer
 
 ITEMS = 12
@@ -53,38 +56,73 @@ def test_shuffled_data_follow_the_seed(order: Any) -> None:
     assert order("seed=1") == first and other != first
 
 
-def test_asked_to_stop_the_step_under_way_is_the_last(
+@pytest.fixture
+def about_to_step(
     tiny_recipe: Callable[..., Recipe],
     activate: Callable[[Recipe], Recipe],
     process_group: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Callable[[int, int], SegSFTTrainer]:
+    """``about_to_step(done, total)``: a trainer between two steps of a run in ``tmp_path``."""
     monkeypatch.setattr(SFTTrainer, "_get_batch_seqlens", lambda self, data: [1])
     activate(tiny_recipe("sft", f"output_dir={tmp_path}"))
-    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
-    trainer.resume_global_step, trainer.total_training_steps = 4, 9
+
+    def make(done: int, total: int) -> SegSFTTrainer:
+        trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+        trainer.resume_global_step, trainer.total_training_steps = done, total
+        return trainer
+
+    return make
+
+
+def test_asked_to_stop_the_step_under_way_is_the_last(about_to_step: Any, tmp_path: Path) -> None:
+    trainer = about_to_step(4, 9)
     trainer._get_batch_seqlens(None)  # step 5
     assert trainer.total_training_steps == 9 and not trainer.stopped_early
-    (tmp_path / "STOP").touch()
+    (tmp_path / STOP_FILE).touch()
     trainer._get_batch_seqlens(None)  # step 6: verl saves after the last step, so nothing of it is lost
     assert trainer.total_training_steps == 6 and trainer.stopped_early
 
 
-def test_a_request_in_the_last_step_changes_nothing(
+def test_a_request_in_the_last_step_changes_nothing(about_to_step: Any, tmp_path: Path) -> None:
+    trainer = about_to_step(0, 1)
+    (tmp_path / STOP_FILE).touch()
+    trainer._get_batch_seqlens(None)
+    assert trainer.total_training_steps == 1 and not trainer.stopped_early
+
+
+@pytest.mark.parametrize(("steps", "epochs", "expected"), [(9, 100, 9), (9, 2, 6), (None, 3, 9)])
+def test_a_run_ends_with_its_last_epoch_at_the_latest(
+    steps: int | None,
+    epochs: int,
+    expected: int,
     tiny_recipe: Callable[..., Recipe],
     activate: Callable[[Recipe], Recipe],
     process_group: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SFTTrainer, "_get_batch_seqlens", lambda self, data: [1])
-    activate(tiny_recipe("sft", f"output_dir={tmp_path}"))
-    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
-    trainer.resume_global_step, trainer.total_training_steps = 0, 1
-    (tmp_path / "STOP").touch()
-    trainer._get_batch_seqlens(None)
-    assert trainer.total_training_steps == 1 and not trainer.stopped_early
+    """verl would leave its loop without saving: what was learnt since the last checkpoint would be lost."""
+    seen: list[int] = []
+    monkeypatch.setattr(SFTTrainer, "_init_engine", lambda self: seen.append(self.config.trainer.total_training_steps))
+    settings = (f"trainer.steps={'null' if steps is None else steps}", f"trainer.epochs={epochs}")
+    trainer = trainer_of(activate(tiny_recipe("sft", f"output_dir={tmp_path}", *settings)))
+    trainer._build_dataloader()  # 12 conversations, 4 a step
+    trainer._init_engine()
+    assert seen == [expected]
+    assert json.loads((tmp_path / TOTAL_FILE).read_text()) == {"total": expected}
+
+
+@pytest.mark.parametrize("section", ["data", "val"])
+def test_less_data_than_one_step_is_refused(
+    section: str, tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe]
+) -> None:
+    trainer = trainer_of(activate(tiny_recipe("sft")))
+    few = list(range(3))
+    trainer.train_dataset, trainer.val_dataset = (few, None) if section == "data" else (trainer.train_dataset, few)
+    with pytest.raises(DataError, match=rf"{section}: 3 conversations do not fill one step of .*prompts_per_step 4"):
+        trainer._build_dataloader()
 
 
 @pytest.mark.parametrize(("resumed_at", "trains"), [(0, True), (8, True), (9, False), (12, False)])

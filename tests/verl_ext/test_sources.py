@@ -69,7 +69,7 @@ def test_held_out_is_evaluated_once_each(tiny_recipe: Callable[..., Recipe]) -> 
 def test_rl_rows_carry_references_and_held_out_rows_come_twice(
     tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe]
 ) -> None:
-    activate(tiny_recipe("grpo", "trainer.eval_samples=3"))
+    activate(tiny_recipe("grpo", "trainer.eval_every=1", "trainer.eval_samples=3"))
     train, held_out = RLDataset(["train"]), RLDataset(["held_out"])
     row = train[0]
     assert row["index"] == 0 and not row["held_out"]

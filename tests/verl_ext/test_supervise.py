@@ -15,12 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from rollout.errors import WorkerError
+from rollout.errors import RecipeError, WorkerError
+from verl_ext.run_files import STARTING
 from verl_ext.supervise import (
     LIVE_METRICS,
     METRICS,
     STOP_FILE,
     STOPPED_EARLY,
+    WORKER_DIED,
     fold_metrics,
     last_words,
     read_metrics,
@@ -182,3 +184,53 @@ def test_the_last_of_several_tracebacks_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "expected"), [(1, 1.0), ([[2.5]], 2.5), ([1, 3], 3.0), ("x", None), ([], None)])
 def test_scalar(value: Any, expected: float | None) -> None:
     assert scalar(value) == expected
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    def second(*_: Any) -> None:
+        with pytest.raises(RecipeError, match="another training process is at work"):
+            run(tmp_path, "")
+        (tmp_path / "seen").touch()
+
+    code = "while not (out / 'seen').exists(): time.sleep(0.02)"
+    assert run(tmp_path, code, progress=second)
+    assert run(tmp_path, "")
+
+
+def test_a_run_does_not_outlive_a_display_that_fails(tmp_path: Path) -> None:
+    def show(*_: Any) -> None:
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(tmp_path, "(out / 'pid').write_text(str(os.getpid()))\ntime.sleep(60)", progress=show)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_progress_knows_the_steps_that_the_process_announces(tmp_path: Path) -> None:
+    code = (
+        "from verl_ext.run_files import announce_total\n"
+        "announce_total(out, 7)\n"
+        f"log = (out / {LIVE_METRICS!r}).open('a')\n"
+        "for n in (1, 2):\n"
+        "    log.write(json.dumps({'step': n, 'data': {'loss': n, f'only{n}': 1}}) + chr(10)); log.flush()\n"
+        "log.write('{\"step\": 3, ')\n"  # torn
+    )
+    seen: list[Any] = []
+    run(
+        tmp_path,
+        code,
+        progress=lambda *given: seen.append(given),
+        describe=lambda m: f"{m['loss']} {sorted(k for k in m if k.startswith('only'))}",
+    )
+    assert seen[0][2] == STARTING
+    assert seen[-1] == (2, 7, "2 ['only1', 'only2']")  # what an earlier row said (an evaluation) stays in sight
+
+
+def test_the_watchdogs_sentence_comes_before_the_traceback_and_older_runs_do_not_count(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    old = f"{WORKER_DIED}: of yesterday\nTraceback (most recent call last):\nKeyError: yesterday\n"
+    log.write_text(f"{old}(TaskRunner) {WORKER_DIED}: WorkerDict\nTraceback (most recent call last):\nActorDied: x\n")
+    words = last_words(log, since=len(old)).splitlines()
+    assert words[1] == f"(TaskRunner) {WORKER_DIED}: WorkerDict" and words[-1] == "ActorDied: x"
+    assert not [w for w in words if "yesterday" in w]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from tensordict.tensorclass import NonTensorData
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
@@ -108,22 +107,6 @@ def test_an_absent_head_syncs_nothing(
     trainer = trainer_of(box_recipe(tiny_recipe), None, tmp_path)
     trainer.on_step_end()
     assert "update_pool" in trainer.timing_raw and trainer.total_training_steps == 9
-
-
-@pytest.mark.parametrize(("steps_done", "evaluates"), [(0, True), (3, False)])
-def test_a_continued_run_does_not_evaluate_its_start_again(
-    tiny_recipe: Callable[..., Recipe],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    steps_done: int,
-    evaluates: bool,
-) -> None:
-    monkeypatch.setattr(PPOTrainerSync, "on_init_end", lambda self: None)
-    trainer = trainer_of(tiny_recipe("grpo"), None, tmp_path)
-    trainer.config = OmegaConf.create({"trainer": {"val_before_train": True}})
-    trainer.global_steps = steps_done
-    trainer.on_init_end()
-    assert trainer.config.trainer.val_before_train is evaluates
 
 
 def test_the_pool_gets_the_decoder_after_each_step(

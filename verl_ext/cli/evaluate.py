@@ -1,25 +1,39 @@
-"""``videoseg eval``, ``score`` and ``report``."""
+"""``videoseg eval``."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rollout.errors import DataError
+from verl_ext.cli.group import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from verl_ext.cli.evaluation import Finished
+
 Device = Literal["cpu", "cuda"]
-DatasetOption = Annotated[str, typer.Option(help="A data set's name (revos, mevis, ...) or its YAML file.")]
-RootOption = Annotated[Path, typer.Option(help="The data set's folder.")]
-SplitOption = Annotated[str, typer.Option(help="One of its splits.")]
+EXIT_INCOMPLETE = 3
+"""Everything that could be evaluated was, but some expressions failed; ``failed.jsonl`` says which and why."""
 
 
 def evaluate(
-    policy: Annotated[Path, typer.Argument(help="Policy folder in Hugging Face layout.")],
-    dataset: DatasetOption,
-    root: RootOption,
-    split: SplitOption = "valid",
-    out: Annotated[Path, typer.Option(help="Folder for results and scores.")] = Path("runs/eval"),
+    policy: Annotated[Path | None, typer.Argument(help="Policy folder, or --model.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Policy folder in Hugging Face layout, or a released VideoSEG-O3 checkpoint.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Benchmarks by name (revos,mevis_u,...) or YAML file, with commas between.")
+    ] = None,
+    root: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR for each benchmark, or one folder that holds all data sets.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Instead of a benchmark: J and F on a data set.")] = None,
+    split: Annotated[str, typer.Option(help="With --dataset: one of its splits.")] = "valid",
+    out: Annotated[Path, typer.Option(help="Folder for results and scores; one in it for each benchmark.")] = Path(
+        "runs/eval"
+    ),
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe whose dialogue and engine are used; default: the published numbers.")
     ] = None,
@@ -29,69 +43,81 @@ def evaluate(
     device: Annotated[Device | None, typer.Option(help="Default: the recipe's, or what there is.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to use, one engine each.", min=1)] = 1,
     max_samples: Annotated[int | None, typer.Option(help="Only so many expressions, a fixed draw.", min=1)] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Qwen3-VL folder for a released checkpoint without tokenizer and config.")
+    ] = None,
 ) -> None:
-    """Evaluate a policy: greedy dialogues, masks propagated over the whole clip, J and F.
+    """Evaluate a policy: greedy dialogues, masks propagated over the whole clip, scores.
 
-    Writes OUT/results.jsonl as it goes, then scores.json and scores.csv; the same command goes on where it stopped.
-    Examples:
+    Each finished expression is on disk at once; the same command goes on where it stopped. Exit code 3: some
+    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again). Examples:
 
-      videoseg eval runs/grpo_2b/checkpoints/global_step_1000/policy --dataset revos --root data/ReVOS --gpus 8
+      videoseg eval --model models/policy --benchmark revos,mevis_u --root data --gpus 8 --out runs/eval
 
       videoseg eval runs/quickstart/cold_start/policy --dataset revos --root runs/quickstart/data --split test
       --recipe recipes/quickstart/grpo.yaml
     """
     from rich.console import Console
 
-    from eval.score_files import scores_table
+    from verl_ext.cli.eval_targets import benchmark_targets, dataset_target
     from verl_ext.cli.evaluation import Request, run
     from verl_ext.cli.progress import progress_bar
 
-    request = Request(policy, dataset, root, split, out, recipe, tuple(overrides or ()), device, gpus, max_samples)
-    with progress_bar(Console(stderr=True)) as progress:
-        scores = run(request, progress)
-    typer.echo(scores_table(scores))
+    if (policy is None) == (model is None):
+        raise DataError("give the policy's folder once: --model FOLDER, or as the first argument")
+    if (benchmark is None) == (dataset is None):
+        raise DataError("give --benchmark NAMES or --dataset NAME, and not both")
+    roots = root or []
+    if benchmark is not None:
+        targets = benchmark_targets(benchmark, roots, out)
+    else:
+        targets = [dataset_target(dataset or "", roots, split, out)]
+    folder = _ready(policy or model or Path(), out, base)
+    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples)
+    failed = 0
+    try:
+        with progress_bar(Console(stderr=True)) as progress:
+            for finished in run(request, progress):
+                _tell(finished, len(targets))
+                failed += finished.inferred.failed
+    except KeyboardInterrupt as e:
+        typer.secho(f"Interrupted. What is finished is in {out}; the same command goes on from there.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from e
+    if failed:
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
-def score(
-    results: Annotated[Path, typer.Argument(help="results.jsonl of an evaluation.")],
-    dataset: DatasetOption,
-    root: RootOption,
-    split: SplitOption = "valid",
-    out: Annotated[Path | None, typer.Option(help="Folder for scores.json and scores.csv.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
-) -> None:
-    """Score a results file against ground truth; needs neither torch nor a GPU.
+def _ready(folder: Path, out: Path, base: Path | None) -> Path:
+    """The policy in our own layout; a released checkpoint is converted, once, into a folder beside ``out``."""
+    from verl_ext.policy.released import convert_once, is_released
 
-    Example:
-
-      videoseg score runs/eval/results.jsonl --dataset revos --root data/ReVOS --split valid
-    """
-    from rich.console import Console
-
-    from data_construction.readers import open_dataset
-    from eval.results import read_results
-    from eval.score import score_results
-    from eval.score_files import scores_table, write_scores
-    from verl_ext.cli.progress import progress_bar
-
-    records = read_results(results)
-    with progress_bar(Console(stderr=True)) as progress:
-        scores = score_results(records, open_dataset(dataset, root, split).samples(), progress=progress)
-    if out is not None:
-        write_scores(scores, out)
-    typer.echo(json.dumps(scores.to_dict(), indent=1) if as_json else scores_table(scores))
+    if not is_released(folder):
+        return folder
+    return convert_once(folder, out.parent / "converted", base, lambda text: typer.echo(text, err=True))
 
 
-def report(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path | None, typer.Option(help="HTML file; default RUN_DIR/report.html.")] = None,
-) -> None:
-    """Write a run's report: one HTML page with curves, scores and dialogues, that needs no network.
+def _tell(finished: Finished, count: int) -> None:
+    from eval.failures import FAILED_FILE
+    from eval.score_files import scores_table
 
-    Example:
-
-      videoseg report runs/quickstart
-    """
-    from verl_ext.run_report import write_report
-
-    typer.echo(f"report: {write_report(run_dir, out or run_dir / 'report.html')}")
+    target, inferred = finished.target, finished.inferred
+    benchmark = target.benchmark
+    if count > 1:
+        typer.echo(f"\n{benchmark.name}")
+    if finished.scores is not None:
+        typer.echo(scores_table(finished.scores))
+    elif target.official and benchmark.submission is not None:
+        typer.echo(
+            f"{inferred.done} results in {inferred.results}. {benchmark.name} has no public ground truth: pack them "
+            f"for {benchmark.server or 'its server'} with\n  videoseg submit {inferred.results} --benchmark "
+            f"{benchmark.name} --root {target.root}"
+        )
+    else:
+        typer.echo(f"{inferred.done} results in {inferred.results}; there are no masks to score them against")
+    if inferred.failed:
+        typer.secho(
+            f"{inferred.failed} expressions of {benchmark.name} failed: {target.out / FAILED_FILE} says why; the same "
+            "command tries them again",
+            fg=typer.colors.RED,
+            err=True,
+        )

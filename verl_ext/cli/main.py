@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from verl_ext.cli import data, doctor, evaluate, quickstart, train
+from verl_ext.cli import convert, data, data_cot, data_traces, doctor, evaluate, quickstart, report, score, train
 from verl_ext.cli.group import VideosegGroup
 
 app = typer.Typer(
@@ -38,8 +38,14 @@ def videoseg(
 app.command()(quickstart.quickstart)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
-app.command()(evaluate.score)
-app.command()(evaluate.report)
+app.command()(convert.convert)
+app.command()(score.score)
+app.command()(report.report)
+app.command()(report.compare)
+app.command()(report.submit)
+data.app.add_typer(data_cot.app, name="cot")
+for command in data_traces.COMMANDS:
+    data.app.command()(command)
 app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
 

@@ -14,7 +14,7 @@ from verl_ext.cli.group import EXIT_INTERRUPTED
 if TYPE_CHECKING:
     from verl_ext.recipe import Plan, Recipe
 
-RESOLVED, PLAN = "resolved.yaml", "plan.json"
+RESOLVED, DRY_RUN, PLAN = "resolved.yaml", "dry_run.yaml", "plan.json"
 SHIPPED_PATHS = "Shipped recipes look for data in $VIDEOSEG_DATA (or data/), for models in $VIDEOSEG_MODELS (models/)"
 
 
@@ -62,11 +62,11 @@ def start(recipe: Recipe) -> None:
     """Run the recipe's stage until it is done, and say where the policy lies. Exit code 130 if it was interrupted."""
     from rich.console import Console
 
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.cli.training_progress import training_progress
 
     console = Console()
     console.print(f"{recipe.name}: {recipe.stage} on {recipe.device}; everything goes to {recipe.output_dir}")
-    with progress_bar(console) as progress:
+    with training_progress(console) as progress:
         policy = stage_of(recipe)(recipe, resume=recipe.trainer.resume == "auto", progress=progress)
     if policy is None:
         console.print("Stopped; a checkpoint is kept. The same command with --resume continues.")
@@ -93,9 +93,11 @@ def _show(recipe: Recipe, planned: Plan) -> None:
     from verl_ext.recipe import save_resolved
 
     folder = Path(recipe.output_dir)
-    save_resolved(recipe, folder / RESOLVED)
+    # a run that is or was in this folder reads its own recipe from there
+    resolved = folder / (DRY_RUN if (folder / "train.log").exists() else RESOLVED)
+    save_resolved(recipe, resolved)
     (folder / PLAN).write_text(json.dumps(planned.to_dict(), indent=2) + "\n", encoding="utf-8")
     console = Console()
-    console.print(Syntax((folder / RESOLVED).read_text(encoding="utf-8"), "yaml", background_color="default"))
+    console.print(Syntax(resolved.read_text(encoding="utf-8"), "yaml", background_color="default"))
     print_plan(planned, console)
-    console.print(f"written: {folder / RESOLVED}, {folder / PLAN}")
+    console.print(f"written: {resolved}, {folder / PLAN}")

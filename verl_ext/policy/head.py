@@ -60,7 +60,11 @@ def hide_tables_from_fsdp(segmenter: nn.Module) -> None:
 
 
 def freeze_untrained(segmenter: nn.Module) -> None:
-    """SAM 2's image encoder and memory stay frozen; the prompt encoder and mask decoder train (SPEC 2.2)."""
+    """SAM 2's image encoder and memory stay frozen; the prompt encoder and mask decoder train (SPEC 2.2).
+
+    The decoder's convolutions over the fine levels (conv_s0, conv_s1) train as well. SAM 2 applies them while it
+    encodes: frames are encoded with gradients on, and again after each change of the decoder (the pool's cache too).
+    """
     for p in segmenter.parameters():
         p.requires_grad_(False)
     for p in segmenter.trainable_parameters():  # type: ignore[operator]

@@ -68,8 +68,8 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             prompts = self.text_hidden_fcs(hidden[:1, 0])
             pair_frame = torch.zeros(1, dtype=torch.long, device=hidden.device)
         segmenter = self.grounding_encoder
-        with torch.no_grad():
-            features = segmenter.encode(sam_pixels.to(next(segmenter.parameters()).dtype))
+        # no gradient enters the frozen image encoder; the decoder's convolutions over the fine levels do train
+        features = segmenter.encode(sam_pixels.to(next(segmenter.parameters()).dtype))
         masks, _ = segmenter.decode(features, pair_frame, prompts)
         if len(pair_state) == 0:
             result.logits = logits + 0.0 * masks.sum().to(logits.dtype)

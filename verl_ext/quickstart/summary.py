@@ -54,7 +54,8 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
         "reward_last": round(last["val/reward/mean"], 4),
         "reward_first_se": round(first["val/reward/std_error"], 4),
         "reward_last_se": round(last["val/reward/std_error"], 4),
-        **paired_gain(first["rewards"], last["rewards"]),
+        **paired_gain(first["rewards"], last["rewards"], "reward"),
+        **paired_gain(jf_by_expression(scores["cold_start"]), jf_by_expression(scores["rl"]), "jf"),
         "format_cold_start": share_of_format(first["val/greedy_reward/strict_format"]),
         "format_rl": share_of_format(last["val/greedy_reward/strict_format"]),
         "format_sampled_first": share_of_format(first["val/reward/strict_format"]),
@@ -68,11 +69,16 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
     return out
 
 
-def paired_gain(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Mean reward gained over the same held-out prompts, and the standard error of that mean."""
+def jf_by_expression(scores: Any) -> dict[str, float]:
+    """J&F (0..100) of each held-out expression."""
+    return {f"{row.clip}/{row.expression_id}": row.jf for row in scores.expressions}
+
+
+def paired_gain(before: dict[str, float], after: dict[str, float], name: str) -> dict[str, float]:
+    """Mean of ``name`` gained over the same held-out prompts, and the standard error of that mean."""
     gains = np.array([after[key] - before[key] for key in before if key in after])
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
-    return {"reward_gain": round(float(gains.mean()), 4), "reward_gain_se": round(error, 4)}
+    return {f"{name}_gain": round(float(gains.mean()), 4), f"{name}_gain_se": round(error, 4)}
 
 
 def share_of_format(mean_reward: float) -> float:

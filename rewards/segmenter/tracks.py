@@ -1,0 +1,131 @@
+"""Propagation requests to masks of whole clips, one frame at a time.
+
+What is held beside the memory bank: the logits of one step, the full-size masks of the frames that a step touches, and
+the finished frames' RLEs. A clip of 2 000 frames therefore needs the memory of one of 20.
+
+Shape legend: B items of a step, T frames of a clip, H x W pixels of the clip, N boxes of a request.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewards.segmenter.cache import FeatureCache
+from rewards.segmenter.masks import encode_rles, mask_to_clip_size
+from rewards.segmenter.segmenter import Segmenter
+from rewards.segmenter.truth import Truth
+from rewards.segmenter.types import BoxRequest, BoxScores, PropagatedMasks, PropagateRequest
+from rollout.types import RLE
+
+FULL_SIZE_PIXELS = 64_000_000
+"""Masks of a step are brought to the clip's size in groups of about so many pixels."""
+
+
+class _Tracks:
+    """RLEs and IoUs of the group's requests as they grow, frame by frame; nothing is predicted until it is told."""
+
+    def __init__(self, group: Sequence[PropagateRequest | BoxRequest], frames: Sequence[int], truth: Truth) -> None:
+        self._frames, self._truth = frames, truth
+        self._masklets = [request.masklets for request in group]
+        self._kept = [not isinstance(request, BoxRequest) or request.with_masks for request in group]
+        clip = group[0].clip
+        empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
+        self._rles: list[list[RLE]] = [[empty] * len(frames) if kept else [] for kept in self._kept]
+        self._ious: list[dict[int, float]] = [{} for _ in group]
+
+    def put(self, places: Sequence[tuple[int, int]], masks: Tensor) -> None:
+        """(n, H, W) masks at n (request, place in ``frames``)."""
+        kept = [i for i, (request, _) in enumerate(places) if self._kept[request]]
+        for i, rle in zip(kept, encode_rles(masks if len(kept) == len(places) else masks[kept]), strict=True):
+            request, position = places[i]
+            self._rles[request][position] = rle
+        targets = [(i, truth) for i, (r, _) in enumerate(places) if (truth := self._masklets[r]) is not None]
+        if targets:
+            scored = masks[[i for i, _ in targets]]
+            values = self._truth.score_masks(scored, [(truth, self._frames[places[i][1]]) for i, truth in targets])
+            for (i, _), value in zip(targets, values, strict=True):
+                request, position = places[i]
+                self._ious[request][position] = value
+
+    def rles(self, request: int) -> tuple[RLE, ...] | None:
+        return tuple(self._rles[request]) if self._kept[request] else None
+
+    def ious(self, request: int) -> tuple[float, ...] | None:
+        """One a frame, where nothing was predicted those of an empty mask: 1 where nothing is visible, else 0."""
+        truth, known = self._masklets[request], self._ious[request]
+        if truth is None:
+            return None
+        return tuple(
+            known[i] if i in known else float(not self._truth.union(truth, t).any()) for i, t in enumerate(self._frames)
+        )
+
+
+def propagate_states(
+    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[PropagateRequest], truth: Truth
+) -> list[PropagatedMasks]:
+    """The masks of one clip's requests. Raises DataError for a frame that cannot be read."""
+    clip = group[0].clip
+    tracks = _Tracks(group, range(clip.num_frames), truth)
+    states = {r: request.state for r, request in enumerate(group) if request.state is not None}
+    if states:
+        prompted = list(states)
+        steps = segmenter.propagation_steps(
+            cache.source(clip, range(clip.num_frames)),
+            [group[r].keyframe for r in prompted],
+            states=torch.from_numpy(np.stack(list(states.values()))).float().to(segmenter.device),
+            max_batch=max_batch,
+        )
+        at_once = max(1, FULL_SIZE_PIXELS // (clip.height * clip.width))
+        for step in steps:
+            places = [(prompted[item], frame) for item, frame in zip(step.items, step.frames, strict=True)]
+            for start in range(0, len(places), at_once):
+                part = slice(start, start + at_once)
+                tracks.put(places[part], mask_to_clip_size(step.head.logits[part], clip.height, clip.width))
+    return [PropagatedMasks(tracks.rles(r) or (), tracks.ious(r)) for r in range(len(group))]
+
+
+def propagate_boxes(
+    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[BoxRequest], truth: Truth
+) -> list[BoxScores]:
+    """The same for boxes, one object each, merged by union; a request's boxes share its keyframe, hence every step."""
+    clip, frames = group[0].clip, list(group[0].frames)
+    tracks = _Tracks(group, frames, truth)
+    owners = [r for r, request in enumerate(group) for _ in request.boxes]
+    if owners:
+        steps = segmenter.propagation_steps(
+            cache.source(clip, frames),
+            [frames.index(group[r].keyframe) for r in owners],
+            boxes=torch.tensor([box for request in group for box in request.boxes], dtype=torch.float32),
+            clip_size=(clip.height, clip.width),
+            max_batch=max_batch,
+        )
+        unions = _Unions(owners)
+        for step in steps:
+            for item, position, logits in zip(step.items, step.frames, step.head.logits, strict=True):
+                unions.add(item, position, mask_to_clip_size(logits[None], clip.height, clip.width))
+            if whole := unions.take():
+                tracks.put(list(whole), torch.cat(list(whole.values())))
+    return [BoxScores(tracks.ious(r) or (), tracks.rles(r)) for r in range(len(group))]
+
+
+class _Unions:
+    """Masks of objects merged per request and frame, until all of a request's objects are in (steps may split them)."""
+
+    def __init__(self, owners: Sequence[int]) -> None:
+        self._owners, self._objects = owners, Counter(owners)
+        self._open: dict[tuple[int, int], tuple[Tensor, int]] = {}
+
+    def add(self, item: int, position: int, mask: Tensor) -> None:
+        place = self._owners[item], position
+        merged, count = self._open.get(place, (mask, 0))
+        self._open[place] = merged | mask, count + 1
+
+    def take(self) -> dict[tuple[int, int], Tensor]:
+        """(1, H, W) of every (request, frame) that is whole; they are forgotten here."""
+        whole = [place for place, (_, count) in self._open.items() if count == self._objects[place[0]]]
+        return {place: self._open.pop(place)[0] for place in whole}

@@ -1,0 +1,143 @@
+"""What a released checkpoint consists of: its configuration, its names, its SAM 2, its tokens. All checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout.errors import DataError
+
+if TYPE_CHECKING:
+    from rewards.segmenter import SegmenterConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+ADDED_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")
+"""In the order in which the release added them to Qwen3-VL's tokenizer (SPEC 2.2)."""
+SAM2 = "grounding_encoder.sam2_model."
+TRUNKS = {
+    (96, 12): "sam2.1_hiera_t",
+    (96, 16): "sam2.1_hiera_s",
+    (112, 24): "sam2.1_hiera_b+",
+    (144, 48): "sam2.1_hiera_l",
+}
+"""(channels of the first stage, blocks) of each SAM 2's image encoder."""
+NAMINGS: tuple[Callable[[str], str], ...] = (lambda n: n.removeprefix("model."), lambda n: n)
+"""Released language-model name -> its name in Qwen3VLForConditionalGeneration."""
+
+
+def source_config(folder: Path, base: Path | None) -> Any:
+    """The Qwen3-VL configuration: the release's own (also inside another), else the base's."""
+    from transformers import Qwen3VLConfig
+
+    for place in (folder, base):
+        if place is None or not (place / "config.json").is_file():
+            continue
+        content = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        for candidate in (content, *(v for v in content.values() if isinstance(v, dict))):
+            if candidate.get("model_type") == "qwen3_vl":
+                return Qwen3VLConfig.from_dict(candidate)
+    raise DataError(
+        f"{folder}: no config.json of a Qwen3-VL there; name the Qwen3-VL folder that it was trained from with --base"
+    )
+
+
+def lm_names(shapes: Shapes, config: Any, where: str) -> dict[str, str]:
+    """Our name -> released name of every language and vision tensor.
+
+    Raises:
+        DataError: tensors that the configuration asks for are missing, others are unknown, or shapes differ.
+    """
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    with torch.device("meta"):
+        expected = {n: tuple(t.shape) for n, t in Qwen3VLForConditionalGeneration(config).state_dict().items()}
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    named, missing, unknown = min(
+        (_compare({rename(n): n for n in shapes}, expected, tied) for rename in NAMINGS),
+        key=lambda found: len(found[1]) + len(found[2]),
+    )
+    if missing or unknown:
+        raise DataError(
+            f"{where}: not a VideoSEG-O3 release of this Qwen3-VL: {len(missing)} tensors missing {missing[:2]}, "
+            f"{len(unknown)} unknown {unknown[:2]}"
+        )
+    for ours, theirs in named.items():
+        found, wanted = shapes[theirs], expected[ours]
+        by_rows = ours.endswith(("embed_tokens.weight", "lm_head.weight")) and found[1:] == wanted[1:]
+        if found != wanted and not by_rows:  # rows follow the tokenizer
+            raise DataError(f"{where}: {theirs} is {found}, the configuration says {wanted}; is --base another size?")
+    return named
+
+
+def _compare(named: dict[str, str], expected: Shapes, tied: set[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    return named, sorted(expected.keys() - named.keys() - tied), sorted(named.keys() - expected.keys())
+
+
+def segmenter_of(head: Shapes, hidden: int, folder: Path, given: SegmenterConfig | None) -> SegmenterConfig:
+    """SAM 2's architecture, told from the image encoder's shapes; every head tensor is checked against it.
+
+    A ``segmenter.json`` in the folder (as `Segmenter.save` writes) or ``given`` take the place of the guess.
+    """
+    from rewards.segmenter import Segmenter, SegmenterConfig
+    from verl_ext.policy.head import build_projection
+
+    config = given
+    if config is None and (folder / "segmenter.json").is_file():
+        config = SegmenterConfig.load(folder / "segmenter.json")
+    if config is None:
+        stem = head.get(f"{SAM2}image_encoder.trunk.patch_embed.proj.weight", (0,))
+        blocks = {
+            n.split(".blocks.")[1].split(".")[0] for n in head if n.startswith(f"{SAM2}image_encoder.trunk.blocks.")
+        }
+        if (stem[0], len(blocks)) not in TRUNKS:
+            raise DataError(
+                f"{folder}: its SAM 2 has {stem[0]} channels and {len(blocks)} blocks, which is none of "
+                f"{', '.join(TRUNKS.values())}; describe it in {folder}/segmenter.json"
+            )
+        config = SegmenterConfig(preset=TRUNKS[stem[0], len(blocks)], compute_dtype="bfloat16")
+    parts = {
+        "text_hidden_fcs.": build_projection(hidden, config.prompt_width),
+        "grounding_encoder.": Segmenter(config),
+    }
+    expected = {f"{p}{n}": tuple(t.shape) for p, module in parts.items() for n, t in module.state_dict().items()}
+    missing, unknown = sorted(expected.keys() - head.keys()), sorted(head.keys() - expected.keys())
+    reshaped = [n for n in expected.keys() & head.keys() if expected[n] != head[n]]
+    if missing or unknown or reshaped:
+        raise DataError(
+            f"{folder}: its head does not fit {config.preset}: {len(missing)} tensors missing {missing[:2]}, "
+            f"{len(unknown)} unknown {unknown[:2]}, {len(reshaped)} of another shape {reshaped[:2]}"
+        )
+    return config
+
+
+def ready_processor(folder: Path, base: Path | None, rows: int) -> Any:
+    """The processor with the release's tokens, and limits under which no frame is ever resized again.
+
+    The release's own tokenizer must have the added tokens; a base's gets them, in the order of the release.
+    """
+    from transformers import AddedToken, AutoProcessor
+
+    from rollout.chat_format import ChatFormat
+
+    own = (folder / "tokenizer_config.json").is_file() and (folder / "preprocessor_config.json").is_file()
+    place = folder if own or (folder / "processor_config.json").is_file() else base
+    if place is None:
+        raise DataError(f"{folder}: no tokenizer and processor there; name a Qwen3-VL folder with --base")
+    processor = AutoProcessor.from_pretrained(place)
+    tokenizer = processor.tokenizer
+    missing = [t for t in ADDED_TOKENS if t not in tokenizer.get_vocab()]
+    if missing and place is folder:
+        raise DataError(f"{folder}: its tokenizer lacks {', '.join(missing)}; copy the release's tokenizer files")
+    if missing:
+        tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in missing], special_tokens=True)
+    ids = {t: tokenizer.encode(t, add_special_tokens=False) for t in ADDED_TOKENS}
+    for token, found in ids.items():
+        if len(found) != 1 or found[0] >= rows:
+            raise DataError(
+                f"{place}: token {token} has ids {found}, but the weights have {rows} rows; wrong tokenizer?"
+            )
+    processor.image_processor.size = ChatFormat.from_tokenizer(tokenizer).processor_size()
+    return processor
