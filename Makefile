@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(EXTRA)
 
+# Test processes; each may start a small Ray cluster of its own.
+JOBS   ?= 2
+
 # One thread a process that sleeps while it waits: spinning threads beside other processes cost 5-20x.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
@@ -35,7 +38,7 @@ quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation
 	OMP_NUM_THREADS=2 $(BIN)/videoseg quickstart
 
 test: install lint types  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: install  ## ruff
 	$(BIN)/ruff check .
