@@ -27,6 +27,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.turn_length": 1,
     "rollout.group_size": 1,
     "rollout.temperature": 0,
+    "rollout.top_p": 1e-3,
     "rollout.engine.*": 0,
     "rollout.engine.max_model_len": 1,
     "rollout.engine.tensor_parallel": 1,
