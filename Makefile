@@ -38,7 +38,7 @@ quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation
 	OMP_NUM_THREADS=2 $(BIN)/videoseg quickstart
 
 test: install lint types  ## the whole test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: install  ## ruff
 	$(BIN)/ruff check .

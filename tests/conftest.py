@@ -20,8 +20,6 @@ os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["VERL_USE_EXTERNAL_MODULES"] = "verl_ext.plugin"
 
 ROOT = Path(__file__).parents[1]
-STARTS_RAY = ("test_train.py", "test_run_e2e.py", "test_pool.py", "test_watchdog.py")
-"""Two clusters that start at once on one machine may take each other's ports."""
 FRAMES, SIZE = 12, 48
 RECIPE = f"""
 base: [{ROOT}/recipes/bases/cpu.yaml, {ROOT}/recipes/bases/videoseg_o3.yaml]
@@ -41,13 +39,6 @@ rollout:
   top_p: 1.0
 trainer: {{steps: 10, epochs: 100, prompts_per_step: 4, micro_batch: 2, save_every: 0, eval_every: 0}}
 """
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``pytest -n N --dist loadgroup``: a file stays in one process, and so do all files that start Ray."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path.name in STARTS_RAY else str(item.path)))
 
 
 @pytest.fixture(scope="session")
