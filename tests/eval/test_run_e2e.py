@@ -15,6 +15,7 @@ import psutil
 import pytest
 import ray
 
+from data_construction.synthetic import make_synthetic
 from eval.cluster import Cluster
 from eval.results import read_results
 from eval.run import infer
@@ -69,11 +70,14 @@ class Evaluation:
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
         """Until ``what()`` holds; fails if the process ends or takes too long."""
+        looked = 0.0
         while not (found := what()):
-            self.family.update(self.process.children(recursive=True))
+            if time.monotonic() - looked > 0.5:  # listing a family is slow beside what is waited for
+                self.family.update(self.process.children(recursive=True))
+                looked = time.monotonic()
             if time.monotonic() > self.deadline or self.process.poll() is not None:
                 pytest.fail(f"exit code {self.process.poll()}; it said:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.1)
+            time.sleep(0.01)
         return found
 
     def lines(self) -> int:
@@ -93,11 +97,13 @@ class Evaluation:
 
 
 def test_a_killed_job_and_a_killed_engine_lose_only_what_was_under_way(
-    tiny_data: Path, tiny_policy: Path, tiny_recipe_file: Path, tmp_path: Path
+    tiny_policy: Path, tiny_recipe_file: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    data = {"dataset": "revos", "root": str(tiny_data), "split": "valid"}
-    arguments = [str(tiny_policy), "--dataset", "revos", "--root", str(tiny_data), "--split", "valid"]
+    out, root = tmp_path / "out", tmp_path / "data"
+    # enough work that a kill comes in its midst, also when this process is slow to look
+    make_synthetic(root, {"train": 1, "valid": 6}, seed=3, frames=(12, 12), size=48)
+    data = {"dataset": "revos", "root": str(root), "split": "valid"}
+    arguments = [str(tiny_policy), "--dataset", "revos", "--root", str(root), "--split", "valid"]
     arguments += ["--recipe", str(tiny_recipe_file), "--out", str(out), "--set", "stage=sft"]
     arguments += ["--set", f"data=[{json.dumps(data)}]", "--set", "rollout.engine.max_num_seqs=2"]
 
@@ -110,8 +116,8 @@ def test_a_killed_job_and_a_killed_engine_lose_only_what_was_under_way(
     assert len(kept) >= 2
 
     second = Evaluation(arguments, out, tmp_path / "second.log")
-    second.wait_for(lambda: second.lines() > len(kept))
     engine = second.wait_for(second.engine)
+    second.wait_for(lambda: second.lines() > len(kept))
     engine.send_signal(signal.SIGKILL)
     assert second.process.wait(SECONDS) == 0, second.log.read_text()[-3000:]
     records = read_results(out / "results.jsonl")
