@@ -7,16 +7,15 @@ released rewards read ``<VTG>`` as a Python literal, so single quotes pass there
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from rewards.types import Variant
+from rollout.protocol import SEG_TOKEN, load_json
 from rollout.types import Action
 
-SEG_TOKEN = "[SEG]"
 END_OF_TURN = "<|im_end|>"
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL | re.IGNORECASE)
@@ -24,8 +23,8 @@ _ACTION = re.compile(r"<(select|answer)>(.*?)</\1>", re.DOTALL)
 _VTG = re.compile(r"<VTG>(.*?)</VTG>", re.DOTALL)
 _REFSEG = re.compile(r"<RefSeg>(.*?)</RefSeg>", re.DOTALL)
 
-# A grounding takes about 50 characters; the bound keeps hostile nesting away from Python's own parser.
-_MAX_VTG_CHARS = 1000
+_MAX_LITERAL_CHARS = 1000
+"""A grounding takes about 50; the bound keeps hostile nesting away from Python's own parser."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,12 @@ def action_blocks(text: str) -> list[ActionBlock]:
     return [ActionBlock(Action(found.group(1)), found.group(2)) for found in _ACTION.finditer(text)]
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def load_json(text: str, strict: bool = True) -> Any:
-    """The value of JSON (``strict``: NaN and Infinity are refused), or None if it does not parse."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant if strict else None)
-    except (ValueError, RecursionError):
-        return None
-
-
 def read_vtg(text: str, variant: Variant) -> Mapping[str, Any] | None:
     """``<VTG>`` content as a mapping: strict JSON, or for ``released`` a Python literal; None if it is neither."""
-    if len(text) > _MAX_VTG_CHARS:
-        return None
     if variant == "intended":
         value = load_json(text)
+    elif len(text) > _MAX_LITERAL_CHARS:
+        return None
     else:
         try:
             value = ast.literal_eval(text.strip())

@@ -4,48 +4,41 @@ from __future__ import annotations
 
 import re
 
-from rewards.parsing import END_OF_TURN, SEG_TOKEN, ActionBlock, as_index, load_json
+from rewards.parsing import END_OF_TURN, ActionBlock
 from rewards.registry import register_reward
 from rewards.types import RewardInput, Variant
+from rollout.protocol import SEG_TOKEN, VTG_KEYS, load_json, parse_turn
 from rollout.types import Action
 
-_KEYS = ("start", "end", "keyframe")
-_TURN = re.compile(r"<think>(?P<think>.*?)</think>\s*<(?P<tag>select|answer)>(?P<body>.*?)</(?P=tag)>", re.DOTALL)
-_BODY = re.compile(r"\s*<VTG>.*?</VTG>\s*<RefSeg>.*?</RefSeg>\s*", re.DOTALL)
+_TURN = re.compile(r"<think>.*?</think>\s*<(?P<tag>select|answer)>(?P<body>.*?)</(?P=tag)>", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|select|answer)>")
 
 
-def _grounded(block: ActionBlock, variant: Variant) -> bool:
-    """JSON that holds the three keys (intended: strict, and as integers), and a mask."""
-    if block.vtg is None or not block.has_seg:
-        return False
-    vtg = load_json(block.vtg, strict=variant == "intended")
-    if not isinstance(vtg, dict) or not all(key in vtg for key in _KEYS):
-        return False
-    return variant == "released" or all(as_index(vtg[key], variant) is not None for key in _KEYS)
-
-
 def _released_turn(text: str) -> bool:
+    """Think, then an action with JSON that holds the three keys and a mask, somewhere in the text."""
     found = _TURN.search(text)
-    return found is not None and _grounded(ActionBlock(Action(found["tag"]), found["body"]), "released")
+    block = ActionBlock(Action(found["tag"]), found["body"]) if found else None
+    if block is None or block.vtg is None or not block.has_seg:
+        return False
+    vtg = load_json(block.vtg, strict=False)
+    return isinstance(vtg, dict) and all(key in vtg for key in VTG_KEYS)
 
 
 def _exact_turn(text: str, action: Action) -> bool:
-    """Think, then one ``action`` block, nothing around them and one ``[SEG]`` in all."""
-    found = _TURN.fullmatch(text.strip().removesuffix(END_OF_TURN).strip())
-    if found is None or found["tag"] != action.value or text.count(SEG_TOKEN) != 1:
+    """What the environment reads without a complaint as ``action``, with one ``[SEG]`` in all and no tag in prose."""
+    text = text.strip().removesuffix(END_OF_TURN).strip()
+    turn = parse_turn(text)
+    if turn.problem is not None or turn.action is not action:
         return False
-    if _TAG.search(found["think"]) or _TAG.search(found["body"]) or not _BODY.fullmatch(found["body"]):
-        return False
-    return _grounded(ActionBlock(action, found["body"]), "intended")
+    return text.count(SEG_TOKEN) == 1 and not _TAG.search(turn.think or "")
 
 
 @register_reward("strict_format")
 def strict_format(x: RewardInput, variant: Variant) -> float:
     """+1 or -1.
 
-    intended: every turn is exactly ``<think>…</think>`` and one action block with a strict-JSON VTG of three
-    integers and a RefSeg, with one ``[SEG]`` in the turn; every turn but the last selects, the last answers.
+    intended: every turn is exactly ``<think>…</think>`` and one action block with one strict-JSON VTG of three
+    integers and one RefSeg, with one ``[SEG]`` in the turn; every turn but the last selects, the last answers.
     released: every turn holds such parts somewhere, the values unread, in any order of select and answer.
     """
     if not x.turns:

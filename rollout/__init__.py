@@ -12,9 +12,9 @@ from rollout.environment import (
     make_environment,
     register_environment,
 )
-from rollout.episode import Generate, Generated, final_keyframe, replay, roll_out, scripted, stop_metrics
+from rollout.episode import Generate, Generated, final_keyframe, replay, roll_out, scripted
 from rollout.frames import PixelBudget, evenly_spaced, load_frame, load_frame_resized, load_frames, smart_size
-from rollout.messages import FramePart, Message, TextPart, to_chat
+from rollout.messages import FramePart, Message, TextPart
 from rollout.protocol import ParsedTurn, clamp, format_turn, parse_turn
 from rollout.types import (
     RLE,
@@ -67,6 +67,4 @@ __all__ = [
     "roll_out",
     "scripted",
     "smart_size",
-    "stop_metrics",
-    "to_chat",
 ]

@@ -71,8 +71,9 @@ class Conversation:
     def append_user(self, messages: Sequence[Message], reserve: int = 0) -> bool:
         """Takes system and user messages in, and opens the assistant's turn.
 
-        False, with nothing changed and no file opened, if they and ``reserve`` further tokens (a reply) would not
-        fit. Raises `ProtocolError` if it is not the environment's turn or a text holds control tokens.
+        False, with nothing changed and no file opened, if they and ``reserve`` further tokens (a reply with its
+        closing token) would not fit. Raises `ProtocolError` if it is not the environment's turn or a text holds
+        control tokens.
         """
         if self.token_ids and self.token_ids[-1] != self.chat.im_end:
             raise ProtocolError("a user message was given while the assistant's turn is open")
@@ -129,6 +130,12 @@ class Conversation:
         return within and len(self.token_ids) + added + reserve <= self.max_tokens
 
     # ---- reading -------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit after what is there; the closing token of an open turn is one of them."""
+        response = len(self.token_ids) - self.prompt_length
+        return min(self.max_response_tokens - response, self.max_tokens - len(self.token_ids))
 
     @property
     def prompt_ids(self) -> list[int]:

@@ -33,7 +33,11 @@ class Environment(Protocol):
 
 
 class EnvironmentClass(Protocol):
-    """What is registered: builds itself from a sample and a recipe's plain settings."""
+    """What is registered: builds itself from a sample and a recipe's plain settings.
+
+    It may say what its replies hold, and so which method's settings, rewards and masks are theirs: ``answers`` is
+    ``"masks"`` (``[SEG]``, videoseg_o3; so without a word) or ``"boxes"`` (veason_r1).
+    """
 
     @classmethod
     def build(cls, sample: Sample, settings: Mapping[str, Any], factor: int) -> Environment: ...
@@ -73,6 +77,11 @@ def get_environment(name: str) -> type[EnvironmentClass]:
     if name not in names:
         raise RecipeError(f"no environment {name!r}; there are {', '.join(names)}")
     return _ENVIRONMENTS[name]  # type: ignore[no-any-return]
+
+
+def answers_of(name: str) -> str:
+    """``masks`` or ``boxes``: what replies in the environment ``name`` hold. Raises as `get_environment`."""
+    return getattr(get_environment(name), "answers", "masks")
 
 
 def make_environment(name: str, sample: Sample, settings: Mapping[str, Any], factor: int) -> Environment:

@@ -17,7 +17,7 @@ from rollout.environment import Environment
 from rollout.errors import DataError
 from rollout.messages import Message
 from rollout.protocol import clamp
-from rollout.types import Episode, StopReason
+from rollout.types import Action, Episode, StopReason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,8 @@ NEVER = -100.0
 
 @dataclass(frozen=True)
 class Generated:
-    """A reply from the engine. ``finish_reason`` is ``"length"`` when it was cut; other values are not looked at."""
+    """A reply from the engine. ``finish_reason`` ``"length"`` says that it was cut; under any other a reply of full
+    length without a stop token is taken for cut as well, because some engines report every end alike."""
 
     token_ids: list[int]
     log_probs: list[float] | None
@@ -60,15 +61,16 @@ async def roll_out(
 ) -> Episode:
     """One episode. ``sampling`` goes to the engine as it is, with a ``logit_bias`` that rules out control tokens.
 
-    A turn begins only if its user message *and* a reply of ``turn_length`` tokens fit. A clip whose frames cannot
-    be read ends as ``refused_clip``, with the error logged. Malformed replies never raise.
+    A turn begins only if its user message *and* ``turn_length`` tokens fit. The reply may take as many, or one less
+    where nothing would be left for the closing token, which is ours after a cut reply. A clip whose frames cannot be
+    read ends as ``refused_clip``, with the error logged. Malformed replies never raise.
     """
     bias = dict.fromkeys(conversation.forbidden_token_ids(), NEVER)
     params = {**sampling, "logit_bias": {**sampling.get("logit_bias", {}), **bias}}
     seg_positions: list[list[int]] = []
     outcome = environment.begin()
     while not isinstance(outcome, StopReason):
-        if not conversation.append_user(outcome, reserve=turn_length + 1):  # + 1: the closing token may be ours
+        if not conversation.append_user(outcome, reserve=max(turn_length, 2)):  # one token to sample, one to close
             outcome = StopReason.CONTEXT_FULL
             break
         try:
@@ -77,9 +79,10 @@ async def roll_out(
             logger.error("episode refused: %s", e)
             outcome = StopReason.REFUSED_CLIP
             break
-        out = await generate(list(conversation.token_ids), images, turn_length, conversation.stop_token_ids(), params)
+        limit, stops = min(turn_length, conversation.room - 1), conversation.stop_token_ids()
+        out = await generate(list(conversation.token_ids), images, limit, stops, params)
         outcome = _take_turn(environment, conversation, out, seg_positions)
-        if _was_cut(out, turn_length, conversation.stop_token_ids()):
+        if _was_cut(out, limit, stops):
             outcome = StopReason.LENGTH
     return _finish(environment, outcome, seg_positions)
 
@@ -112,10 +115,8 @@ def _take_turn(
 
 
 def _was_cut(out: Generated, max_tokens: int, stop_token_ids: Sequence[int]) -> bool:
-    if out.finish_reason == "length":
-        return True
-    # some engines report every end alike: a full-length reply without a stop token was cut all the same
-    return len(out.token_ids) >= max_tokens and out.token_ids[-1] not in stop_token_ids
+    full = len(out.token_ids) >= max_tokens and out.token_ids[-1] not in stop_token_ids
+    return full or out.finish_reason == "length"
 
 
 def _finish(environment: Environment, stop: StopReason, seg_positions: list[list[int]]) -> Episode:
@@ -149,17 +150,15 @@ def scripted(conversation: Conversation, replies: Sequence[str | Sequence[int]])
     return generate
 
 
-def stop_metrics(stops: Sequence[StopReason]) -> dict[str, float]:
-    """``stop/<reason>`` -> share of the episodes that ended so, every reason present; all 0 without episodes."""
-    return {f"stop/{reason.value}": stops.count(reason) / max(len(stops), 1) for reason in StopReason}
-
-
 def final_keyframe(episode: Episode) -> int:
-    """Where the last mask is decoded before propagation (SPEC 2.2): the last keyframe that was selected *and
-    shown*; if none was, the only turn's; without a readable one, the middle spatial frame (or the middle frame)."""
-    if len(episode.turns) > 1:
-        return episode.turns[-1].keyframe
-    if episode.turns and episode.turns[0].grounding is not None:
-        return clamp(episode.turns[0].grounding, episode.num_frames).keyframe
+    """Where the last mask is decoded before propagation (SPEC 2.2): the last keyframe that a turn selected; if none
+    did, the answer's; if that is unreadable, the middle spatial frame (or the middle frame).
+
+    One rule however the episode ended: a ``<select>`` at the turn limit names a keyframe too, though no turn saw it.
+    """
+    read = [t for t in episode.turns if t.grounding is not None]
+    chosen = [t for t in read if t.action is Action.SELECT] or read[-1:]
+    if chosen and chosen[-1].grounding is not None:
+        return clamp(chosen[-1].grounding, episode.num_frames).keyframe
     frames = episode.spatial_frames
     return frames[len(frames) // 2] if frames else episode.num_frames // 2

@@ -6,7 +6,7 @@ Sizes are (height, width) in pixels. Pixel budgets are in units of 28 x 28 pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,17 @@ def keyframe_congruent(areas: ArrayLike, n: int, rng: np.random.Generator) -> tu
     keyframe = int(rng.choice(largest))
     step = math.ceil(total / (n - 1))
     return list(range(keyframe % step, total, step)), keyframe
+
+
+def whole_seconds(frames: Iterable[int], fps: float) -> tuple[int, ...]:
+    """The second in which each frame of a clip of ``fps`` frames a second is shown, cut to a whole number."""
+    return tuple(int(frame / fps) for frame in frames)
+
+
+def one_a_second(num_frames: int, fps: float) -> list[int]:
+    """The first frame of every whole second: the clip at one frame a second. All frames if it has no more than that."""
+    seconds = whole_seconds(range(num_frames), fps)
+    return [t for t in range(num_frames) if t == 0 or seconds[t] != seconds[t - 1]]
 
 
 def smart_size(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
 
@@ -23,10 +22,6 @@ class FramePart:
     frame: int
     height: int
     width: int
-
-    def num_tokens(self, factor: int) -> int:
-        """Image placeholders that this frame takes, ``factor`` = patch * merge."""
-        return (self.height // factor) * (self.width // factor)
 
 
 Part = TextPart | FramePart
@@ -48,16 +43,3 @@ class Message:
     def frames(self) -> tuple[int, ...]:
         """Frame indices shown by the message, in order."""
         return tuple(p.frame for p in self.parts if isinstance(p, FramePart))
-
-
-def to_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Chat-template form: content lists of ``{"type": "text"|"image"}``; images are supplied beside it, in order."""
-    return [
-        {
-            "role": m.role,
-            "content": [
-                {"type": "text", "text": p.text} if isinstance(p, TextPart) else {"type": "image"} for p in m.parts
-            ],
-        }
-        for m in messages
-    ]

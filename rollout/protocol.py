@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from rollout.errors import DataError
-from rollout.types import Action, Grounding
+from rollout.types import Action, Grounding, Sample
 
 SEG_TOKEN = "[SEG]"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -34,11 +35,6 @@ class ParsedTurn:
     think: str | None
     problem: str | None
     """The first breach of the protocol, in words; None for a well-formed turn."""
-
-    @property
-    def executable(self) -> bool:
-        """True when the environment can act on the reply."""
-        return self.action is not None and self.grounding is not None
 
 
 def format_turn(think: str, action: Action, grounding: Grounding) -> str:
@@ -76,17 +72,28 @@ def parse_turn(text: str) -> ParsedTurn:
     refsegs = _REFSEG.findall(body)
     if len(refsegs) != 1 or refsegs[0].strip() != SEG_TOKEN:
         problems.append(f"expected one <RefSeg> {SEG_TOKEN} </RefSeg>")
+    if _REFSEG.sub("", _VTG.sub("", body)).strip() or body.find("<RefSeg>") < body.find("<VTG>"):
+        problems.append("the action holds something else than <VTG> and then <RefSeg>")
     return ParsedTurn(Action(action_match.group(1)), grounding, think, problems[0] if problems else None)
+
+
+def load_json(text: str, strict: bool = True) -> Any:
+    """The value of JSON (``strict``: NaN and Infinity are refused), or None if it does not parse."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant if strict else None)
+    except (ValueError, RecursionError):  # ValueError also covers integers too long to convert
+        return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parse_vtg(body: str) -> tuple[Grounding | None, str | None]:
     bodies = _VTG.findall(body)
     if len(bodies) != 1:
         return None, f"expected one <VTG>…</VTG>, found {len(bodies)}"
-    try:
-        value = json.loads(bodies[0])
-    except (ValueError, RecursionError):  # ValueError also covers integers too long to convert
-        return None, "the <VTG> is not JSON"
+    value = load_json(bodies[0])
     if not isinstance(value, dict):
         return None, "the <VTG> is not a JSON object"
     for key in VTG_KEYS:
@@ -103,9 +110,11 @@ def clamp(grounding: Grounding, num_frames: int) -> Grounding:
     return Grounding(start, end, keyframe)
 
 
-def check_query(query: str, where: str) -> str:
-    """The query, unchanged. Raises `DataError` if it holds a control token, which would corrupt the dialogue."""
+def query_of(sample: Sample) -> str:
+    """The text of the sample's expression. Raises `DataError` if it holds control text, which corrupts a dialogue."""
+    text = sample.expression.text
     for token in ("<|", SEG_TOKEN):
-        if token in query:
-            raise DataError(f"{where}: the expression {query!r} contains the control text {token!r}; edit the data set")
-    return query
+        if token in text:
+            where = f"clip {sample.clip.name}, expression {sample.expression.id}"
+            raise DataError(f"{where}: the expression {text!r} contains the control text {token!r}; edit the data set")
+    return text

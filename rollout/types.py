@@ -17,6 +17,19 @@ RLE = dict[str, Any]
 """COCO run-length encoding: ``{"size": [H, W], "counts": str | bytes}``."""
 
 
+def packed(rle: RLE) -> RLE:
+    """As pycocotools takes it: the counts in bytes."""
+    counts = rle["counts"]
+    return {"size": rle["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
+
+
+def decode_rle(rle: RLE) -> NDArray[np.bool_]:
+    """(H, W) bool."""
+    from pycocotools import mask as coco_mask
+
+    return coco_mask.decode(packed(rle)).astype(np.bool_)  # type: ignore[no-any-return]
+
+
 class StopReason(StrEnum):
     """Why an episode ended. Closed: each value is also a metric ``stop/<value>``."""
 
@@ -72,31 +85,34 @@ class Masklets:
     rles: tuple[tuple[RLE | None, ...], ...]
     num_frames: int
 
+    def union_rle(self, frame: int) -> RLE | None:
+        """All objects of the expression in ``frame``, merged by OR without decoding; None where none has a mask."""
+        from pycocotools import mask as coco_mask
+
+        here = [packed(rle) for rles in self.rles if (rle := rles[frame]) is not None]
+        return coco_mask.merge(here) if here else None
+
     def union(self, frame: int) -> NDArray[np.bool_]:
         """(H, W) bool: all objects of the expression in ``frame``, merged by OR."""
-        out = np.zeros((self.height, self.width), dtype=np.bool_)
-        for o in range(len(self.rles)):
-            out |= self.object_mask(o, frame)
-        return out
+        return self._decoded(self.union_rle(frame))
 
     def object_mask(self, index: int, frame: int) -> NDArray[np.bool_]:
         """(H, W) bool: one object in ``frame``; empty where the data set has no mask."""
-        rle = self.rles[index][frame]
-        if rle is None:
-            return np.zeros((self.height, self.width), dtype=np.bool_)
-        from pycocotools import mask as coco_mask
-
-        counts = rle["counts"]
-        packed = {"size": rle["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
-        return coco_mask.decode(packed).astype(np.bool_)  # type: ignore[no-any-return]
+        return self._decoded(self.rles[index][frame])
 
     def areas(self) -> NDArray[np.int64]:
         """(T,) pixels covered by the union, per frame."""
-        return np.array([int(self.union(t).sum()) for t in range(self.num_frames)], dtype=np.int64)
+        from pycocotools import mask as coco_mask
+
+        unions = [self.union_rle(t) for t in range(self.num_frames)]
+        return np.array([0 if rle is None else int(coco_mask.area(rle)) for rle in unions], dtype=np.int64)
 
     def existence(self) -> NDArray[np.uint8]:
         """(T,) 1 where any object is visible."""
         return (self.areas() > 0).astype(np.uint8)
+
+    def _decoded(self, rle: RLE | None) -> NDArray[np.bool_]:
+        return np.zeros((self.height, self.width), dtype=np.bool_) if rle is None else decode_rle(rle)
 
 
 @dataclass(frozen=True)

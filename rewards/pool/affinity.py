@@ -84,6 +84,13 @@ class AffinityQueue:
             self._running[worker] = len(batch)
             return batch
 
+    def forget_homes(self) -> None:
+        """Let clips find a worker anew, all but those with requests waiting: what is queued stays together."""
+        with self._changed:
+            waiting = {job.clip_key for queue in self._waiting for job in queue}
+            for clip in [clip for clip in self._home if clip not in waiting]:
+                del self._home[clip]
+
     def close(self) -> list[Job]:
         """Release all waiting threads; the jobs that will not be done."""
         with self._changed:

@@ -6,7 +6,6 @@ futures. What crosses processes is small: clip paths, frame numbers, states, RLE
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from rewards.pool.affinity import AffinityQueue, Job
+from rewards.pool.start import Wanted, wait_until_ready
 from rewards.pool.worker import SegmenterWorker, WorkerSettings
 from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.types import Request
@@ -23,6 +23,8 @@ from rollout.errors import WorkerError
 
 RESTART_PAUSE_S = 0.5
 """Before a worker's successor starts, so that a machine out of memory is not hammered."""
+STALL_S, STALL_S_A_FRAME = 1800.0, 10.0
+"""A worker may take so long for its requests, and so long for each of their clips' frames: a slow CPU's pace."""
 
 
 class SegmenterPool:
@@ -39,7 +41,7 @@ class SegmenterPool:
         max_batch: masks decoded, or items propagated, in one forward.
         max_retries: how often a request's worker may die before the request fails.
     Raises:
-        WorkerError: a worker cannot be built; says why.
+        WorkerError: a worker cannot be built, or Ray has no room for it; says why.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class SegmenterPool:
         self.restarts = 0
         """Workers that died and were replaced."""
         self._workers = [self._start() for _ in range(num_workers)]
-        self._wait_until_ready()
+        wait_until_ready(self._workers, Wanted(num_workers, num_cpus, num_gpus))
         self._queue = AffinityQueue(num_workers, max_requests_per_call)
         self._threads = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(num_workers)]
         for thread in self._threads:
@@ -112,10 +114,6 @@ class SegmenterPool:
             raise errors[0]
         return [f.result() for f in futures]
 
-    async def score_async(self, requests: Sequence[Request]) -> list[Any]:
-        """:meth:`score` for a coroutine."""
-        return list(await asyncio.gather(*(asyncio.wrap_future(f) for f in self.submit(requests))))
-
     def load_decoder(self, weights: Mapping[str, Any]) -> None:
         """Give every worker, and each future successor, new prompt-encoder and mask-decoder weights.
 
@@ -125,14 +123,15 @@ class SegmenterPool:
 
         with self._lock:
             self._decoder = ray.put({k: v.detach().cpu() for k, v in weights.items()})
-            refs = [worker.load_decoder.remote(self._decoder) for worker in self._workers]
-        for ref in refs:
+            refs = [(worker, worker.load_decoder.remote(self._decoder)) for worker in self._workers]
+        for worker, ref in refs:
             try:
                 ray.get(ref)
-            except ray.exceptions.RayActorError:
-                continue  # its successor is built with them
             except ray.exceptions.RayTaskError as error:
                 raise WorkerError(f"segmenter worker refused decoder weights: {error.cause}") from error
+            except ray.exceptions.RayError:
+                ray.kill(worker)  # if it is not dead yet: its successor is built with them
+        self._queue.forget_homes()  # nothing encoded before is of use now, so clips may spread anew
 
     def workers(self) -> list[Any]:
         """Actor handles, for health checks."""
@@ -148,7 +147,8 @@ class SegmenterPool:
         """Stop all workers; requests not done yet fail with `WorkerError`. Safe to call twice."""
         import ray
 
-        self._closing = True
+        with self._lock:
+            self._closing = True  # from here on no successor starts
         for job in self._queue.close():
             job.settle(_closed_error(job))
         for worker in self._workers:
@@ -166,16 +166,6 @@ class SegmenterPool:
     def _start(self) -> Any:
         return self._actor_class.remote(self._settings, self._weights, self._decoder)
 
-    def _wait_until_ready(self) -> None:
-        import ray
-
-        try:
-            ray.get([worker.ready.remote() for worker in self._workers])
-        except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
-            for worker in self._workers:
-                ray.kill(worker)
-            raise WorkerError(f"a segmenter worker could not be built: {error}") from error
-
     def _serve(self, index: int) -> None:
         """Thread of worker ``index``: until closed, hand over the next clip's requests and settle their futures."""
         import ray
@@ -183,11 +173,13 @@ class SegmenterPool:
         while taken := self._queue.take(index):
             jobs = [job for job in taken if job.start()]
             try:
-                outcomes = ray.get(self._workers[index].score.remote([job.request for job in jobs]))
-            except ray.exceptions.RayActorError as error:
-                self._recover(index, jobs, error)
-            except Exception as error:  # whatever went wrong belongs to one of these requests, and reaches its caller
-                if len(jobs) > 1:
+                answer = self._workers[index].score.remote([job.request for job in jobs])
+                outcomes = ray.get(answer, timeout=_patience(jobs))
+            except Exception as error:
+                own = isinstance(error, ray.exceptions.RayTaskError) or not isinstance(error, ray.exceptions.RayError)
+                if not own:  # dead, whoever killed it (Ray's memory monitor has an error class of its own), or hung
+                    self._recover(index, jobs, error)
+                elif len(jobs) > 1:  # what went wrong belongs to one of these requests, and reaches its caller
                     self._again(jobs)
                 else:
                     _fail(jobs, error)
@@ -197,10 +189,14 @@ class SegmenterPool:
 
     def _recover(self, index: int, jobs: list[Job], error: Exception) -> None:
         """Replace a dead worker and queue its requests again."""
+        import ray
+
         try:
             if not self._closing:
                 time.sleep(RESTART_PAUSE_S)
-                with self._lock:
+            with self._lock:
+                if not self._closing:  # else close() has killed all there were
+                    ray.kill(self._workers[index])  # one that is only lost to us would keep its GPU
                     self._workers[index] = self._start()
                     self.restarts += 1
         except Exception as restart_error:  # Ray itself is gone: tell the callers instead of leaving them waiting
@@ -219,6 +215,11 @@ class SegmenterPool:
         if not self._queue.put(jobs):
             for job in jobs:
                 job.settle(_closed_error(job))
+
+
+def _patience(jobs: list[Job]) -> float:
+    """Seconds after which a worker with these requests is taken for hung, and replaced."""
+    return STALL_S + STALL_S_A_FRAME * sum(job.request.clip.num_frames for job in jobs)
 
 
 def _fail(jobs: list[Job], error: Exception, why: str | None = None) -> None:

@@ -47,12 +47,3 @@ def encode_rles(masks: NDArray[np.bool_] | Tensor) -> list[RLE]:
     columns = np.ascontiguousarray(array.transpose(0, 2, 1)).view(np.uint8)
     rles = coco_mask.encode(columns.transpose(2, 1, 0))
     return [{"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]
-
-
-def decode_rle(rle: RLE) -> NDArray[np.bool_]:
-    """(H, W) bool."""
-    from pycocotools import mask as coco_mask
-
-    counts = rle["counts"]
-    packed = {"size": rle["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
-    return coco_mask.decode(packed).astype(np.bool_)  # type: ignore[no-any-return]

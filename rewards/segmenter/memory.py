@@ -114,10 +114,14 @@ class MemoryBank:
         return seen.repeat_interleave(torch.tensor([count for _, count in repeats]), dim=1).to(device)
 
     def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int], dim: int) -> Tensor:
-        """Rows of ``items``; an item without a memory there gets some other's, which the mask hides."""
-        rows = self._rows[offset]
-        index = torch.tensor([rows.get(i, 0) for i in items], device=store[offset].device)
-        return store[offset].index_select(dim, index)
+        """Rows of ``items``; an item without a memory there gets zeros, which the mask hides.
+
+        Another item's row would do as well, unless it is not finite: weight zero times NaN is NaN.
+        """
+        rows, device = self._rows[offset], store[offset].device
+        found = store[offset].index_select(dim, torch.tensor([rows.get(i, 0) for i in items], device=device))
+        without = [n for n, i in enumerate(items) if i not in rows]
+        return found.index_fill(dim, torch.tensor(without, device=device), 0.0) if without else found
 
     def _grid_position(self, memory: Tensor) -> Tensor:
         """(HW, 1, m) sine encoding of a memory's positions."""

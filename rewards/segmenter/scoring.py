@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rewards.segmenter.cache import FeatureCache, LoadFrames
 from rewards.segmenter.features import Features
-from rewards.segmenter.masks import decode_rle
 from rewards.segmenter.segmenter import Segmenter
 from rewards.segmenter.tracks import propagate_boxes, propagate_states
 from rewards.segmenter.truth import Truth
@@ -26,7 +25,7 @@ from rewards.segmenter.types import (
     SegRequest,
 )
 from rollout.errors import DataError
-from rollout.types import RLE
+from rollout.types import RLE, decode_rle
 
 Outcome = Scores | DataError
 """What a request came to: scores, or what is wrong with its clip on disk."""
@@ -137,6 +136,4 @@ class RequestScorer:
 
 def _mask_scores(ious: np.ndarray[Any, Any]) -> MaskScores:
     """(turns, spatial frames + keyframe) -> scores."""
-    return MaskScores(
-        tuple(tuple(float(x) for x in row[:-1]) for row in ious), tuple(float(row[-1]) for row in ious)
-    )
+    return MaskScores(tuple(tuple(float(x) for x in row[:-1]) for row in ious), tuple(float(row[-1]) for row in ious))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from rewards.segmenter.build import NEEDED_OPTIONS, build_sam2, load_sam2_weights
+from rewards.segmenter.build import NEEDED_OPTIONS, build_sam2
 from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
 from rewards.segmenter.heads import HeadOutput, embed_states, run_heads
 from rewards.segmenter.preprocess import preprocess
 from rewards.segmenter.propagate import PromptBatch, Propagation, Step
-from rollout.errors import DataError
 
 DECODER_PARTS = ("sam_prompt_encoder", "sam_mask_decoder")
 """What reinforcement learning trains; image encoder and memory stay frozen (SPEC 2.2)."""
@@ -95,9 +93,7 @@ class Segmenter(nn.Module):
         head = self.decode_candidates(features, frame_index, states)
         return head.logits, head.iou
 
-    def decode_candidates(
-        self, features: Features, frame_index: Tensor | Sequence[int], states: Tensor
-    ) -> HeadOutput:
+    def decode_candidates(self, features: Features, frame_index: Tensor | Sequence[int], states: Tensor) -> HeadOutput:
         """Like :meth:`decode`, with all three candidates and the object score, for training."""
         self._check_states(states, len(frame_index))
         levels = features.gather(frame_index)
@@ -186,28 +182,6 @@ class Segmenter(nn.Module):
         if wrong := sorted((needed - set(weights)) | (set(weights) - names)):
             raise ValueError(f"decoder weights: {len(wrong)} keys missing or unknown, first {wrong[0]!r}")
         self.sam2_model.load_state_dict(weights, strict=False)
-
-    def save(self, folder: Path) -> None:
-        """Write ``segmenter.json`` and ``segmenter.safetensors``."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config.save(folder / "segmenter.json")
-        weights = {k: v.contiguous() for k, v in self.sam2_model.state_dict().items()}
-        save_file(weights, folder / "segmenter.safetensors")
-
-    @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Segmenter:
-        """What :meth:`save` wrote, in eval mode.
-
-        Raises:
-            DataError: if the folder holds no segmenter.
-        """
-        if not (folder / "segmenter.json").is_file():
-            raise DataError(f"{folder}: no segmenter.json; expected a folder that Segmenter.save wrote")
-        segmenter = cls(SegmenterConfig.load(folder / "segmenter.json"))
-        load_sam2_weights(segmenter.sam2_model, folder / "segmenter.safetensors")
-        return segmenter.to(device).eval()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 where ``compute_dtype`` asks for it; otherwise whatever the caller has set."""

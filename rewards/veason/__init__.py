@@ -4,6 +4,6 @@
 """
 
 from rewards.veason.matching import matched_boxes
-from rewards.veason.reply import BoxReply, read_reply
+from rewards.veason.reply import chosen_position, read_reply
 
-__all__ = ["BoxReply", "matched_boxes", "read_reply"]
+__all__ = ["chosen_position", "matched_boxes", "read_reply"]

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rewards.registry import register_reward
 from rewards.types import BoxRewardInput, Variant
 from rewards.veason.matching import match
 from rollout.errors import ProtocolError
-
-
-def mask_ious(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(F,) IoU per frame of two (F, H, W) bool arrays; an empty union counts 1.0. Raises ProtocolError on shapes."""
-    if predicted.shape != truth.shape:
-        raise ProtocolError(f"predicted masks are {predicted.shape}, ground truth {truth.shape}; resize them first")
-    union = (predicted | truth).sum(axis=(1, 2))
-    intersection = (predicted & truth).sum(axis=(1, 2))
-    return np.asarray(np.where(union == 0, 1.0, intersection / np.maximum(union, 1)))
 
 
 @register_reward("veason_consistency", on=BoxRewardInput)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from rewards.types import Box, BoxRewardInput, Variant
-from rewards.veason.reply import read_reply, usable_box
+from rewards.veason.reply import chosen_position, read_reply, usable_box
 
 
 def box_ious(predicted: Sequence[Box], truth: Sequence[Box]) -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ def match(x: BoxRewardInput, variant: Variant) -> Match | None:
     spatial 1.
     """
     reply = read_reply(x.text, variant)
-    frame = reply.frame(x.timestamps, variant) if reply else None
+    frame = chosen_position(reply, x.timestamps, variant)
     if reply is None or frame is None or reply.boxes is None:
         return None
     boxes = [usable_box(value, variant) for value in reply.candidates]

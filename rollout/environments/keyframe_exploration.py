@@ -15,7 +15,7 @@ from rollout.errors import RecipeError
 from rollout.frames import MIN_UNITS, PixelBudget, evenly_spaced
 from rollout.messages import FramePart, Message
 from rollout.prompts import get_prompts
-from rollout.protocol import check_query, clamp, parse_turn
+from rollout.protocol import clamp, parse_turn, query_of
 from rollout.settings import settings_from_dict
 from rollout.types import Action, Episode, Grounding, Sample, StopReason, Turn
 
@@ -75,6 +75,8 @@ class KeyframeExploration:
     Raises `DataError` if the expression holds control tokens.
     """
 
+    answers = "masks"
+
     def __init__(
         self,
         sample: Sample,
@@ -87,7 +89,7 @@ class KeyframeExploration:
         self.sample = sample
         self.settings = settings
         self.factor = factor
-        self.query = check_query(sample.expression.text, f"clip {sample.clip.name}, expression {sample.expression.id}")
+        self.query = query_of(sample)
         self._prompts = get_prompts(settings.prompts)
         self._trace = tuple(trace)
         last = sample.clip.num_frames - 1

@@ -1,7 +1,7 @@
 """Veason-R1's single turn (SPEC 3): timestamped square frames, one answer with a keyframe and boxes.
 
-The clip is taken as it lies on disk at ``fps`` frames a second (1 in the paper), so that frame i is shown at
-i / fps seconds.
+The method sees a clip at one frame a second: of a clip known to have more, the first frame of every second is a
+candidate. Frame i is shown at i / fps seconds, cut to a whole number; a clip of unknown rate counts as one of 1 fps.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from rollout.box_protocol import BoxAnswer, parse_box_turn
 from rollout.environment import register_environment
 from rollout.errors import RecipeError
-from rollout.frames import evenly_spaced, keyframe_congruent
+from rollout.frames import evenly_spaced, keyframe_congruent, one_a_second, whole_seconds
 from rollout.messages import FramePart, Message, Part, TextPart
-from rollout.protocol import check_query
+from rollout.protocol import query_of
 from rollout.settings import settings_from_dict
-from rollout.types import Action, Episode, Sample, StopReason, Turn
+from rollout.types import Action, Clip, Episode, Sample, StopReason, Turn
 
 PROMPTS = {
     "full": (
@@ -42,12 +42,13 @@ class BoxSettings:
     """``frames`` is n of SPEC 3 (6 in RL, 8 for CoT); ``side`` the square frame in pixels.
 
     ``sampling``: ``keyframe_congruent`` needs ground truth (training), ``evenly_spaced`` does not (evaluation).
+    ``fps``: frames a second of the clips on disk; 0 takes each clip's own rate, or 1 where it is not known.
     """
 
     frames: int = 6
     side: int = 560
     sampling: str = "keyframe_congruent"
-    fps: float = 1.0
+    fps: float = 0.0
     seed: int = 0
     prompts: str = "full"
 
@@ -56,13 +57,21 @@ class BoxSettings:
             raise RecipeError(f"sampling = {self.sampling!r}: expected keyframe_congruent or evenly_spaced")
         if self.prompts not in PROMPTS:
             raise RecipeError(f"no box prompts {self.prompts!r}; there are {', '.join(PROMPTS)}")
-        if self.frames < 2 or self.fps <= 0:
-            raise RecipeError(f"frames = {self.frames}, fps = {self.fps}: at least 2 frames, and a positive rate")
+        if self.frames < 2 or self.fps < 0:
+            raise RecipeError(f"frames = {self.frames}, fps = {self.fps}: at least 2 frames, and no negative rate")
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> BoxSettings:
         """From a recipe; see `settings_from_dict`."""
         return settings_from_dict(BoxSettings, values)
+
+    def timestamps(self, clip: Clip, frames: Sequence[int]) -> tuple[int, ...]:
+        """Whole seconds of frames, as the prompt writes them."""
+        return whole_seconds(frames, self.rate(clip))
+
+    def rate(self, clip: Clip) -> float:
+        """Frames a second of the clip."""
+        return self.fps or clip.fps or 1.0
 
 
 @register_environment("single_turn_boxes")
@@ -72,6 +81,8 @@ class SingleTurnBoxes:
     Raises `RecipeError` if ``side`` does not fit the vision grid, `DataError` if the query holds control tokens.
     """
 
+    answers = "boxes"
+
     def __init__(
         self, sample: Sample, settings: BoxSettings, factor: int = 28, *, frames: Sequence[int] | None = None
     ) -> None:
@@ -79,10 +90,10 @@ class SingleTurnBoxes:
             raise RecipeError(f"side = {settings.side} is not a multiple of {factor} (patch * merge of the policy)")
         self.sample = sample
         self.settings = settings
-        self.query = check_query(sample.expression.text, f"clip {sample.clip.name}, expression {sample.expression.id}")
+        self.query = query_of(sample)
         self.frames = tuple(self._sample_frames() if frames is None else frames)
         self.answer: BoxAnswer | None = None
-        """The last answer, None if it did not parse."""
+        """The last answer, None if it cannot be carried out."""
         self._turns: list[Turn] = []
 
     @classmethod
@@ -92,7 +103,7 @@ class SingleTurnBoxes:
     @property
     def timestamps(self) -> tuple[int, ...]:
         """Whole seconds of the shown frames."""
-        return tuple(int(f / self.settings.fps) for f in self.frames)
+        return self.settings.timestamps(self.sample.clip, self.frames)
 
     def begin(self) -> list[Message] | StopReason:
         """The frames with their times and the question; ``refused_clip`` if there is nothing to show."""
@@ -107,7 +118,7 @@ class SingleTurnBoxes:
         return [Message.text("system", system.format(side=s.side)), Message("user", tuple(parts))]
 
     def step(self, reply: str) -> list[Message] | StopReason:
-        """Ends the episode: ``answered``, or ``bad_action`` for a reply that does not parse."""
+        """Ends the episode: ``answered``, or ``bad_action`` for a reply without a second and a list of boxes."""
         self.answer = parse_box_turn(reply).answer
         keyframe = self.sample.clip.num_frames // 2
         if self.answer is not None and self.answer.keyframe_timestamp in self.timestamps:
@@ -123,12 +134,14 @@ class SingleTurnBoxes:
         clip, s = self.sample.clip, self.settings
         if clip.num_frames == 0:
             return []
+        candidates = one_a_second(clip.num_frames, s.rate(clip))
         if s.sampling == "evenly_spaced":
-            return evenly_spaced(0, clip.num_frames - 1, s.frames)
+            return [candidates[i] for i in evenly_spaced(0, len(candidates) - 1, s.frames)]
         if self.sample.masklets is None:
             raise RecipeError(
                 f"{self.sample.id} has no masks; use sampling = evenly_spaced where there is no ground truth"
             )
         # one stream per sample: the n rollouts of a group must see the same frames
         rng = np.random.default_rng([s.seed, *self.sample.id.encode()])
-        return keyframe_congruent(self.sample.masklets.areas(), s.frames, rng)[0]
+        areas = self.sample.masklets.areas()[candidates]
+        return [candidates[i] for i in keyframe_congruent(areas, s.frames, rng)[0]]

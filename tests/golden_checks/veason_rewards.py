@@ -19,9 +19,11 @@ def masks(runs: list[list[int]], height: int, width: int) -> NDArray[np.bool_]:
 
 def compute(case: dict[str, Any], variant: str = "released") -> dict[str, Any]:
     """Our values, under the golden names."""
+    import torch
+
     from rewards import VEASON_REWARDS, BoxRewardInput, compute_rewards
+    from rewards.segmenter import mask_iou
     from rewards.veason import matched_boxes
-    from rewards.veason.consistency import mask_ious
 
     truth = masks(case["gt_masks"], case["height"], case["width"])
     predicted = masks(case["pred_masks"], case["height"], case["width"])
@@ -30,7 +32,7 @@ def compute(case: dict[str, Any], variant: str = "released") -> dict[str, Any]:
         timestamps=case["frame_ids"],
         gt_boxes=[case["gt_boxes"][str(i)] for i in range(len(case["frame_ids"]))],
         areas=truth.sum(axis=(1, 2)).tolist(),
-        frame_ious=mask_ious(predicted, truth).tolist(),
+        frame_ious=mask_iou(torch.from_numpy(predicted), torch.from_numpy(truth)).tolist(),
     )
     ours = compute_rewards(x, VEASON_REWARDS, variant)  # type: ignore[arg-type]
     return {

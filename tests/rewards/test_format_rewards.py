@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
 
 from rewards import RewardInput, get_reward
+from rollout import Grounding, parse_turn
 
 Build = Callable[..., RewardInput]
 Turn = Callable[..., str]
@@ -57,6 +59,36 @@ def test_two_action_blocks_are_not_one(rollout: Build, turn: Turn) -> None:
     again = turn(tag="select").split("</think>")[1]
     assert strict(rollout(turn().replace("</think>", "</think>" + again))) == -1
     assert strict(rollout(turn() + again)) == -1
+
+
+@pytest.mark.parametrize("tag", ["VTG", "RefSeg"])
+def test_a_turn_that_the_environment_cannot_read_is_no_good_form(rollout: Build, turn: Turn, tag: str) -> None:
+    text = turn().replace(f"</{tag}>", f"</{tag}><{tag}></{tag}>")
+    assert parse_turn(text).problem
+    assert strict(rollout(text)) == -1 and strict(rollout(text), "released") == 1
+
+
+def test_a_wide_vtg_is_as_good_for_the_rewards_as_for_the_environment(rollout: Build, turn: Turn) -> None:
+    text = turn(0, 4, 1).replace('"end"', " " * 2000 + '"end"')
+    assert parse_turn(text).grounding == Grounding(0, 4, 1)
+    assert strict(rollout(text)) == 1 and get_reward("interval")(rollout(text)) == 0.5
+    assert get_reward("interval")(rollout(text), "released") == -0.5  # its bound, there for Python's own parser
+
+
+def test_good_form_can_be_carried_out(rollout: Build, turn: Turn) -> None:
+    """Replies made of the protocol's parts in any order: +1 only for what the environment reads without complaint."""
+    rng = random.Random(0)
+    vtg, seg = turn()[turn().index("<VTG>") : turn().index("<RefSeg>")], "<RefSeg> [SEG] </RefSeg>"
+    good = 0
+    for _ in range(3000):
+        pieces, weights = [vtg, seg, "<VTG>", "</VTG>", "</RefSeg>", " ", "x"], [9, 9, 1, 1, 1, 3, 1]
+        body = "".join(rng.choices(pieces, weights, k=rng.randint(1, 4)))
+        text = f"<think>{rng.choice(['a', '', 'no <select>'])}</think><answer>{body}</answer>"
+        parsed = parse_turn(text)
+        if strict(rollout(text)) == 1:
+            good += 1
+            assert parsed.action is not None and parsed.grounding is not None and parsed.problem is None
+    assert good > 10
 
 
 def test_step_format_is_the_mean_share_of_markers(rollout: Build) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -129,11 +128,6 @@ def test_a_request_that_breaks_the_code_reaches_its_caller(pool: SegmenterPool, 
     assert len(futures[1].result(60).video_ious) == 2
 
 
-def test_from_a_coroutine(pool: SegmenterPool, clips: list[ClipWithTruth]) -> None:
-    requests = group(clips[:1])
-    assert_equal(asyncio.run(pool.score_async(requests)), pool.score(requests))
-
-
 def test_new_decoder_weights_change_answers_and_outlive_a_killed_worker(
     pool: SegmenterPool, local: Segmenter, clips: list[ClipWithTruth]
 ) -> None:
@@ -231,6 +225,29 @@ def test_waiting_requests_of_a_clip_leave_together_and_stay_with_their_worker() 
                 homes.setdefault(job.request.clip.name, set()).add(worker)
     assert len(homes) == 8 and all(len(h) == 1 for h in homes.values())
     assert len(set.union(*homes.values())) >= 3
+
+
+def test_clips_spread_anew_once_their_homes_are_forgotten() -> None:
+    queue = AffinityQueue(num_workers=2, max_requests_per_call=64)
+
+    def drained(worker: int) -> list[str]:
+        out = []
+        while queue._waiting[worker]:
+            out += [job.request.clip.name for job in queue.take(worker)]
+        queue._running[worker] = 0
+        return out
+
+    queue.put([job_for(f"clip{i}") for i in range(8)])
+    crowd = drained(0)
+    drained(1)
+    queue.put([job_for(name) for name in crowd])
+    assert len(crowd) > 3 and drained(0) == crowd  # a batch may happen to hold one worker's clips only
+    queue.put([job_for("held")])
+    home = 0 if queue._waiting[0] else 1
+    queue.forget_homes()
+    queue.put([job_for(name) for name in ["held", *crowd]])
+    assert [job.request.clip.name for job in queue._waiting[home]][:2] == ["held", "held"]
+    assert drained(0) and drained(1)
 
 
 def test_a_retried_request_leaves_alone() -> None:

@@ -6,12 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rewards import VEASON_REWARDS, BoxRewardInput, compute_rewards, get_reward
 from rewards.veason import matched_boxes
-from rewards.veason.consistency import mask_ious
 from rewards.veason.matching import box_ious
 from rollout.errors import ProtocolError
 
@@ -138,13 +136,3 @@ def test_boxes_without_segmenter_results_are_our_mistake(box_reply: Build) -> No
     with pytest.raises(ProtocolError, match=r"matched_boxes\(x\)"):
         get_reward("veason_consistency")(box_reply(reply([TRUE_BOX]), frame_ious=None))
     assert get_reward("veason_consistency")(box_reply("nonsense", frame_ious=None)) == 0
-
-
-def test_mask_ious_counts_an_empty_union_as_one() -> None:
-    truth = np.zeros((3, 4, 4), dtype=bool)
-    predicted = truth.copy()
-    truth[1, :2], predicted[1, 1:3] = True, True
-    predicted[2, 0, 0] = True
-    assert mask_ious(predicted, truth).tolist() == pytest.approx([1.0, 4 / 12, 0.0])
-    with pytest.raises(ProtocolError, match="resize"):
-        mask_ious(predicted, truth[:, :2])

@@ -20,7 +20,6 @@ from rollout import (
     replay,
     roll_out,
     scripted,
-    to_chat,
 )
 from rollout.environments.keyframe_exploration import KeyframeExploration
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
@@ -34,6 +33,19 @@ USER = [Message("user", (FramePart(3, 64, 96), TextPart(" frame 3"), FramePart(4
 
 def run(environment: Any, conversation: Conversation, replies: list[str]) -> None:
     asyncio.run(roll_out(environment, conversation, scripted(conversation, replies), {}, 512))
+
+
+def to_chat(messages: list[Message]) -> list[dict[str, Any]]:
+    """What a chat template takes: content lists of texts and images."""
+    return [
+        {
+            "role": m.role,
+            "content": [
+                {"type": "text", "text": p.text} if isinstance(p, TextPart) else {"type": "image"} for p in m.parts
+            ],
+        }
+        for m in messages
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from rollout import (
 from rollout.environments.keyframe_exploration import ExplorationSettings, KeyframeExploration
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.errors import RecipeError
+from rollout.frames import one_a_second, whole_seconds
 from rollout.prompts import PromptSet, get_prompts, prompt_names, register_prompts
 from tests.rollout.helpers import FACTOR, SETTINGS, turn
 
@@ -154,15 +155,53 @@ def test_boxes_shows_timestamped_square_frames(sample: Sample) -> None:
     begun = environment.begin()
     assert not isinstance(begun, StopReason)
     assert words(begun[1].parts) == [
-        *[" 0 ", "<0>", " 3 ", "<6>", " 5 ", "<11>"],
+        *[" 0 ", "<0>", " 3 ", "<6>", " 5 ", "<10>"],  # the last whole second begins with frame 10
         " find the duck that dives last",
     ]
     assert all((p.height, p.width) == (64, 64) for p in begun[1].parts if isinstance(p, FramePart))
 
 
 @pytest.mark.parametrize(
+    ("fps", "given", "frames", "timestamps"),
+    [
+        (None, 0.0, (0, 4, 7, 11), (0, 4, 7, 11)),  # of unknown rate: a frame is a second
+        (0.5, 0.0, (0, 4, 7, 11), (0, 8, 14, 22)),
+        (3.0, 0.0, (0, 3, 6, 9), (0, 1, 2, 3)),  # the clip at one frame a second
+        (2.5, 0.0, (0, 3, 8, 10), (0, 1, 3, 4)),  # of frames 0, 3, 5, 8, 10
+        (30.0, 0.0, (0,), (0,)),
+        (3.0, 1.0, (0, 4, 7, 11), (0, 4, 7, 11)),  # as if it had one frame a second
+    ],
+)
+def test_boxes_see_a_clip_at_one_frame_a_second(
+    sample: Sample, fps: float | None, given: float, frames: tuple[int, ...], timestamps: tuple[int, ...]
+) -> None:
+    clip = replace(sample.clip, fps=fps)
+    settings = BoxSettings(frames=4, side=64, sampling="evenly_spaced", fps=given)
+    environment = SingleTurnBoxes(replace(sample, clip=clip), settings, 32)
+    assert (environment.frames, environment.timestamps) == (frames, timestamps)
+    assert settings.timestamps(clip, frames) == timestamps
+
+
+@pytest.mark.parametrize("fps", [0.1, 1.0, 6.0, 24.0, 29.97, 30000 / 1001, 59.94])
+def test_no_two_frames_of_a_clip_at_one_frame_a_second_share_a_second(fps: float) -> None:
+    frames = one_a_second(2000, fps)
+    seconds = whole_seconds(frames, fps)
+    assert len(set(seconds)) == len(frames) == len(set(whole_seconds(range(2000), fps)))
+    assert seconds[:3] == (0, 1, 2) or fps < 1
+
+
+def test_boxes_sample_keyframes_among_one_frame_a_second(sample: Sample) -> None:
+    visible = box_masks(sample, {2: 10, 5: 40, 6: 30, 7: 20, 9: 50})
+    at_three = replace(visible, clip=replace(visible.clip, fps=3.0))
+    asked = [replace(at_three, expression=Expression(str(i), "duck")) for i in range(20)]
+    seen = {SingleTurnBoxes(s, BoxSettings(frames=3, side=64), 32).frames for s in asked}
+    assert seen == {(0, 6), (3, 9)}  # every second one of 0, 3, 6, 9
+
+
+@pytest.mark.parametrize(
     ("reply", "stop", "action", "keyframe"),
     [
+        ('{"keyframe_timestamp": 11, "bbox_2d_list": [[0, 0, 5, 5], "x"]}', StopReason.ANSWERED, Action.ANSWER, 11),
         ('{"keyframe_timestamp": 11, "bbox_2d_list": [[0, 0, 5, 5]]}', StopReason.ANSWERED, Action.ANSWER, 11),
         ('{"keyframe_timestamp": 4, "bbox_2d_list": []}', StopReason.ANSWERED, Action.ANSWER, 6),  # not a shown time
         ('{"keyframe_timestamp": "x"}', StopReason.BAD_ACTION, None, 6),
@@ -200,7 +239,7 @@ def test_boxes_sample_the_same_frames_for_a_whole_group(sample: Sample) -> None:
     [
         ({"sampling": "random"}, "expected keyframe_congruent or evenly_spaced"),
         ({"frames": 1}, "at least 2 frames"),
-        ({"fps": 0}, "positive rate"),
+        ({"fps": -1}, "no negative rate"),
         ({"prompts": "x"}, "no box prompts 'x'; there are full, brief"),
     ],
 )

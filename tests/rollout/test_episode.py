@@ -21,7 +21,6 @@ from rollout import (
     replay,
     roll_out,
     scripted,
-    stop_metrics,
 )
 from rollout.environments.keyframe_exploration import ExplorationSettings, KeyframeExploration
 from rollout.episode import final_keyframe
@@ -108,12 +107,12 @@ def test_overflow_is_refused_before_a_frame_is_opened(
     opened.clear()
 
     exact = Conversation(tokenizer, chat, sample.clip, max_tokens=prompt + reply)
-    episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), exact, turn("select", 0, 1, 1), turn_length=reply - 1)
+    episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), exact, turn("select", 0, 1, 1), turn_length=reply)
     assert episode.stop is StopReason.LENGTH and len(opened) == 6
 
     opened.clear()
     small = Conversation(tokenizer, chat, sample.clip, max_tokens=prompt + reply - 1)
-    episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), small, turn("answer", 0, 1, 1), turn_length=reply - 1)
+    episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), small, turn("answer", 0, 1, 1), turn_length=reply)
     assert episode.stop is StopReason.CONTEXT_FULL and episode.turns == []
     assert opened == [] and small.token_ids == [] and small.frames == []
 
@@ -121,6 +120,53 @@ def test_overflow_is_refused_before_a_frame_is_opened(
     episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), later, turn("select", 3, 8, 5))
     assert episode.stop is StopReason.CONTEXT_FULL and len(episode.turns) == 1
     assert len(opened) == 6 and len(later.frames) == 6
+
+
+def test_a_turn_may_take_all_of_the_response_but_the_closing_token(
+    tokenizer: Any, chat: ChatFormat, sample: Sample
+) -> None:
+    """Veason-R1's limits: one turn of 1024 tokens in a response of 1024."""
+    answer = turn("answer", 0, 1, 1)
+    length = len(tokenizer.encode(answer, add_special_tokens=False)) + 1  # with <|im_end|>
+    for room, turn_length, stop in (
+        (length + 1, length + 1, StopReason.ANSWERED),
+        (length + 1, length, StopReason.ANSWERED),
+        (length, length, StopReason.LENGTH),  # it wants its own closing token where ours has to fit
+        (length - 1, length, StopReason.CONTEXT_FULL),
+        (2, 1, StopReason.LENGTH),
+        (1, 1, StopReason.CONTEXT_FULL),
+    ):
+        conversation = Conversation(tokenizer, chat, sample.clip, max_tokens=8192, max_response_tokens=room)
+        episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), conversation, answer, turn_length=turn_length)
+        assert episode.stop is stop, (room, turn_length)
+        assert len(conversation.response_ids) <= room
+        assert sum(conversation.response_mask) <= turn_length
+
+
+@pytest.mark.parametrize(
+    ("replies", "expected"),
+    [
+        ([turn("select", 2, 9, 7), turn("answer", 3, 8, 5)], 7),  # the selected one, not the answer's
+        ([turn("select", 2, 9, 7), turn("select", 3, 8, 5), turn("answer", 0, 1, 1)], 5),
+        ([turn("select", 2, 9, 7), turn("select", 3, 8, 5), turn("select", 0, 9, 2)], 2),  # turn limit
+        ([turn("select", 2, 9, 7), turn("select", 9, 8, 5)], 5),  # bad interval
+        ([turn("select", 2, 9, 7), "no tags"], 7),
+        ([turn("select", 9, 2, 99)], 11),  # clamped
+        ([turn("answer", 3, 8, 5)], 5),
+        (["no tags"], 11),  # the middle one of the spatial frames 0 and 11
+        ([], 11),
+    ],
+)
+def test_the_final_keyframe_is_the_last_selected_one_however_the_episode_ended(
+    environment: KeyframeExploration, conversation: Conversation, replies: list[str], expected: int
+) -> None:
+    assert final_keyframe(replay(environment, conversation, replies)) == expected
+
+
+def test_the_final_keyframe_after_a_context_that_was_full(tokenizer: Any, chat: ChatFormat, sample: Sample) -> None:
+    tight = Conversation(tokenizer, chat, sample.clip, max_tokens=8192, max_response_tokens=300)
+    episode = run(KeyframeExploration(sample, SETTINGS, FACTOR), tight, turn("select", 0, 9, 5))
+    assert episode.stop is StopReason.CONTEXT_FULL and final_keyframe(episode) == 5
 
 
 def test_prompt_and_response_have_their_own_limits(tokenizer: Any, chat: ChatFormat, sample: Sample) -> None:
@@ -185,13 +231,6 @@ def test_cold_start_shows_twenty_frames_and_those_that_the_sample_names(
     episode = replay(recorded, conversation, [turn("answer", 0, 1, 1)])
     shown = episode.turns[0].shown
     assert len(shown) == 22 and shown[:2] == (0, 2) and shown[19:] == (39, 5, 30)
-
-
-def test_every_stop_reason_is_a_metric() -> None:
-    metrics = stop_metrics([StopReason.ANSWERED, StopReason.ANSWERED, StopReason.LENGTH, StopReason.BAD_ACTION])
-    assert set(metrics) == {f"stop/{r.value}" for r in StopReason}
-    assert metrics["stop/answered"] == 0.5 and metrics["stop/length"] == 0.25 and sum(metrics.values()) == 1.0
-    assert sum(stop_metrics([]).values()) == 0.0
 
 
 def test_replay_that_wants_to_go_on_ends_at_its_own_limit(

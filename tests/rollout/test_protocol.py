@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from rollout import Action, Grounding, clamp, format_turn, parse_turn
+from rollout import Action, Grounding, ParsedTurn, clamp, format_turn, parse_turn
 from rollout.box_protocol import BoxAnswer, parse_box_turn
 from tests.rollout.helpers import turn
 
 BODY = '<VTG>{"start": 1, "end": 5, "keyframe": 3}</VTG> <RefSeg> [SEG] </RefSeg>'
+
+
+def executable(parsed: ParsedTurn) -> bool:
+    """What the environment asks for before it acts."""
+    return parsed.action is not None and parsed.grounding is not None
 
 
 def test_a_well_formed_turn() -> None:
@@ -17,7 +24,7 @@ def test_a_well_formed_turn() -> None:
     assert parsed.action is Action.SELECT
     assert parsed.grounding == Grounding(1, 5, 3)
     assert parsed.think == "Step 1: it moves.\nAction: look"
-    assert parsed.problem is None and parsed.executable
+    assert parsed.problem is None and executable(parsed)
 
 
 def test_format_turn_is_read_back() -> None:
@@ -47,7 +54,7 @@ def test_format_turn_is_read_back() -> None:
 def test_lesser_breaches_are_named_but_can_be_carried_out(text: str, problem: str) -> None:
     parsed = parse_turn(text)
     assert parsed.problem is not None and problem in parsed.problem
-    assert parsed.executable and parsed.grounding == Grounding(1, 5, 3)
+    assert executable(parsed) and parsed.grounding == Grounding(1, 5, 3)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ def test_lesser_breaches_are_named_but_can_be_carried_out(text: str, problem: st
 )
 def test_without_exactly_one_action_there_is_none(text: str) -> None:
     parsed = parse_turn(text)
-    assert parsed.action is None and not parsed.executable and parsed.problem
+    assert parsed.action is None and not executable(parsed) and parsed.problem
 
 
 def test_tags_inside_the_think_block_do_not_count() -> None:
@@ -96,7 +103,7 @@ def test_tags_inside_the_think_block_do_not_count() -> None:
 def test_a_vtg_that_is_not_strict_json_gives_no_grounding(vtg: str) -> None:
     parsed = parse_turn(f"<think>a</think><answer><VTG>{vtg}</VTG> <RefSeg> [SEG] </RefSeg></answer>")
     assert parsed.action is Action.ANSWER
-    assert parsed.grounding is None and not parsed.executable
+    assert parsed.grounding is None and not executable(parsed)
     assert parsed.problem is not None and "VTG" in parsed.problem
 
 
@@ -104,15 +111,15 @@ def test_random_text_never_raises() -> None:
     rng = np.random.default_rng(0)
     pieces = ["<think>", "</think>", "<select>", "</select>", "<answer>", "</answer>", "<VTG>", "</VTG>", BODY]
     pieces += ["<RefSeg>", "</RefSeg>", "[SEG]", '{"start":', "1", "}", "\x00", "é", "\ud800", " "]
-    executable = 0
+    count = 0
     for _ in range(3000):
         picks = rng.choice(len(pieces), size=rng.integers(0, 9))
         parsed = parse_turn("".join(pieces[i] for i in picks))
-        executable += parsed.executable
-        assert parsed.executable or parsed.problem
+        count += executable(parsed)
+        assert executable(parsed) or parsed.problem
         garbage = bytes(rng.integers(0, 256, 40, dtype=np.uint8)).decode("latin-1")
         assert parse_turn(garbage).problem and parse_box_turn(garbage).problem
-    assert executable > 0  # the pieces can make an action, so the loop tests both sides
+    assert count > 0  # the pieces can make an action, so the loop tests both sides
 
 
 def test_clamp() -> None:
@@ -127,7 +134,6 @@ def test_a_box_answer() -> None:
     parsed = parse_box_turn(text)
     assert parsed.answer == BoxAnswer(4, ((1.0, 2.0, 3.5, 4.0), (0.0, 0.0, 9.0, 9.0)))
     assert parsed.problem is None
-    assert parse_box_turn(text + " done").answer is None
 
 
 @pytest.mark.parametrize(
@@ -135,15 +141,51 @@ def test_a_box_answer() -> None:
     [
         "",
         "[]",
-        '{"keyframe_timestamp": "4", "bbox_2d_list": []}',
+        "NaN",
         '{"keyframe_timestamp": true, "bbox_2d_list": []}',
+        '{"keyframe_timestamp": 4.5, "bbox_2d_list": []}',
+        '{"keyframe_timestamp": NaN, "bbox_2d_list": []}',
+        '{"keyframe_timestamp": 1' + "0" * 400 + ', "bbox_2d_list": []}',
         '{"keyframe_timestamp": 4}',
-        '{"keyframe_timestamp": 4, "bbox_2d_list": [[1, 2, 3]]}',
-        '{"keyframe_timestamp": 4, "bbox_2d_list": [[1, 2, 3, "4"]]}',
-        '{"keyframe_timestamp": 4, "bbox_2d_list": [[1, 2, 3, 1' + "0" * 400 + "]]}",
+        '{"keyframe_timestamp": 4, "bbox_2d_list": {}}',
         "[" * 100_000,
     ],
 )
 def test_a_malformed_box_answer_is_none(body: str) -> None:
     parsed = parse_box_turn(f"<think>a</think><answer>{body}</answer>")
     assert parsed.answer is None and parsed.problem and parsed.think == "a"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("</answer>", "</answer> done", "and nothing else"),
+        ("<think>a</think>", "", "and nothing else"),
+        ("4,", '"4",', "not an integer"),
+        ("]]", "], [1, 2, 3]]", r"bbox_2d_list\[1\] is not \[x1, y1, x2, y2\]"),
+        ("]]", '], [1, 2, 3, "4"]]', "is not"),
+        ("]]", "], [1, 2, 3, 1" + "0" * 400 + "]]", "is not"),
+        ("]]", "], [1, 2, 3, true]]", "is not"),
+        ("]]", "], [3, 2, 1, 4]]", "inverted"),
+    ],
+)
+def test_lesser_breaches_of_a_box_answer_are_named_but_can_be_carried_out(old: str, new: str, problem: str) -> None:
+    """One bad box beside a good one: the rewards pay for the good one, so it is segmented as well."""
+    good = '<think>a</think><answer>{"keyframe_timestamp": 4, "bbox_2d_list": [[1, 2, 3, 4]]}</answer>'
+    parsed = parse_box_turn(good.replace(old, new))
+    assert parsed.answer == BoxAnswer(4, ((1, 2, 3, 4),)) == parse_box_turn(good).answer
+    assert parsed.problem is not None and re.search(problem, parsed.problem)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"{BODY} and more",
+        BODY.replace("</VTG>", "</VTG></VTG>"),
+        BODY.replace("<RefSeg>", "<RefSeg><RefSeg>"),
+        '<RefSeg> [SEG] </RefSeg><VTG>{"start": 1, "end": 5, "keyframe": 3}</VTG>',
+    ],
+)
+def test_nothing_else_belongs_into_an_action(body: str) -> None:
+    parsed = parse_turn(f"<think>a</think><answer>{body}</answer>")
+    assert parsed.problem is not None and executable(parsed)

@@ -92,12 +92,3 @@ def test_weights_of_another_architecture_are_refused(segmenter: Segmenter, tmp_p
         load_sam2_weights(wider, tmp_path / "w.pt")
     with pytest.raises(DataError, match="no such SAM 2 checkpoint"):
         load_sam2_weights(wider, tmp_path / "absent.pt")
-
-
-def test_save_and_load(segmenter: Segmenter, tmp_path: Path) -> None:
-    segmenter.save(tmp_path)
-    loaded = Segmenter.load(tmp_path)
-    assert loaded.config == segmenter.config
-    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), segmenter.parameters(), strict=True))
-    with pytest.raises(DataError, match=r"no segmenter\.json"):
-        Segmenter.load(tmp_path / "empty")

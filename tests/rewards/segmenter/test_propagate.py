@@ -70,6 +70,26 @@ def test_batch_equals_one_at_a_time(segmenter: Segmenter, pixels: Tensor, states
         torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["states", "boxes"])
+def test_a_neighbour_that_is_not_finite_spoils_nobody_else(
+    segmenter: Segmenter, pixels: Tensor, states: Tensor, kind: str
+) -> None:
+    """In the backward pass an item near the end has no memory where the others have theirs of the forward pass."""
+    keyframes = [2, 3, 5]
+    with torch.no_grad():
+        features = segmenter.encode(pixels[:6])
+    prompts = {"states": states[:3].clone()} if kind == "states" else {"boxes": BOXES[:3].clone()}
+    prompts[kind][0] = float("nan")
+    size = {} if kind == "states" else {"clip_size": SIZE}
+    together = segmenter.propagate(features, keyframes, **prompts, **size)  # type: ignore[arg-type]
+    first = next(segmenter.propagation_steps(features, keyframes, **prompts, **size))  # type: ignore[arg-type]
+    assert not first.head.pointer[0].isfinite().all()  # else this tests nothing
+    for i in (1, 2):
+        one = {kind: prompts[kind][i : i + 1]}
+        alone = segmenter.propagate(features, [keyframes[i]], **one, **size)  # type: ignore[arg-type]
+        torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-5)
+
+
 def test_the_state_acts_in_every_frame(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
     with torch.no_grad():
         features = segmenter.encode(pixels[:6])

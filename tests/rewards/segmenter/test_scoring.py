@@ -21,9 +21,8 @@ from rewards.segmenter import (
     mask_iou,
     mask_to_clip_size,
 )
-from rewards.segmenter.masks import decode_rle
 from rollout.errors import DataError
-from rollout.types import Clip, Masklets
+from rollout.types import Clip, Masklets, decode_rle
 from tests.rewards.segmenter.clips import FRAMES, HEIGHT, WIDTH, write_clip
 from tests.rewards.segmenter.conftest import random_segmenter
 
