@@ -57,12 +57,19 @@ def _watched(ref: Any) -> Future[Any]:
     return out
 
 
-def _wait(start: Future[Any]) -> None:
-    """Raises WorkerError with what the worker said; an error of ours as it is."""
+def _wait(start: Future[Any], seconds: float) -> None:
+    """Raises WorkerError with what the worker said, or if it says nothing for so long; an error of ours as it is."""
     try:
-        start.result()
+        start.result(seconds)
     except VideosegError:
         raise
+    except TimeoutError as error:
+        if start.done():  # it is the worker's own
+            raise WorkerError(f"a policy worker could not be started: {error}") from error
+        raise WorkerError(
+            f"a policy worker did not start within {seconds:g} seconds: it hangs, or waits for GPUs or CPUs that "
+            "others hold (`ray status` tells); end what holds them and run the same command again"
+        ) from error
     except Exception as error:
         raise WorkerError(f"a policy worker could not be started: {type(error).__name__}: {error}") from error
 
@@ -86,6 +93,11 @@ class Cluster:
     def workers(self) -> list[Any]:
         """Actor handles of the policy workers."""
         return [handle.actor for handle in self.fleet.handles if isinstance(handle, RayHandle)]
+
+    @property
+    def restarts(self) -> int:
+        """Workers of either kind that died and were replaced."""
+        return self.fleet.restarts + int(self.pool.restarts)
 
     def close(self) -> None:
         import ray
@@ -119,7 +131,7 @@ def start_cluster(
     from verl_ext.pool import pool_of_policy
     from verl_ext.scoring import scoring_of
 
-    environment = cpu_environment() if device == "cpu" else {}
+    environment = cpu_environment(settings.kv_cache_gib) if device == "cpu" else {}
     if settings.tensor_parallel != 1:
         raise RecipeError(
             f"rollout.engine.tensor_parallel: {settings.tensor_parallel}, but evaluation runs one engine a GPU; "
@@ -129,6 +141,8 @@ def start_cluster(
     if started:
         limits: dict[str, Any] = {"num_cpus": 16, "_node_ip_address": "127.0.0.1"} if device == "cpu" else {}
         ray.init(include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment}, **limits)
+    handles: list[RayHandle] = []
+    pool: Any = None
     try:
         have = int(ray.cluster_resources().get("GPU", 0))
         if device == "cuda" and gpus > have:
@@ -140,19 +154,24 @@ def start_cluster(
         def make(slot: int) -> RayHandle:
             return RayHandle(actor.remote(current["folder"], settings, device, environment))
 
-        handles = [make(i) for i in range(gpus if device == "cuda" else 1)]
+        handles += [make(i) for i in range(gpus if device == "cuda" else 1)]
         starts = [handle.start() for handle in handles]
         pool = pool_of_policy(
             folder,
             workers=len(handles),
+            cpus=settings.pool_cpus,
             gpus=POOL_SHARE if device == "cuda" else 0.0,
             cache_frames=settings.cache_frames,
             preset=settings.sam2_preset,
             checkpoint=settings.sam2_checkpoint,
         )
         for start in starts:
-            _wait(start)
+            _wait(start, settings.stall_seconds)
     except BaseException:
+        for handle in handles:  # a Ray that others started lives on, and would keep them and their GPUs
+            handle.kill()
+        if pool is not None:
+            pool.close()
         if started:
             ray.shutdown()
         raise

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from data_construction.atomic import write_json
 from eval.compare import INTERVAL, ClipRow, Comparison, Difference, Row
 from eval.report.page import signed
+from eval.whole_file import write_whole
 
 MOST = 10
 LONGEST = 60
@@ -25,10 +25,8 @@ def write_comparison(comparison: Comparison, titles: tuple[str, str], folder: Pa
     """``comparison.json`` and ``comparison.csv`` in ``folder``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, csv_path = folder / "comparison.json", folder / "comparison.csv"
-    write_json(json_path, {"a": titles[0], "b": titles[1], **comparison.to_dict()})
-    part = folder / ".comparison.csv.partial"
-    part.write_text(comparison_csv(comparison), encoding="utf-8")
-    part.replace(csv_path)
+    write_whole(json_path, comparison_json(comparison, titles) + "\n")
+    write_whole(csv_path, comparison_csv(comparison))
     return json_path, csv_path
 
 

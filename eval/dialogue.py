@@ -27,12 +27,18 @@ class InferenceSettings:
     concurrency: int = 32
     """Dialogues in flight on one worker."""
     gpu_memory_utilization: float = 0.6
+    max_num_batched_tokens: int = 8192
+    """Tokens in one forward pass; never less than ``max_tokens`` is used."""
+    kv_cache_gib: float = 1.0
+    """Of vLLM on a CPU."""
     enforce_eager: bool = False
     tensor_parallel: int = 1
     sam2_preset: str = "sam2.1_hiera_l"
     """Which SAM 2 ``sam2_checkpoint`` is."""
     sam2_checkpoint: str | None = None
     """SAM 2 weights instead of the policy's own; box policies have none."""
+    pool_cpus: float = 1.0
+    """CPU cores that Ray reserves for each pool worker."""
     cache_frames: int = 256
     """Encoded frames that a pool worker keeps; 8 MB each for Hiera-L in bfloat16."""
     stall_seconds: float = 1800.0

@@ -55,7 +55,7 @@ class _Slot:
     generation: int = 0
     jobs: set[Job] = field(default_factory=set)
     answered: float = 0.0
-    """When it last started, was given work while idle, or answered."""
+    """When its start was asked for, it started, was given work while idle, or answered."""
     failed_starts: int = 0
 
 
@@ -77,6 +77,7 @@ class Fleet:
         started: the first handles, already started.
         capacity: dialogues that one worker is given at a time.
         max_deaths: deaths of a worker that a dialogue may see before it fails, and starts that a worker may fail.
+        stall_seconds: a worker that holds dialogues and answers none for so long, or starts for so long, is hung.
     """
 
     def __init__(
@@ -136,9 +137,9 @@ class Fleet:
         return settled
 
     def kill_stalled(self) -> None:
-        """End workers that answer nothing; their futures then tell of a death."""
+        """End workers that answer nothing or do not come up; their futures then tell of a death."""
         for slot in self._slots:
-            if slot.jobs and self._clock() - slot.answered > self._stall:
+            if (slot.jobs or not slot.ready) and self._clock() - slot.answered > self._stall:
                 slot.answered = self._clock()
                 slot.handle.kill()
 
@@ -168,7 +169,7 @@ class Fleet:
         slot = self._slots[index]
         slot.generation, slot.ready = slot.generation + 1, False
         slot.handle.kill()  # one that is merely out of reach would keep its GPU
-        slot.handle = self._make(index)
+        slot.handle, slot.answered = self._make(index), self._clock()
         self._watch(index, None, slot.handle.start())
 
     def _started(self, index: int, error: BaseException | None) -> None:

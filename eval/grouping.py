@@ -50,11 +50,25 @@ GROUPINGS: dict[str, Grouping] = {
     "clip_length": by_clip_length,
 }
 """What a benchmark's stanza may name under ``groups``."""
+BY_TYPE = ("type", "kind")
+"""Groupings whose labels keep the types apart as they are."""
 
 
-def grouped(rows: Iterable[ExpressionScore], grouping: str) -> dict[str, list[ExpressionScore]]:
-    """Label -> its rows, labels by rank, then by name."""
+LAST = 1000
+"""Rank of the rows that stand apart."""
+
+
+def grouped(
+    rows: Iterable[ExpressionScore], grouping: str, apart: int | None = None
+) -> dict[str, list[ExpressionScore]]:
+    """Label -> its rows, labels by rank, then by name.
+
+    ``apart`` is a type whose expressions have a label of their own in groupings that do not tell types apart, so that
+    they do not weigh in the others' means.
+    """
     found: dict[Label, list[ExpressionScore]] = {}
     for row in rows:
-        found.setdefault(GROUPINGS[grouping](row), []).append(row)
+        stands_apart = apart is not None and row.type_id == apart and grouping not in BY_TYPE
+        label = (LAST, by_type(row)[1]) if stands_apart else GROUPINGS[grouping](row)
+        found.setdefault(label, []).append(row)
     return {label: found[rank, label] for rank, label in sorted(found)}

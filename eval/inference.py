@@ -21,7 +21,7 @@ from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import make_environment
 from rollout.episode import Generate, Generated, roll_out
-from rollout.errors import DataError
+from rollout.errors import DataError, RecipeError
 from rollout.types import Episode, Sample, StopReason
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class PolicyWorker:
             model=self.folder,
             dtype=s.dtype,
             max_model_len=s.max_tokens,
-            max_num_batched_tokens=max(s.max_tokens, 8192),
+            max_num_batched_tokens=max(s.max_tokens, s.max_num_batched_tokens),
             max_num_seqs=s.concurrency,
             tensor_parallel_size=s.tensor_parallel,
             gpu_memory_utilization=s.gpu_memory_utilization,
@@ -105,6 +105,8 @@ class PolicyWorker:
                 return await self._run(Sample.from_dict(sample), environment_settings)
             except DataError as error:
                 return Failure(str(error), "data")
+            except RecipeError as error:
+                return Failure(str(error))
             except Exception as error:  # it belongs to this sample, and reaches the driver with its reason
                 if self._lost(error):
                     logger.exception("the engine is gone; this worker ends and is replaced")
@@ -163,6 +165,7 @@ async def converse(
 
     Raises:
         DataError: a frame cannot be read; names clip, frame and file. There is no result then, least of all a score.
+        RecipeError: the first message does not fit, so that there is no dialogue; nor a result.
     """
     given = settings.environment_settings if environment_settings is None else environment_settings
     environment = make_environment(settings.environment, sample, given, chat.factor)
@@ -178,6 +181,13 @@ async def converse(
     if episode.stop is StopReason.REFUSED_CLIP:
         await asyncio.to_thread(conversation.images)  # says which frame it was
         raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
+    if not episode.turns:
+        raise RecipeError(
+            f"{sample.id}: the first message does not fit rollout.prompt_length {settings.max_prompt_tokens} tokens, "
+            f"or leaves no room for a reply within rollout.response_length {settings.max_response_tokens} and "
+            f"rollout.engine.max_model_len {settings.max_tokens}; show fewer or smaller frames (rollout.eval, "
+            "rollout.box_frames), or raise these limits"
+        )
     return episode, conversation
 
 

@@ -7,6 +7,7 @@ that have finished talking go to the pool together, which encodes the clip once 
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from eval.dialogue import Dialogue, Failure
 from eval.failures import FailuresFile
 from eval.fleet import Event, Fleet, Job
-from eval.result_record import ResultRecord, TurnRecord, check_name
+from eval.recording import record_of
+from eval.result_record import check_name
 from eval.results import ResultsFile
 from rollout.errors import DataError
 from rollout.types import Sample
@@ -85,6 +87,7 @@ class Pipeline:
         self._truths: dict[tuple[str, str], Sample] = {}
         self._under_way = 0
         self._done = 0
+        self._watched = time.monotonic()
 
     def run(self, samples: Iterable[Sample | Broken]) -> None:
         """Until every sample that the results lack has a result or a failure.
@@ -99,6 +102,7 @@ class Pipeline:
             more = more and self._admit(source)
             if self._under_way:
                 self._take_event()
+            self._watch()
             self._report()
 
     def _admit(self, source: Iterator[Sample | Broken]) -> bool:
@@ -130,7 +134,6 @@ class Pipeline:
         try:
             event = self._events.get(timeout=TICK_SECONDS)
         except queue.Empty:
-            self._fleet.kill_stalled()
             return
         if isinstance(event, _Masks):
             event.waiting -= 1
@@ -140,6 +143,12 @@ class Pipeline:
         assert isinstance(event, Event)
         for job, outcome in self._fleet.handle(event):
             self._hear(job.sample, outcome)
+
+    def _watch(self) -> None:
+        """Look for hung workers by the clock: one may hang for hours while the others' events keep coming."""
+        if time.monotonic() - self._watched >= TICK_SECONDS:
+            self._watched = time.monotonic()
+            self._fleet.kill_stalled()
 
     def _hear(self, sample: Sample, outcome: Dialogue | Failure) -> None:
         """A dialogue is over; ask for its clip's masks once none of the clip's others is still talking."""
@@ -190,7 +199,7 @@ class Pipeline:
             judged = masks.answers[1].result() if len(masks.answers) > 1 else None
             rewards = self._rewards.rewards(truth, masks.dialogue.episode, judged)
         self._results.append(record_of(sample, masks.dialogue, list(masks.answers[0].result().rles), rewards))
-        self._failures.succeeded()
+        self._failures.succeeded(_key(sample))
         self._done += 1
 
     def _fail(self, clip: str, expression_id: str, failure: Failure) -> None:
@@ -205,27 +214,3 @@ class Pipeline:
 
 def _key(sample: Sample) -> tuple[str, str]:
     return sample.clip.name, sample.expression.id
-
-
-def record_of(sample: Sample, dialogue: Dialogue, masks: list[Any], rewards: dict[str, float] | None) -> ResultRecord:
-    """What is written for one expression."""
-    episode = dialogue.episode
-    turns = tuple(
-        TurnRecord(t.text, t.action, t.grounding, t.keyframe, tuple(t.shown), len(t.shown)) for t in episode.turns
-    )
-    return ResultRecord(
-        clip=sample.clip.name,
-        expression_id=sample.expression.id,
-        text=sample.expression.text,
-        type_id=sample.expression.type_id,
-        kind=sample.expression.kind,
-        num_frames=sample.clip.num_frames,
-        height=sample.clip.height,
-        width=sample.clip.width,
-        spatial_frames=tuple(episode.spatial_frames),
-        stop=episode.stop,
-        turns=turns,
-        prediction=tuple(masks),
-        rewards=rewards,
-        tokens=dialogue.tokens,
-    )

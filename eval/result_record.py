@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from eval.record_types import RECORD, TURN, check_object
+from rollout.box_protocol import parse_box_turn
 from rollout.errors import DataError
 from rollout.types import RLE, Action, Grounding, StopReason
 
@@ -24,6 +26,19 @@ class TurnRecord:
     """The frames attached to the message that this turn answers."""
     images: int
     """How many images that message held."""
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether this is a well-formed answer of a keyframe and boxes (Veason-R1), which knows no interval."""
+        return self.grounding is None and parse_box_turn(self.text).answer is not None
+
+    @property
+    def chosen(self) -> int | None:
+        """The frame that the turn chose, as the policy wrote it; None if nothing parses, or if a box answer names a
+        time at which no frame was shown (``keyframe`` is then the clip's middle)."""
+        if self.grounding is not None:
+            return self.grounding.keyframe
+        return self.keyframe if self.keyframe in self.frames_shown and self.has_boxes else None
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,14 @@ class ResultRecord:
         return f"{self.clip}/{self.expression_id}"
 
     @property
-    def grounding(self) -> Grounding | None:
-        """Interval and keyframe of the last turn, which the rewards judge too; None if it does not parse."""
-        return self.turns[-1].grounding if self.turns else None
+    def chosen(self) -> int | None:
+        """The keyframe of the last turn, which the rewards judge too; see `TurnRecord.chosen`."""
+        return self.turns[-1].chosen if self.turns else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the dialogue could not begin: nothing was said, so its empty masks are no answer."""
+        return not self.turns or self.stop is StopReason.REFUSED_CLIP
 
     def check(self, where: str) -> None:
         """Raise DataError if names could leave a folder or the prediction does not fit the clip."""
@@ -80,17 +100,16 @@ class ResultRecord:
     @staticmethod
     def from_dict(d: Any, where: str) -> ResultRecord:
         """The record of one parsed line. Raises DataError with ``where`` and the field that is wrong."""
-        _check_fields(d, ResultRecord, where)
+        check_object(d, RECORD, "ResultRecord", where)
         try:
             turns = tuple(_turn(turn, f"{where}, turn {i}") for i, turn in enumerate(d["turns"]))
             values = {**d, "turns": turns, "stop": StopReason(d["stop"])}
             values["spatial_frames"], values["prediction"] = tuple(d["spatial_frames"]), tuple(d["prediction"])
             record = ResultRecord(**values)
-        except (TypeError, ValueError) as error:
-            raise error if isinstance(error, DataError) else DataError(f"{where}: {error}") from error
-        for name, kind in (("clip", str), ("expression_id", str), ("num_frames", int), ("height", int), ("width", int)):
-            if not isinstance(d[name], kind):
-                raise DataError(f"{where}: {name!r} must be {kind.__name__}, found {d[name]!r}")
+        except DataError:
+            raise
+        except ValueError as error:  # no such stop reason, no such action
+            raise DataError(f"{where}: {error}") from error
         record.check(where)
         return record
 
@@ -107,19 +126,10 @@ def check_name(name: str, what: str, *, nested: bool) -> None:
 
 
 def _turn(d: Any, where: str) -> TurnRecord:
-    _check_fields(d, TurnRecord, where)
+    check_object(d, TURN, "TurnRecord", where)
     grounding = None if d["grounding"] is None else Grounding(**d["grounding"])
     action = None if d["action"] is None else Action(d["action"])
     return TurnRecord(**{**d, "grounding": grounding, "action": action, "frames_shown": tuple(d["frames_shown"])})
-
-
-def _check_fields(d: Any, kind: type[Any], where: str) -> None:
-    if not isinstance(d, dict):
-        raise DataError(f"{where}: expected an object of {kind.__name__}, found {type(d).__name__}")
-    names = {field.name for field in fields(kind)}
-    if set(d) != names:
-        missing, unknown = sorted(names - set(d)), sorted(set(d) - names)
-        raise DataError(f"{where}: not a {kind.__name__}: missing {missing}, unknown {unknown}")
 
 
 def _plain_rle(rle: RLE) -> RLE:

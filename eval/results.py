@@ -16,6 +16,8 @@ from types import TracebackType
 from eval.result_record import ResultRecord
 from rollout.errors import DataError
 
+RESULTS_FILE = "results.jsonl"
+"""What every command looks for in an evaluation's folder."""
 Key = tuple[str, str]
 
 

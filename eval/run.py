@@ -5,15 +5,16 @@ Each expression is on disk the moment it is finished; the same call goes on wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.cluster import Cluster, start_cluster, use_policy
+from eval.dialogue import Failure
 from eval.failures import FAILED_FILE, FailuresFile
 from eval.pipeline import Broken, Pipeline, Progress
-from eval.results import ResultsFile, read_results
+from eval.results import RESULTS_FILE, ResultsFile, read_results
 from eval.score import score_results
 from eval.score_files import write_scores
 from rollout.types import Sample
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
     from eval.score_types import Scores
     from verl_ext.scoring import Scoring
 
-RESULTS_FILE = "results.jsonl"
-__all__ = ["RESULTS_FILE", "Cluster", "Inferred", "evaluate", "infer", "start_cluster", "use_policy"]
+__all__ = [
+    "FAILED_FILE",
+    "RESULTS_FILE",
+    "Cluster",
+    "Inferred",
+    "evaluate",
+    "infer",
+    "keep",
+    "start_cluster",
+    "use_policy",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,10 @@ class Inferred:
     """Expressions in the results file."""
     failed: int
     """Expressions without a result; ``failed.jsonl`` has the reasons."""
+    restarts: int = 0
+    """Workers that died meanwhile and were replaced."""
+    dropped_bytes: int = 0
+    """Of a torn last line, which a killed run had left in the results."""
 
 
 def infer(
@@ -46,6 +60,8 @@ def infer(
     progress: Progress | None = None,
     rewards: Scoring | None = None,
     environment_settings: Mapping[str, Any] | None = None,
+    scoring: Scoring | None = None,
+    on_open: Callable[[], None] | None = None,
 ) -> Inferred:
     """Run every sample that ``out`` does not hold yet; samples are read as they are needed.
 
@@ -54,25 +70,44 @@ def infer(
         total: how many samples there are, for ``progress``.
         rewards: a recipe's scoring, whose rewards are to be recorded as well.
         environment_settings: of these dialogues, where they differ from those the workers started with.
+        scoring: says which masks to ask for; by default the cluster's, which knows the settings it started with.
+        on_open: called once the results are locked and before anything is added to them.
 
     Raises:
         DataError: another job writes to the same results.
         WorkerError: workers do not start any more, or nothing but failures comes back.
     """
-    with ResultsFile(out / RESULTS_FILE) as results, FailuresFile(out / FAILED_FILE) as failures:
-        Pipeline(
+    with ResultsFile(out / RESULTS_FILE) as results:
+        if on_open is not None:
+            on_open()
+        before = cluster.restarts
+        failures = FailuresFile(out / FAILED_FILE, results.done)
+        pipeline = Pipeline(
             cluster.fleet,
             cluster.events,
             cluster.pool,
-            cluster.scoring,
+            scoring or cluster.scoring,
             results,
             failures,
             rewards=rewards,
             environment_settings=environment_settings,
             progress=progress,
             total=total,
-        ).run(samples)
-        return Inferred(results.path, len(results), failures.count)
+        )
+        with failures:
+            pipeline.run(samples)
+        return Inferred(results.path, len(results), failures.count, cluster.restarts - before, results.dropped_bytes)
+
+
+def keep(out: Path, broken: Iterable[Broken] = (), on_open: Callable[[], None] | None = None) -> Inferred:
+    """What :func:`infer` comes to where all but ``broken`` is there already; needs no cluster. Raises likewise."""
+    with ResultsFile(out / RESULTS_FILE) as results:
+        if on_open is not None:
+            on_open()
+        with FailuresFile(out / FAILED_FILE, results.done) as failures:
+            for one in broken:
+                failures.append(one.clip, one.expression_id, Failure(str(one.error), "data"))
+        return Inferred(results.path, len(results), failures.count, dropped_bytes=results.dropped_bytes)
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.baselines import LargestObjects
 from eval.result_record import ResultRecord
+from eval.run_info import RunInfo
 from eval.score_info import Progress, summarise
 from eval.score_one import check_fit, score_expression
 from eval.score_types import Scores
@@ -26,6 +27,7 @@ def score_results(
     *,
     protocol: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    run: RunInfo | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """J and F of every sample, with all baselines; what the results lack counts 0 in every score and is listed.
@@ -35,6 +37,7 @@ def score_results(
         samples: the expressions with their ground truth.
         protocol: how the results came about (frames, turns, model); copied into the scores.
         seed: of the run, likewise.
+        run: both, with versions and the reasons why results are missing, where they lie beside the results.
         progress: called with (done, total, what).
 
     Raises:
@@ -51,7 +54,7 @@ def score_results(
         rows.append(score_expression(sample, predicted.get(key), scorer, largest=largest.prediction(sample)))
     if progress:
         progress(len(by_key), len(by_key), "scored")
-    return summarise(rows, scorer, protocol=protocol, seed=seed)
+    return summarise(rows, scorer, run=run or RunInfo(dict(protocol or {}), seed))
 
 
 def _index_samples(samples: Iterable[Sample]) -> dict[Key, Sample]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from eval.benchmarks import Benchmark
@@ -25,6 +26,7 @@ def score_benchmark(
     *,
     exact: bool = False,
     workers: int | None = None,
+    keys: Iterable[Key] | None = None,
     run: RunInfo | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -35,6 +37,7 @@ def score_benchmark(
         root: the data set's folder.
         exact: keep every digit where the official tool rounds (ReVOS).
         workers: processes; default one a core, fewer for small results. Each holds one clip.
+        keys: (clip, expression id) of a draw; nothing else is scored, nor missed. None: the whole benchmark.
         run: how the results came about; copied into the scores.
         progress: called with (done, total, what), counting clips.
 
@@ -49,8 +52,7 @@ def score_benchmark(
             f"benchmark {benchmark.name} has no public ground truth, so it cannot be scored here; "
             f"pack a submission{f' for {benchmark.server}' if benchmark.server else ''} instead (videoseg submit)"
         )
-    run = run or RunInfo()
-    plan = _plan(work, index_results(results))
+    plan = _plan(work, index_results(results), None if keys is None else list(keys))
     report = progress or (lambda done, total, what: None)
     report(0, len(plan), "scoring")
     processes = workers or min(cpu_count(), len(plan), 1 + results.stat().st_size // BYTES_A_PROCESS)
@@ -61,21 +63,21 @@ def score_benchmark(
     ordered = [row for i in range(len(plan)) for row in rows[i]]
     if not ordered:
         raise DataError(f"{root}: no expressions to score in split {benchmark.split} of {benchmark.dataset}")
+    drawn = "" if keys is None else f"a draw of {len(ordered)} expressions"
     about = {
         "benchmark": benchmark.name,
         "dataset": benchmark.dataset,
         "split": benchmark.split,
         "scorer": benchmark.scorer,
-        "note": work.scorer.note,
+        "note": "; ".join(filter(None, (drawn, work.scorer.note))),
         "rounding": None if exact else work.scorer.decimals,
         "frames_a_clip": benchmark.frames or "all",
         "published": benchmark.published,
-        "failures": {row.name: run.failures[row.name] for row in ordered if row.missing and row.name in run.failures},
     }
-    return summarise(ordered, work.scorer, groups=benchmark.groups, protocol=run.protocol, seed=run.seed, about=about)
+    return summarise(ordered, work.scorer, groups=benchmark.groups, run=run, about=about)
 
 
-def _plan(work: ClipScorer, places: dict[Key, Place]) -> list[ClipJob]:
+def _plan(work: ClipScorer, places: dict[Key, Place], keys: list[Key] | None) -> list[ClipJob]:
     """One job a clip, in the data set's order. Raises DataError if the results hold a clip that it lacks."""
     jobs = {clip: ClipJob(clip, {}) for clip in work.dataset.clips()}
     unknown = [key for key in places if key[0] not in jobs]
@@ -87,7 +89,12 @@ def _plan(work: ClipScorer, places: dict[Key, Place]) -> list[ClipJob]:
         )
     for (clip, expression_id), place in places.items():
         jobs[clip].places[expression_id] = place
-    return list(jobs.values())
+    if keys is None:
+        return list(jobs.values())
+    drawn: dict[str, set[str]] = {}
+    for clip, expression_id in keys:
+        drawn.setdefault(clip, set()).add(expression_id)
+    return [replace(job, only=frozenset(drawn[clip])) for clip, job in jobs.items() if clip in drawn]
 
 
 def _with_truth(work: ClipScorer, plan: list[ClipJob], processes: int) -> Iterator[ClipJob]:
@@ -99,4 +106,4 @@ def _with_truth(work: ClipScorer, plan: list[ClipJob], processes: int) -> Iterat
     dataset = work.dataset
     one_file = dataset.files.masks is not None and (dataset.root / dataset.files.masks).is_file()
     for job in plan:
-        yield ClipJob(job.clip, job.places, work.truth(job.clip) if processes > 1 and one_file else None)
+        yield replace(job, truth=work.truth(job.clip)) if processes > 1 and one_file else job

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from data_construction.readers import Dataset
 from eval.benchmarks import Benchmark
+from eval.metrics.packing import runs
 from eval.results_index import Place, read_record
-from eval.revos import mask_areas
 from eval.score_one import check_fit, score_expression
 from eval.score_types import ExpressionScore
 from eval.scorers import Scorer, get_scorer
@@ -37,6 +37,8 @@ class ClipJob:
     """Expression id -> its line in the results."""
     truth: Truth | None = None
     """None: the process reads it from the data set, whose masks lie in one file a clip or a frame."""
+    only: frozenset[str] | None = None
+    """Expressions to be scored; None: all of the clip."""
 
 
 class ClipScorer:
@@ -73,6 +75,8 @@ class ClipScorer:
         rows = []
         with self.results.open("rb") as file:
             for sample in truth.samples:
+                if job.only is not None and sample.expression.id not in job.only:
+                    continue
                 record = None
                 if (place := job.places.get(sample.expression.id)) is not None:
                     record = read_record(file, self.results, (job.clip, sample.expression.id), place)
@@ -91,7 +95,11 @@ class ClipScorer:
 
 
 def _area(foreground: Masklets | None, clip: str) -> NDArray[np.int64] | None:
+    """(T,) pixels. Raises DataError for an RLE that misfits."""
     if foreground is None:
         return None
-    size = (foreground.height, foreground.width)
-    return mask_areas(foreground.rles[0], size, f"{clip}, foreground")
+    area = np.zeros(foreground.num_frames, np.int64)
+    for t, rle in enumerate(foreground.rles[0]):
+        if rle is not None:
+            area[t] = runs(rle, foreground.height, foreground.width, f"{clip}, foreground, frame {t}")[1::2].sum()
+    return area

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,8 +14,10 @@ from rich.table import Table
 
 from eval.baselines import NAMES
 from eval.score_types import ExpressionScore, GroupScores, Mean, Scores
+from eval.whole_file import write_whole
 from rollout.errors import DataError
 
+SCORES_FILE = "scores.json"
 DASH = "-"
 
 HEADINGS = {
@@ -41,9 +41,9 @@ NAMED = 20
 def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
     """Write ``scores.json`` and ``scores.csv`` into ``folder``, each whole or not at all; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    json_path, csv_path = folder / "scores.json", folder / "scores.csv"
-    _write_whole(json_path, json.dumps(scores.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write_whole(csv_path, scores_csv(scores))
+    json_path, csv_path = folder / SCORES_FILE, folder / "scores.csv"
+    write_whole(json_path, json.dumps(scores.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(csv_path, scores_csv(scores))
     return json_path, csv_path
 
 
@@ -51,7 +51,7 @@ def read_scores(path: Path) -> Scores:
     """Scores back from ``scores.json``. Raises DataError if the file is not one."""
     try:
         return Scores.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a scores file ({type(error).__name__}: {error})") from error
 
 
@@ -133,15 +133,3 @@ def _table_row(group: GroupScores, metrics: list[str], baselines: list[str]) -> 
     others = [plain_mean(group.metrics.get(name)) for name in metrics if name != "jf"]
     blind = [plain_mean(group.baselines.get(name)) for name in baselines]
     return [group.name, str(group.count), mean_text(group.metrics["jf"]), *others, *blind]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A new file under a name of its own, then renamed: a link that stands at ``path`` is replaced, never followed."""
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from eval.grouping import grouped
+from eval.run_info import RunInfo
 from eval.score_types import ExpressionScore, GroupScores, Scores
 from eval.scorers.base import Scorer
 
@@ -21,17 +23,17 @@ def summarise(
     scorer: Scorer,
     *,
     groups: Sequence[str] = (),
-    protocol: Mapping[str, Any] | None = None,
-    seed: int | None = None,
+    run: RunInfo | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Rows to scores: the scorer's means overall and by group, the names of what is missing, and the information.
 
-    ``groups`` names groupings (``eval.grouping``); ``about`` is added to the information.
+    ``groups`` names groupings (``eval.grouping``); ``run`` is how the results came about, ``about`` is added to it.
     """
+    rows = _without_intervals(rows)
 
     def means(grouping: str) -> dict[str, GroupScores]:
-        return {label: scorer.group(label, found) for label, found in grouped(rows, grouping).items()}
+        return {label: scorer.group(label, found) for label, found in grouped(rows, grouping, scorer.apart).items()}
 
     by_type, by_kind = means("type"), means("kind")
     known = {"type": by_type, "kind": by_kind}
@@ -42,16 +44,25 @@ def summarise(
         expressions=rows,
         missing=[row.name for row in rows if row.missing],
         failed=[row.name for row in rows if row.failed],
-        info={**_info(rows, protocol, seed), **(about or {})},
+        info={**_info(rows, run or RunInfo()), **(about or {})},
         groups={name: known[name] if name in known else means(name) for name in groups},
     )
 
 
-def _info(rows: list[ExpressionScore], protocol: Mapping[str, Any] | None, seed: int | None) -> dict[str, Any]:
+def _without_intervals(rows: list[ExpressionScore]) -> list[ExpressionScore]:
+    """A method that answers with boxes has no intervals: neither have the answers that it failed to give."""
+    if not any(row.visible_frames and row.interval_iou is None for row in rows):
+        return rows
+    return [replace(row, interval_iou=None) for row in rows]
+
+
+def _info(rows: list[ExpressionScore], run: RunInfo) -> dict[str, Any]:
     frames = {row.clip: row.frames for row in rows}
     return {
-        "protocol": dict(protocol or {}),
-        "seed": seed,
+        "protocol": dict(run.protocol),
+        "seed": run.seed,
+        "inference_versions": dict(run.versions),
+        "failures": {row.name: run.failures[row.name] for row in rows if row.missing and row.name in run.failures},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "clips": len(frames),
         "expressions": len(rows),

@@ -13,7 +13,7 @@ from eval.result_record import ResultRecord
 from eval.score_types import ExpressionScore
 from eval.scorers.base import Case, Scorer
 from rollout.errors import DataError
-from rollout.types import RLE, Sample, StopReason
+from rollout.types import RLE, Sample
 
 TEMPORAL = ("j_visible", "interval_iou", "keyframe_hit")
 """Scores that an expression without a visible target cannot have: None there."""
@@ -39,7 +39,7 @@ def score_expression(
         DataError: a sample without ground truth, or a prediction of another size or that does not decode.
     """
     gt, size = ground_truth(sample), (sample.clip.height, sample.clip.width)
-    failed = record is not None and record.stop is StopReason.REFUSED_CLIP
+    failed = record is not None and record.failed
     answered = record is not None and not failed
     nothing: Sequence[RLE | None] = [None] * len(gt)
     # A failed record is scored too, though nothing of it counts: its masks must decode all the same.
@@ -49,9 +49,8 @@ def score_expression(
     values |= dict.fromkeys(TEMPORAL, 0.0 if exists.any() else None)
     if answered:
         values |= _values(Case(sample, masks, foreground_area), scorer, exact)
-    if answered and exists.any() and (vtg := record.grounding if record else None) is not None:
-        values["interval_iou"] = 100 * interval_iou(vtg.start, vtg.end, exists)
-        values["keyframe_hit"] = 100 * keyframe_hit(vtg.keyframe, exists)
+    if answered and record is not None and exists.any():
+        values |= _grounding_values(record, exists)
     baselines = constant_answers(masks.overlap[:, 2], size[0] * size[1])
     if largest is not None:
         baselines["largest"] = _jf(score_clip(largest, gt, size, f"{sample.id}, baseline largest"))
@@ -95,6 +94,18 @@ def check_fit(record: ResultRecord, sample: Sample) -> None:
             f"{record.name}: predicted on {found[0]} frames of {found[1]}x{found[2]} (height x width), "
             f"the clip has {clip.num_frames} of {clip.height}x{clip.width}"
         )
+
+
+def _grounding_values(record: ResultRecord, exists: NDArray[np.bool_]) -> dict[str, float | None]:
+    """By the last turn; what does not parse scores 0. An answer of boxes has a keyframe and no interval."""
+    turn, found = record.turns[-1], dict[str, float | None]()
+    if turn.grounding is not None:
+        found["interval_iou"] = 100 * interval_iou(turn.grounding.start, turn.grounding.end, exists)
+    elif turn.has_boxes:
+        found["interval_iou"] = None
+    if turn.chosen is not None:
+        found["keyframe_hit"] = 100 * keyframe_hit(turn.chosen, exists)
+    return found
 
 
 def _values(case: Case, scorer: Scorer, exact: bool) -> dict[str, float | None]:

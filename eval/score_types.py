@@ -55,9 +55,9 @@ class ExpressionScore:
     j_visible: float | None
     """J over the visible frames; None if there are none."""
     interval_iou: float | None
-    """Of the last turn's interval with the visible frames; None if there are none."""
+    """Of the last turn's interval with the visible frames; None if there are none, or for an answer of boxes."""
     keyframe_hit: float | None
-    """100 if a target shows at the last turn's keyframe; None if it never shows."""
+    """100 if a target shows at the keyframe that the last turn chose; None if it never shows."""
     baselines: dict[str, float]
     """Baseline -> its J&F on this expression."""
     objects: int = 0

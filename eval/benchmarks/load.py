@@ -67,7 +67,7 @@ def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         wanted = TYPES.get(key, str)
         if value is None and key in OPTIONAL:
             continue
-        if not isinstance(value, wanted) or (isinstance(value, int) and value < 1):
+        if not isinstance(value, wanted) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
             raise DataError(f"{path}: {key} = {value!r}, wants {wanted.__name__}")
     out["groups"] = tuple(content.get("groups", ()))
     if out["dataset"].endswith((".yaml", ".yml")):
@@ -80,12 +80,16 @@ def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 def _check_names(path: Path, benchmark: Benchmark) -> None:
     from eval.scorers import scorer_names
+    from eval.submission.registry import packager_names
 
     for group in benchmark.groups:
         if group not in GROUPINGS:
             raise DataError(f"{path}: no grouping {group!r}; there are {', '.join(GROUPINGS)}")
     if benchmark.scorer is not None and benchmark.scorer not in scorer_names():
         raise DataError(f"{path}: no scorer {benchmark.scorer!r}; there are {', '.join(scorer_names())}")
+    if benchmark.submission is not None and benchmark.submission not in packager_names():
+        known = ", ".join(packager_names())
+        raise DataError(f"{path}: no packager {benchmark.submission!r}; there are {known}, or leave 'submission' out")
     own_layout = benchmark.dataset.endswith((".yaml", ".yml"))
     if not own_layout and benchmark.dataset not in dataset_names():
         raise DataError(f"{path}: no data set {benchmark.dataset!r}; there are {', '.join(dataset_names())}")

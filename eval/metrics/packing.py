@@ -47,7 +47,7 @@ def runs(rle: RLE, height: int, width: int, where: str) -> NDArray[np.int64]:
         if found < 0:
             raise DataError(f"{where}: RLE counts do not decode (not a COCO count string): {_clip(raw)}")
         counts = counts[:found]
-    elif isinstance(raw, list) and all(isinstance(n, int) for n in raw):
+    elif isinstance(raw, list) and all(isinstance(n, int) and abs(n) < 2**63 for n in raw):
         counts = np.array(raw, dtype=np.int64)
     else:
         raise DataError(f"{where}: RLE 'counts' must be a COCO count string or a list of integers, found {_clip(raw)}")

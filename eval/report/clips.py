@@ -108,7 +108,7 @@ def strip_frames(records: Sequence[ResultRecord]) -> list[int]:
     """Evenly spaced frames with both ends, and the last keyframe that each picked."""
     total = records[0].num_frames
     frames = set(np.linspace(0, total - 1, min(STRIP_FRAMES, total)).round().astype(int).tolist())
-    frames |= {min(max(r.grounding.keyframe, 0), total - 1) for r in records if r.grounding is not None}
+    frames |= {min(max(r.chosen, 0), total - 1) for r in records if r.chosen is not None}
     return sorted(frames)
 
 
@@ -132,7 +132,7 @@ def _pred_strip(stage: ReportStage, sample: Sample, frames: Sequence[int]) -> St
     score = next((s for s in stage.scores.expressions if s.name == sample.id), None)
     if record is None or score is None:
         return None
-    picked = record.grounding.keyframe if record.grounding else None
+    picked = record.chosen
     pictures = []
     for t in frames:
         mask = decode(record.prediction[t], record.height, record.width, f"{record.name}, frame {t}")
@@ -166,7 +166,7 @@ def _timeline(sample: Sample, record: ResultRecord) -> Markup:
     exists = np.zeros(record.num_frames, np.bool_)
     for there in seen[1:]:
         exists |= np.array(there, np.bool_)
-    picks = [(f"turn {i} picks", turn.grounding) for i, turn in enumerate(record.turns, start=1)]
+    picks = [(f"turn {i} picks", turn.grounding or turn.chosen) for i, turn in enumerate(record.turns, start=1)]
     return timeline(exists, np.array(seen[0]), picks)
 
 

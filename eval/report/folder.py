@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.benchmarks import Benchmark, load_benchmark
+from eval.benchmarks import Benchmark, benchmark_names, load_benchmark
 from eval.report.choice import choose
 from eval.report.evaluation import Dialogues, EvaluationPage, build_evaluation_report
 from eval.report.inputs import ReportStage
-from eval.results import iterate_results
+from eval.result_record import ResultRecord
+from eval.results import RESULTS_FILE, iterate_results
 from eval.results_index import Key, Place, index_results, read_record
-from eval.score_files import read_scores
+from eval.score_files import SCORES_FILE, read_scores
 from eval.score_types import Scores
 from rollout.errors import DataError
 from rollout.types import Sample
 
-RESULTS, SCORES = "results.jsonl", "scores.json"
-
 
 def evaluation_folders(folder: Path) -> list[Path]:
     """``folder`` itself if it holds results, else those below it that do: an evaluation of several benchmarks."""
-    if (folder / RESULTS).is_file():
+    if (folder / RESULTS_FILE).is_file():
         return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{RESULTS}")) if folder.is_dir() else []
+    return sorted(path.parent for path in folder.glob(f"*/{RESULTS_FILE}")) if folder.is_dir() else []
 
 
 def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int = 3, title: str = "") -> Path:
@@ -35,7 +34,7 @@ def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int 
     Raises:
         DataError: a file is missing or of another evaluation, frames or masks that cannot be read.
     """
-    results, scores_file = folder / RESULTS, folder / SCORES
+    results, scores_file = folder / RESULTS_FILE, folder / SCORES_FILE
     if not scores_file.is_file():
         raise DataError(f"{scores_file}: missing; score the results first: videoseg score {results} ... --out {folder}")
     scores, places = read_scores(scores_file), index_results(results)
@@ -51,6 +50,7 @@ def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int 
     with results.open("rb") as file:
         keys = [(row.clip, row.expression_id) for row, _ in chosen]
         records = [read_record(file, results, key, places[key]) for key in keys]
+    _refuse_other_frames(records, samples, results)
     stage = ReportStage("evaluation", "prediction", scores, records, samples)
     name = scores.info.get("benchmark") or folder.name
     page = EvaluationPage(title or f"Evaluation: {name}", stage, chosen, _dialogues(results), notes)
@@ -62,28 +62,38 @@ def _check(scores: Scores, places: dict[Key, Place], results: Path) -> list[str]
     rows = {(row.clip, row.expression_id): row for row in scores.expressions}
     for key in places:
         if key not in rows:
-            raise DataError(f"{results.parent / SCORES}: does not know {'/'.join(key)} of {results.name}; score again")
+            raise DataError(
+                f"{results.parent / SCORES_FILE}: does not know {'/'.join(key)} of {results.name}; score again"
+            )
     for key, row in rows.items():
         if not row.missing and key not in places:
-            raise DataError(f"{results}: lacks {row.name}, which {SCORES} has scored; score again")
+            raise DataError(f"{results}: lacks {row.name}, which {SCORES_FILE} has scored; score again")
     newer = sum(rows[key].missing for key in places)
     return [f"{newer} results are newer than the scores: score again to count them."] if newer else []
 
 
 def _benchmark(scores: Scores, path: Path) -> Benchmark:
     """The one that was scored; for ``--dataset`` its split with J and F alone."""
-    info = scores.info
-    if info.get("benchmark"):
-        try:
-            return load_benchmark(info["benchmark"])
-        except DataError:  # a YAML file of the user's own
-            frames = info.get("frames_a_clip")
-            frames = frames if isinstance(frames, int) else None
-            return Benchmark(info["benchmark"], info["dataset"], info["split"], frames=frames)
-    protocol = info.get("protocol", {})
-    if not (protocol.get("dataset") and protocol.get("split")):
+    info = scores.info if scores.info.get("benchmark") else scores.info.get("protocol", {})
+    name, dataset, split = (info.get(key) for key in ("benchmark", "dataset", "split"))
+    if not (dataset and split):
         raise DataError(f"{path}: names no benchmark, so its data cannot be found; score with --benchmark")
-    return Benchmark(Path(protocol["dataset"]).stem, protocol["dataset"], protocol["split"])
+    if name in benchmark_names():
+        return load_benchmark(name)
+    frames = info.get("frames_a_clip")  # --dataset, or a YAML file of the user's own
+    return Benchmark(name or Path(dataset).stem, dataset, split, frames=frames if isinstance(frames, int) else None)
+
+
+def _refuse_other_frames(records: list[ResultRecord], samples: list[Sample], results: Path) -> None:
+    """Masks must be drawn over the frames that they were predicted for."""
+    frames = {(sample.clip.name, sample.expression.id): sample.clip.num_frames for sample in samples}
+    for record in records:
+        there = frames.get(record.key, record.num_frames)
+        if there != record.num_frames:
+            raise DataError(
+                f"{results}: {record.name} was predicted on {record.num_frames} frames, the data under --root have "
+                f"{there}; give the root of the data that were evaluated"
+            )
 
 
 def _dialogues(results: Path) -> Dialogues:

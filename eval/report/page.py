@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from eval.report.charts.svg import number
 from eval.score_files import mean_text, plain_mean
+from eval.whole_file import write_whole
 
 
 def write_page(template: str, context: Mapping[str, Any], out: Path) -> Path:
@@ -28,12 +28,7 @@ def write_page(template: str, context: Mapping[str, Any], out: Path) -> Path:
     environment.filters.update(mean=mean_text, plain_mean=plain_mean, number=number, signed=signed)
     page = environment.get_template(template).render(context)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(out, page)
     return out
 
 

@@ -33,6 +33,8 @@ class Scorer:
     needs_foreground: ClassVar[bool] = False
     decimals: ClassVar[int | None] = None
     """The official tool rounds each expression's percentages so; None: it keeps every digit."""
+    apart: ClassVar[int | None] = None
+    """The type that *overall* leaves out: its expressions are a row of their own in every grouping."""
     note: ClassVar[str] = ""
     """What a reader of the table must know."""
 

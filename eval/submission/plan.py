@@ -15,7 +15,7 @@ from eval.score_one import check_fit
 from eval.submission.base import Answer, Packager
 from eval.submission.registry import get_packager
 from rollout.errors import DataError
-from rollout.types import Clip, Expression, Sample, StopReason
+from rollout.types import Clip, Expression, Sample
 
 Progress = Callable[[int, int, str], None]
 NAMED = 20
@@ -85,8 +85,7 @@ class Plan:
                 record = None
                 if (place := self.places.get((wanted.clip.name, expression.id))) is not None:
                     record = read_record(file, self.results, (wanted.clip.name, expression.id), place)
-                missing = record is None or record.stop is StopReason.REFUSED_CLIP
-                masks = (None,) * wanted.clip.num_frames if missing or record is None else record.prediction
+                masks = (None,) * wanted.clip.num_frames if record is None or record.failed else record.prediction
                 out.append(Answer(expression, masks))
         return out
 
@@ -115,7 +114,7 @@ def make_plan(results: Path, target: Target, progress: Progress) -> Plan:
                 record = None if place is None else read_record(file, results, key, place)
                 if record is not None:
                     _check(record, Sample(wanted.clip, expression))
-                if record is None or record.stop is StopReason.REFUSED_CLIP:
+                if record is None or record.failed:
                     plan.missing.append(f"{wanted.clip.name}/{expression.id}")
     for (clip, expression_id), place in unknown.items():
         raise DataError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from rollout.errors import DataError
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """Every file's date in a zip: the same content gives the same bytes."""
+PARTIAL = ".partial"
 
 
 class Source(Protocol):
@@ -36,8 +39,9 @@ def new_zip(target: Path, check: Callable[[Path], None]) -> Iterator[Add]:
 
     Content is stored as it is: PNGs do not shrink, and the bytes do not depend on a compressor's version.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    part = target.with_name(f"{_prefix(target)}{os.getpid()}{PARTIAL}")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
 
@@ -54,6 +58,20 @@ def new_zip(target: Path, check: Callable[[Path], None]) -> Iterator[Add]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.{socket.gethostname()}-"
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Delete what a killed process of this machine left for the same target: as large as the submission."""
+    import psutil
+
+    for path in target.parent.iterdir():
+        pid = path.name.removeprefix(_prefix(target)).removesuffix(PARTIAL)
+        if path.name == f"{_prefix(target)}{pid}{PARTIAL}" and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -97,7 +115,7 @@ class ZipSource:
     def read(self, path: str) -> bytes:
         try:
             return self._archive.read(path)
-        except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise DataError(f"{self.path}: {path} cannot be read ({error}); pack it again") from error
 
 

@@ -16,7 +16,7 @@ from eval.inference import converse
 from rewards.segmenter import RequestScorer, Segmenter
 from rollout.chat_format import ChatFormat
 from rollout.episode import scripted
-from rollout.errors import DataError
+from rollout.errors import DataError, RecipeError
 from rollout.types import Sample
 from verl_ext.tiny.tokenizer import train_tokenizer
 
@@ -57,6 +57,9 @@ def true_box(truth: Mapping[tuple[str, str], Sample]) -> Say:
 class ScriptedWorker:
     """Runs dialogues at once, through the very code that vLLM's worker runs."""
 
+    pool: Any = None
+    """The pool beside it, where a test wants to see what was asked."""
+
     def __init__(self, say: Say) -> None:
         self.say = say
         self.tokenizer = train_tokenizer(["find the disk 0 1 2 3 4 5 6 7 8 9"], merges=20, numbers=16)
@@ -78,8 +81,8 @@ class ScriptedWorker:
         policy = scripted(SimpleNamespace(tokenizer=self.tokenizer, chat=self.chat), [self.say(sample)])  # type: ignore[arg-type]
         try:
             episode, conversation = asyncio.run(converse(sample, BOXES, settings, self.tokenizer, self.chat, policy))
-        except DataError as error:
-            return Failure(str(error), "data")
+        except (DataError, RecipeError) as error:
+            return Failure(str(error), "data" if isinstance(error, DataError) else "dialogue")
         return Dialogue(episode, [None] * len(episode.turns), sum(conversation.loss_mask))
 
     def kill(self) -> None: ...
@@ -87,6 +90,8 @@ class ScriptedWorker:
 
 class LocalPool:
     """What a pool's actor does, in this process."""
+
+    restarts = 0
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.scorer = RequestScorer(segmenter)

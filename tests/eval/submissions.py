@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from eval.benchmarks import Benchmark, load_benchmark
-from eval.result_record import ResultRecord
+from eval.result_record import ResultRecord, TurnRecord
 from eval.results import ResultsFile
 from eval.submission import Packed, write_submission
-from rollout.types import Sample, StopReason
+from rollout.types import Action, Sample, StopReason
 from tests.eval.clips import disk, rle
 
 
@@ -25,7 +25,8 @@ def answer(sample: Sample, stop: StopReason = StopReason.ANSWERED) -> ResultReco
     masks[0] = {"size": [clip.height, clip.width], "counts": [3, 5, clip.height * clip.width - 8]}
     prediction = tuple(None if t == 1 else mask for t, mask in enumerate(masks))
     head = (clip.name, e.id, e.text, e.type_id, e.kind, clip.num_frames, clip.height, clip.width, (0,))
-    return ResultRecord(*head, stop, (), prediction)
+    turns = () if stop is StopReason.REFUSED_CLIP else (TurnRecord("<answer/>", Action.ANSWER, None, 0, (0,), 1),)
+    return ResultRecord(*head, stop, turns, prediction)
 
 
 def results_of(samples: list[Sample], path: Path) -> Path:

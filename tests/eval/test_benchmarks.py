@@ -120,6 +120,8 @@ def test_frames_are_cut_evenly_with_both_ends_and_masks_alike(tmp_path: Path, ro
         ("dataset: revos\n", "needs 'split'"),
         ("dataset: nowhere\nsplit: valid\n", "no data set 'nowhere'"),
         ("dataset: revos\nsplit: valid\nscorer: best\n", "no scorer 'best'"),
+        ("dataset: revos\nsplit: valid\nsubmission: mevsi\n", "no packager 'mevsi'; there are long_rvos, mevis"),
+        ("dataset: revos\nsplit: valid\nframes: true\n", "frames = True, wants int"),
         ("dataset: revos\nsplit: valid\ngroups: [colour]\n", "no grouping 'colour'"),
         ("dataset: revos\nsplit: valid\ngroups: type\n", "groups = 'type'"),
         ("dataset: revos\nsplit: valid\nframes: 0\n", "frames = 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +14,29 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
-import eval.run
 from data_construction.layouts import write_layout
-from data_construction.synthetic import make_synthetic
 from eval.benchmarks import benchmark_names, load_benchmark
 from eval.results import read_results
-from tests.eval.scripted import ScriptedWorker, box_reply
-from tests.eval.test_run_stream import cluster_of
+from tests.eval import eval_cli
+from tests.eval.eval_cli import SMALL, Started, make_root, scripted_starts
 from verl_ext.cli.evaluate import EXIT_INCOMPLETE
 from verl_ext.cli.main import app
-
-SMALL = ["--device", "cpu", "--set", "rollout.box_side=112", "--set", "policy.prompt_set=brief"]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read-only: two splits in ReVOS' layout, and benchmarks on them; a box policy that is only its config."""
-    root = tmp_path_factory.mktemp("made")
-    make_synthetic(root / "ReVOS", {"train": 1, "valid": 2, "test": 1}, seed=3, frames=(12, 12), size=48)
-    (root / "policy").mkdir()
-    (root / "policy" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    (root / "mine.yaml").write_text("dataset: revos\nsplit: test\nscorer: jf\n")
-    (root / "hidden.yaml").write_text("dataset: revos\nsplit: valid\nsubmission: mevis\nserver: the server\n")
-    return root
-
-
-Started = list[Any]
+    """Read-only."""
+    return make_root(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
-    """Every start of the engines: (settings, scripted worker)."""
-    starts: Started = []
-
-    def start(folder: Path, settings: Any, device: str, gpus: int) -> Any:
-        worker = ScriptedWorker(lambda sample: box_reply(0, [20.0, 20.0, 60.0, 60.0]))
-        cluster, _, _ = cluster_of(worker)
-        monkeypatch.setattr(cluster, "close", lambda: None)
-        starts.append((settings, worker))
-        return cluster
-
-    monkeypatch.setattr(eval.run, "start_cluster", start)
-    yield starts
+    yield from scripted_starts(monkeypatch)
 
 
 @pytest.fixture
 def evaluate(made: Path, tmp_path: Path) -> Callable[..., Result]:
-    def run(*args: Any) -> Result:
-        given = ["eval", "--model", made / "policy", "--out", tmp_path / "out", *SMALL, *args]
-        return CliRunner().invoke(app, [str(a) for a in given])
-
-    return run
+    return partial(eval_cli.evaluate, made / "policy", tmp_path / "out")
 
 
 def test_two_benchmarks_are_run_and_scored_on_one_start(
@@ -82,7 +55,10 @@ def test_two_benchmarks_are_run_and_scored_on_one_start(
     assert "reasoning" in done.output and "overall" in done.output
     assert len(worker.asked) == sum(len(read_results(p)) for p in tmp_path.glob("out/*/results.jsonl"))
 
+    with (tmp_path / "out" / "mine" / "results.jsonl").open("ab") as file:
+        file.write(b'{"clip')
     again = evaluate("--benchmark", f"revos,{made / 'mine.yaml'}", "--root", made)
+    assert "a torn last line of 6 bytes was cut off" in " ".join(again.stderr.split())
     assert again.exit_code == 0 and len(started) == 1, "nothing is left to do, so no engine starts"
     assert "overall" in again.output
 
@@ -161,7 +137,8 @@ def test_results_of_other_settings_are_not_mixed_in(
     args = ["--benchmark", made / "mine.yaml", "--root", made, "--max-samples", "1"]
     assert evaluate(*args).exit_code == 0
     other = evaluate(*args, "--set", "rollout.box_frames=4")
-    assert other.exit_code == 2 and "were made with rollout" in other.stderr and "another --out" in other.stderr
+    assert other.exit_code == 2 and "another --out" in other.stderr
+    assert "were made with rollout.box_frames = 6, this command has 4" in " ".join(other.stderr.split())
     assert evaluate(*args, "--set", "rollout.engine.gpu_memory_utilization=0.3").exit_code == 0
 
 

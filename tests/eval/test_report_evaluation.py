@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from eval.report.evaluation import Dialogues, EvaluationPage, build_evaluation_r
 from eval.report.folder import report_folder
 from eval.report.inputs import ReportStage
 from eval.report.page import facts, signed
+from eval.results import read_results
 from eval.score import score_results
 from eval.score_benchmark import score_benchmark
 from eval.score_files import write_scores
@@ -158,6 +160,46 @@ def test_what_does_not_fit_is_refused(folder: tuple[Path, Path], tmp_path: Path)
     assert not (tmp_path / "r.html").exists()
     bare = CliRunner().invoke(app, ["report", str(tmp_path / "nothing")])
     assert bare.exit_code == 2 and "not the folder of a finished" in bare.output
+
+
+def test_a_split_without_a_benchmark_is_drawn_on_its_own_frames(tmp_path: Path) -> None:
+    """Scores of ``--dataset``, or of a draw by a YAML file that is gone: the protocol says which frames they were."""
+    write_layout("mevis", tmp_path / "MeViS", clips=2)
+    cut = replace(load_benchmark("mevis_u"), name="cut", frames=5)
+    every = list(cut.samples(tmp_path / "MeViS"))
+    results = write_results(tmp_path / "run", every, disturbed)
+    protocol = {"benchmark": "cut", "dataset": "mevis", "split": "valid_u", "frames_a_clip": 5}
+    scores = score_results(read_results(results), every, protocol=protocol)
+    assert "benchmark" not in scores.info
+    write_scores(scores, results.parent)
+    page = report_folder(results.parent, tmp_path / "r.html", tmp_path / "MeViS")
+    assert 'class="strip gt"' in page.read_text()
+    write_scores(
+        score_results(read_results(results), every, protocol=protocol | {"frames_a_clip": "all"}), results.parent
+    )
+    with pytest.raises(DataError, match=r"was predicted on 5 frames, the data under --root have \d+"):
+        report_folder(results.parent, tmp_path / "other.html", tmp_path / "MeViS")
+
+
+def test_a_training_run_that_holds_evaluations_is_reported_as_a_whole(
+    folder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder[0], tmp_path / "run" / "revos")
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    asked: list[Path] = []
+
+    def write_report(run_dir: Path, out: Path) -> Path:
+        asked.append(run_dir)
+        return out
+
+    monkeypatch.setattr("verl_ext.run_report.write_report", write_report)
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
+    assert done.exit_code == 0 and asked == [tmp_path / "run"]
+    for option in (["--root", "x"], ["--shown", "2"]):
+        refused = CliRunner().invoke(app, ["report", str(tmp_path / "run"), *option])
+        assert refused.exit_code == 2 and f"{option[0]}: belongs to an evaluation" in " ".join(refused.output.split())
+    inside = CliRunner().invoke(app, ["report", str(tmp_path / "run" / "revos")])
+    assert inside.exit_code == 0 and len(asked) == 1
 
 
 def test_small_parts() -> None:

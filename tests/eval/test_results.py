@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from eval.result_record import ResultRecord
+from eval.record_types import RECORD, TURN
+from eval.result_record import ResultRecord, TurnRecord
 from eval.results import ResultsFile, read_results
 from rollout.errors import DataError
 from tests.eval.clips import record, samples
@@ -30,7 +31,7 @@ def written(tmp_path: Path, records: list[ResultRecord]) -> Path:
 
 def test_round_trip(written: Path, records: list[ResultRecord]) -> None:
     assert read_results(written) == records[:3]
-    assert records[0].turns[0].action is not None and records[0].grounding is not None
+    assert records[0].turns[0].action is not None and records[0].chosen == 5
 
 
 def test_byte_counts_are_written_as_text(tmp_path: Path, records: list[ResultRecord]) -> None:
@@ -114,7 +115,15 @@ def test_nested_clip_names_are_ordinary(tmp_path: Path, records: list[ResultReco
         ({"turns": [{"text": "x"}]}, "turn 0"),
         ({"num_frames": "10"}, "num_frames"),
         ({"clip": 3}, "clip"),
-        ({"turns": 4}, "line 1"),
+        ({"turns": 4}, "'turns' must be a list, found 4"),
+        ({"text": None}, "line 1: 'text' must be str, found None"),
+        ({"type_id": "1"}, "'type_id' must be int or null"),
+        ({"height": True}, "'height' must be int, found True"),
+        ({"tokens": 1.5}, "'tokens' must be int"),
+        ({"spatial_frames": [0.5]}, "'spatial_frames' must be a list of int"),
+        ({"prediction": "none"}, "'prediction' must be a list of RLE or null"),
+        ({"rewards": {"total": "4"}}, "'rewards' must be numbers by name or null"),
+        ({"stop": ["answered"]}, "'stop' must be str"),
     ],
 )
 def test_wrong_records_are_named(
@@ -123,6 +132,33 @@ def test_wrong_records_are_named(
     (tmp_path / "r.jsonl").write_text(json.dumps({**records[0].to_dict(), **change}) + "\n")
     with pytest.raises(DataError, match=says):
         read_results(tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": None}, "line 1, turn 1: 'text' must be str"),
+        ({"keyframe": 0.5}, "turn 1: 'keyframe' must be int, found 0.5"),
+        ({"frames_shown": None}, "turn 1: 'frames_shown' must be a list of int"),
+        ({"action": 3}, "turn 1: 'action' must be str or null"),
+        ({"action": "shrug"}, "line 1: 'shrug' is not a valid Action"),
+        ({"grounding": {"start": "a", "end": 2, "keyframe": 1}}, "turn 1: 'grounding' must be an object of int start"),
+        ({"grounding": {"start": 1, "end": 2}}, "turn 1: 'grounding' must be"),
+    ],
+)
+def test_wrong_turns_are_named(
+    tmp_path: Path, records: list[ResultRecord], change: dict[str, object], says: str
+) -> None:
+    line = json.loads(json.dumps(records[0].to_dict()))
+    line["turns"][1] |= change
+    (tmp_path / "r.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(DataError, match=says):
+        read_results(tmp_path / "r.jsonl")
+
+
+def test_every_field_has_a_type() -> None:
+    assert set(RECORD) == {f.name for f in fields(ResultRecord)}
+    assert set(TURN) == {f.name for f in fields(TurnRecord)}
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eval.cluster import _wait
 from eval.dialogue import Dialogue, Failure
 from eval.fleet import Event, Fleet, Job, WorkerDiedError
 from rollout.errors import WorkerError
@@ -153,6 +154,61 @@ def test_a_worker_that_answers_nothing_is_killed_and_replaced() -> None:
     rig.fleet.kill_stalled()
     assert hung.killed and not busy.killed
     assert set(rig.finish()) == {"a", "b", "c"}
+
+
+class Hanging(FakeWorker):
+    """Does not come up."""
+
+    def __init__(self) -> None:
+        super().__init__(set())
+        self.coming: Future[Any] = Future()
+
+    def start(self) -> Future[Any]:
+        return self.coming
+
+    def die(self) -> None:
+        super().die()
+        if not self.coming.done():
+            self.coming.set_exception(WorkerDiedError("killed"))
+
+
+def test_a_replacement_that_does_not_come_up_is_killed_and_replaced_in_turn() -> None:
+    now, made = [0.0], list[FakeWorker]()
+
+    def make() -> FakeWorker:
+        made.append(Hanging() if not made else FakeWorker(set()))
+        return made[-1]
+
+    rig = Rig(workers=1, stall_seconds=10.0, clock=lambda: now[0], make=make)
+    rig.fleet.submit(job("a"))
+    now[0] = 100.0
+    rig.workers()[0].die()
+    rig.pump()
+    now[0] = 109.0
+    rig.fleet.kill_stalled()
+    assert not made[0].killed, "it has its time from when it was asked to start"
+    now[0] = 111.0
+    rig.fleet.kill_stalled()
+    assert made[0].killed
+    assert rig.finish() == {"a": ANSWER} and len(made) == 2
+
+
+def test_a_replacement_that_never_comes_up_ends_the_job() -> None:
+    now = [0.0]
+    rig = Rig(workers=1, stall_seconds=10.0, clock=lambda: now[0], make=Hanging)
+    rig.fleet.submit(job("a"))
+    rig.workers()[0].die()
+    rig.pump()
+    with pytest.raises(WorkerError, match=r"could not be started again \(3 times"):
+        for _ in range(9):
+            now[0] += 11.0
+            rig.fleet.kill_stalled()
+            rig.pump()
+
+
+def test_the_first_start_is_not_waited_for_without_end() -> None:
+    with pytest.raises(WorkerError, match=r"did not start within 0\.01 seconds.*ray status"):
+        _wait(Future(), 0.01)
 
 
 def test_late_answers_of_a_replaced_worker_do_not_count_twice() -> None:

@@ -13,7 +13,7 @@ from eval.score import score_results
 from eval.score_files import read_scores, scores_table, write_scores
 from eval.score_types import Mean
 from rollout.errors import DataError
-from rollout.types import Grounding, Sample
+from rollout.types import Grounding, Sample, StopReason
 from tests.eval.clips import FRAMES, disk, record, rle, samples, shifted
 
 
@@ -80,6 +80,15 @@ def test_interval_and_keyframe_come_from_the_last_turn(truth: list[Sample]) -> N
     silent = replace(answer, turns=(answer.turns[0], replace(answer.turns[1], grounding=None)))
     row = score_results([silent], truth[:1]).expressions[0]
     assert (row.interval_iou, row.keyframe_hit, row.jf) == (0.0, 0.0, 100.0)
+
+
+def test_a_dialogue_that_never_began_has_failed_and_earns_nothing(truth: list[Sample]) -> None:
+    """Its empty masks would be right wherever the target is absent."""
+    silent = replace(record(truth[0], [None] * FRAMES), turns=(), stop=StopReason.CONTEXT_FULL)
+    scores = score_results([silent], truth[:1])
+    assert scores.failed == [truth[0].id] and scores.missing == []
+    row = scores.expressions[0]
+    assert row.failed and (row.jf, row.interval_iou, row.keyframe_hit) == (0, 0, 0)
 
 
 def test_standard_error() -> None:

@@ -70,6 +70,15 @@ BAD: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "path trick in an expression": (lambda d: d[0].update(expression_id="../x"), "'../x' is not a plain name"),
     "absolute path": (lambda d: d[0].update(clip="/etc/passwd"), "'/etc/passwd' is not a plain name"),
     "not a record": (lambda d: d[0].pop("stop"), "line 1: not a ResultRecord"),
+    "text that is none": (lambda d: d[0].update(text=None), "line 1: 'text' must be str, found None"),
+    "interval of words": (
+        lambda d: d[0]["turns"][0].update(grounding={"start": "a", "end": 3, "keyframe": 1}),
+        "line 1, turn 0: 'grounding' must be an object of int",
+    ),
+    "keyframe between frames": (lambda d: d[0]["turns"][0].update(keyframe=0.5), "turn 0: 'keyframe' must be int"),
+    "mask that is a number": (lambda d: d[0]["prediction"].__setitem__(0, 7), "'prediction' must be a list of RLE"),
+    "mask without counts": (lambda d: d[0]["prediction"][seen(d[0])].pop("counts"), "RLE 'counts' must be"),
+    "RLE beyond 64 bits": (lambda d: set_mask(d[0], counts=[2**70]), "RLE 'counts' must be"),
     "unknown field": (lambda d: d[0].update(shell="rm"), "unknown ['shell']"),
 }
 

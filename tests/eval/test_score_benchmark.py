@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,16 +14,16 @@ import pytest
 
 from eval.benchmarks import Benchmark, load_benchmark
 from eval.pool import map_unordered
-from eval.result_record import ResultRecord, TurnRecord
 from eval.results import ResultsFile
 from eval.run_info import read_run_info
 from eval.score_benchmark import score_benchmark
 from eval.score_files import read_scores, scores_csv, scores_table, write_scores
 from eval.score_types import Scores
 from rollout.errors import DataError, WorkerError
-from rollout.types import Action, Sample, StopReason
+from rollout.types import Sample, StopReason
 from tests.eval.answers import answer, disturbed, truth, write_results
 from tests.eval.test_benchmarks import SUBMITTED
+from tests.golden_checks.revos_scores import METRICS, write_folder
 
 GOLDEN = Path(__file__).parents[1] / "golden_files" / "revos_scores.json"
 
@@ -35,23 +36,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[s
     """(root in ReVOS layout, results.jsonl, expected) of the golden file."""
     data = json.loads(GOLDEN.read_text())
     root = tmp_path_factory.mktemp("golden")
-    for name, part in (
-        ("meta_expressions_valid_", "meta_expressions"),
-        ("mask_dict", "mask_dict"),
-        ("mask_dict_foreground", "mask_dict_foreground"),
-    ):
-        (root / f"{name}.json").write_text(json.dumps(data[part]))
-    turn = TurnRecord("", Action.ANSWER, None, 0, (0,), 1)
-    with ResultsFile(root / "run" / "results.jsonl") as results:
-        for clip, video in data["meta_expressions"]["videos"].items():
-            for eid, e in video["expressions"].items():
-                masks = tuple(data["predictions"][clip][eid]["prediction_masks"])
-                head = (clip, eid, e["exp"], e["type_id"], "", len(masks), video["height"], video["width"], (0,))
-                results.append(ResultRecord(*head, StopReason.ANSWERED, (turn,), masks))
-    return root, root / "run" / "results.jsonl", data["expected"]
-
-
-NAMES = {"J": "j", "F": "f", "JF": "jf", "A": "accuracy", "R": "robustness"}
+    return root, write_folder(data, root), data["expected"]
 
 
 def test_revos_equals_the_released_tools_table(golden: tuple[Path, Path, dict[str, Any]]) -> None:
@@ -59,11 +44,11 @@ def test_revos_equals_the_released_tools_table(golden: tuple[Path, Path, dict[st
     scores = score_benchmark(results, load_benchmark("revos"), root)
     rows = {row["videxp"]: row for row in expected["per_expression"]}
     for row in scores.expressions:
-        for official, ours in NAMES.items():
+        for official, ours in METRICS.items():
             assert row.value(ours) == pytest.approx(rows[f"{row.clip}_{row.expression_id}"][official], abs=1e-6)
     groups = {**scores.groups["type"], "reason": scores.groups["type"]["reasoning"], "overall": scores.overall}
     for group, want in expected["summary"].items():
-        for official, ours in NAMES.items():
+        for official, ours in METRICS.items():
             assert groups[group].metrics[ours].mean == pytest.approx(want[official], abs=1e-6), (group, official)
     assert scores.groups["type"]["no target"].count == 2
     assert scores.overall.count == len(scores.expressions) - 2
@@ -112,6 +97,17 @@ def test_missing_and_failed_count_zero_and_are_named(
     assert nobody.jf == 0.0 and len(nobody.missing) == len(samples)
 
 
+def test_a_draw_is_scored_by_the_benchmarks_own_scorer(golden: tuple[Path, Path, dict[str, Any]]) -> None:
+    root, results, _ = golden
+    whole = score_benchmark(results, load_benchmark("revos"), root, workers=1)
+    drawn = [row for row in whole.expressions if row.clip in ("vid02", "vid05")][1:]
+    keys = [(row.clip, row.expression_id) for row in drawn]
+    scores = score_benchmark(results, load_benchmark("revos"), root, workers=1, keys=keys)
+    assert scores.expressions == drawn and scores.missing == []
+    assert scores.overall.metrics["robustness"].mean is not None and "clip_length" in scores.groups
+    assert scores.info["note"].startswith(f"a draw of {len(drawn)} expressions; overall is the mean of")
+
+
 def test_files_say_how_they_came_about(mevis: tuple[Benchmark, Path, list[Sample]], tmp_path: Path) -> None:
     benchmark, root, samples = mevis
     results = write_results(tmp_path, samples, disturbed)
@@ -133,8 +129,8 @@ def test_groups_add_up(golden: tuple[Path, Path, dict[str, Any]]) -> None:
     root, results, _ = golden
     scores = score_benchmark(results, load_benchmark("revos"), root)
     assert list(scores.groups["type"]) == ["referring", "reasoning", "no target"]
-    assert list(scores.groups["objects"]) == ["no object", "1 object", "2 objects", "3 and more"]
-    assert list(scores.groups["clip_length"]) == ["1 to 50 frames"]
+    assert list(scores.groups["objects"]) == ["1 object", "2 objects", "3 and more", "no target"]
+    assert list(scores.groups["clip_length"]) == ["1 to 50 frames", "no target"]
     for groups in scores.groups.values():
         assert sum(group.count for group in groups.values()) == len(scores.expressions)
 
@@ -182,8 +178,6 @@ def test_jobs_are_read_no_faster_than_they_are_done() -> None:
 
 
 def test_a_dead_process_is_said() -> None:
-    import os
-
     with pytest.raises(WorkerError, match="fewer --workers"):
         list(map_unordered(os._exit, iter([3, 3]), 2))
 

@@ -53,6 +53,19 @@ def test_nothing_is_written_unless_asked(run: tuple[Path, Path]) -> None:
     assert [path.name for path in folder.iterdir()] == ["results.jsonl"]
 
 
+@pytest.mark.parametrize("what", ["--benchmark", "--dataset"])
+def test_reasons_of_what_is_missing_are_shown(run: tuple[Path, Path], what: str) -> None:
+    root, folder = run
+    first, *rest = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    (folder / "results.jsonl").write_text("".join(rest))
+    key = {k: json.loads(first)[k] for k in ("clip", "expression_id")}
+    (folder / "failed.jsonl").write_text(json.dumps({**key, "stage": "data", "reason": "frame 3 is no image"}) + "\n")
+    (folder / "run.json").write_text(json.dumps({"protocol": {}, "seed": 1, "versions": {"vllm": "0.1"}}))
+    out = score(folder, what, "long_rvos", "--root", root, "--out", folder / "s")
+    assert "1 missing, each counts 0" in out and "(frame 3 is no image)" in " ".join(out.split())
+    assert read_scores(folder / "s" / "scores.json").info["inference_versions"] == {"vllm": "0.1"}
+
+
 def test_any_data_set_without_a_benchmark(run: tuple[Path, Path]) -> None:
     root, folder = run
     table = score(folder / "results.jsonl", "--dataset", "long_rvos", "--root", root, "--split", "valid")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from dataclasses import replace
@@ -99,6 +103,23 @@ def test_same_results_same_bytes(mevis: Mevis) -> None:
     mevis.write(overwrite=True)
     assert mevis.out.read_bytes() == first
     assert sorted(p.name for p in mevis.folder.iterdir()) == ["results.jsonl", "sub.zip"]
+
+
+def test_what_a_killed_packing_left_is_removed(mevis: Mevis) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, others, alive = (
+        mevis.folder / f".{name}.{host}-{pid}.partial"
+        for name, host, pid in (
+            ("sub.zip", socket.gethostname(), gone.pid),
+            ("sub.zip", "elsewhere", gone.pid),
+            ("sub.zip", socket.gethostname(), os.getppid()),
+        )
+    )
+    for path in (left, others, alive):
+        path.write_bytes(b"half a zip")
+    mevis.write()
+    assert not left.exists() and others.exists() and alive.exists()
 
 
 def test_missing_are_listed_and_refused_or_filled(mevis: Mevis) -> None:
@@ -201,6 +222,14 @@ def test_command(mevis: Mevis) -> None:
     assert not mevis.out.exists()
     done = CliRunner().invoke(app, ["submit", str(mevis.results), *common, "--out", str(mevis.out), "--fill-missing"])
     assert done.exit_code == 0 and "1 expressions have empty masks" in done.output
+
+
+@pytest.mark.parametrize("option", [["--out", "x.zip"], ["--fill-missing"], ["--overwrite"]])
+def test_what_checking_would_not_do_is_refused(mevis: Mevis, option: list[str]) -> None:
+    mevis.write()
+    common = ["--benchmark", "mevis_valid", "--root", str(mevis.root), "--check"]
+    done = CliRunner().invoke(app, ["submit", str(mevis.out), *common, *option])
+    assert done.exit_code == 2 and f"{option[0]}: --check only looks" in " ".join(done.output.split())
 
 
 def test_only_benchmarks_with_a_packager(mevis: Mevis, roots: dict[str, Path]) -> None:

@@ -52,6 +52,19 @@ def test_check_finds_what_is_wrong(mevis: Mevis) -> None:
         assert re.search(says, found), found
 
 
+def test_damaged_compression_is_one_message(mevis: Mevis) -> None:
+    mevis.write()
+    rezip(mevis.out, {"notes.txt": bytes(5000)})  # now all of it is compressed
+    with zipfile.ZipFile(mevis.out) as archive:
+        first = archive.infolist()[0]
+        begin = first.header_offset + 30 + len(first.filename)
+    content = bytearray(mevis.out.read_bytes())
+    content[begin : begin + 4] = b"\xff" * 4
+    mevis.out.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(first.filename) + " cannot be read .*pack it again"):
+        check_submission(mevis.out, mevis.benchmark, mevis.root)
+
+
 def test_check_refuses_tricks(mevis: Mevis, tmp_path: Path) -> None:
     for name in ("../../evil.png", "/evil.png", "a/../../evil.png", "a\\b.png"):
         path = tmp_path / "trick.zip"

@@ -15,22 +15,26 @@ FINEST = 4.0
 """Narrower cells are drawn together."""
 
 
-def timeline(gt: NDArray, pred: NDArray, picks: Sequence[tuple[str, Grounding | None]]) -> Markup:
-    """``gt`` and ``pred`` are (T,) 0/1; ``picks`` is (row title, interval and keyframe or None) for each turn."""
+def timeline(gt: NDArray, pred: NDArray, picks: Sequence[tuple[str, Grounding | int | None]]) -> Markup:
+    """``gt`` and ``pred`` are (T,) 0/1; ``picks`` is for each turn (row title, interval and keyframe; or the keyframe
+    of an answer that has no interval; or None)."""
     frames = len(gt)
     cell = (WIDTH - LEFT - 8) / frames
     rows = [_cells("target visible", gt, 0, cell, "gt"), _cells("mask predicted", pred, 1, cell, "pred")]
-    for i, (title, grounding) in enumerate(picks, start=2):
+    for i, (title, pick) in enumerate(picks, start=2):
         rows.append(_label(title, i))
-        if grounding is None:
-            rows.append(text(LEFT + 4, i * ROW + 12, "no interval that parses"))
+        if pick is None:
+            rows.append(text(LEFT + 4, i * ROW + 12, "no frame chosen"))
             continue
-        start, end = (min(max(v, 0), frames - 1) for v in (grounding.start, grounding.end))
-        note = f"frames {grounding.start} to {grounding.end}, keyframe {grounding.keyframe}"
-        if end >= start:
-            rect = {"x": LEFT + start * cell, "y": i * ROW + 5, "width": (end - start + 1) * cell, "height": 6}
-            rows.append(element("rect", element("title", note), **rect, class_="interval"))
-        x = LEFT + (min(max(grounding.keyframe, 0), frames - 1) + 0.5) * cell
+        keyframe = pick if isinstance(pick, int) else pick.keyframe
+        note = f"keyframe {keyframe}"
+        if isinstance(pick, Grounding):
+            start, end = (min(max(v, 0), frames - 1) for v in (pick.start, pick.end))
+            note = f"frames {pick.start} to {pick.end}, {note}"
+            if end >= start:
+                rect = {"x": LEFT + start * cell, "y": i * ROW + 5, "width": (end - start + 1) * cell, "height": 6}
+                rows.append(element("rect", element("title", note), **rect, class_="interval"))
+        x = LEFT + (min(max(keyframe, 0), frames - 1) + 0.5) * cell
         rows.append(element("circle", element("title", note), cx=x, cy=i * ROW + 8, r=5, class_="keyframe"))
     bottom = (len(picks) + 2) * ROW
     shown = sorted({0, frames - 1, *range(0, frames, max(1, -(-frames // 8)))})
