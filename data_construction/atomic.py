@@ -28,12 +28,15 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, that becomes ``target`` when the block ends well and vanishes when it does not.
 
-    A process killed outright leaves its hidden ``.<name>.partial-…`` folder; the next call removes it.
-    Raises DataError if ``target`` exists and is not an empty folder.
+    A process killed outright leaves its hidden ``.<name>.partial-…`` folder; the next call removes it. A link to an
+    empty folder stays a link to it. Raises DataError, before the work, if ``target`` exists and is not an empty folder,
+    or is one that cannot be replaced.
     """
-    target = target.absolute()
+    target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: already exists; give another folder, or remove it first")
+    if target.is_mount():
+        raise DataError(f"{target}: is a mount point, which cannot be replaced in one step; give a folder in it")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     partial = target.parent / f".{target.name}.partial-{socket.gethostname()}-{os.getpid()}"

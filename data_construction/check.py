@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from data_construction.check_score import self_score
+from data_construction.check_twins import twins
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import Dataset, open_dataset, read_rl_annotations, read_vts_cot
 from data_construction.readers.dataset import FrameCheck
 from rollout.errors import DataError
-from rollout.video import split_frame_path
 
-SAMPLED_BYTES = 1 << 16
+FRAME_CODES = ("missing_frame", "unreadable_frame", "frame_size", "frame_rate", "frame_name")
+"""Problems of a frame for which nothing of its clip can be used."""
 TYPE_NAMES = {0: "referring", 1: "reasoning", 2: "no target", None: "untyped"}
 
 
@@ -86,10 +86,12 @@ def check_dataset(
         except DataError as e:
             report.problems.append(problem_of(e, str(root), "unusable_split"))
             continue
-        report.problems += dataset.validate(frames, progress)
-        report.problems += _twins(dataset, fingerprints)
-        report.splits[split] = _count(dataset, report, frames, progress)
-        report.problems += _training_files(dataset, report.splits[split])
+        found = dataset.validate(frames, progress)
+        report.problems += found
+        if not dataset.stanza.splits_are_sources:
+            report.problems += twins(dataset, fingerprints)
+        counts = report.splits[split] = _count(dataset, report, found, progress)
+        report.problems += [*_against_stanza(dataset, counts), *_training_files(dataset, counts)]
     if not report.splits and not report.problems:
         report.problems.append(Problem("nothing_found", str(root), f"no split of data set {name} is here"))
     report.problems = list(dict.fromkeys(report.problems))  # Reading finds again what validation found.
@@ -104,90 +106,74 @@ def present_splits(name: str, root: Path) -> list[str]:
     return [s for s in stanza.splits if stanza.split(s, root).present(root)]
 
 
-def _count(dataset: Dataset, report: CheckReport, frames: FrameCheck, progress: Progress | None) -> SplitCounts:
+def _count(dataset: Dataset, report: CheckReport, found: Sequence[Problem], progress: Progress | None) -> SplitCounts:
+    """Counts of a split, and its ground truth against itself; ``found`` is what validation found in it."""
     errors: list[DataError] = []
     counts = SplitCounts(clips=len(dataset.index))
-    for entry in dataset.index.values():
-        counts.frames += len(entry.frames)
-        unread = sum(bool(p.item) for p in entry.problems if p.code in ("malformed_expression", "malformed_record"))
-        counts.expressions += len(entry.expressions) + unread
     types: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     targets: Counter[str] = Counter()
-    usable, scored = 0, ("", {tuple[str, ...](): 1.0})
-    for sample in dataset.samples(errors.append, "none" if frames == "none" else "exist"):
+    bad_frames = {p.clip for p in found if p.code in FRAME_CODES}
+    usable = 0
+    for done, entry in enumerate(dataset.index.values()):
         if progress is not None:
-            progress(usable, counts.expressions, f"scoring {dataset.name}/{dataset.split} against itself")
-        usable, expression = usable + 1, sample.expression
-        types[TYPE_NAMES.get(expression.type_id, f"type {expression.type_id}")] += 1
-        kinds[expression.kind] += bool(expression.kind)
-        targets[str(len(expression.anno_ids))] += 1
-        if sample.masklets is None:
+            progress(done, counts.clips, f"scoring {dataset.name}/{dataset.split} against itself")
+        counts.frames += len(entry.frames)
+        counts.expressions += len(entry.expressions) + len(entry.lost)
+        if entry.name in bad_frames:
             continue
-        if scored[0] != sample.clip.name:  # Expressions on the same objects of a clip are scored once.
-            scored = (sample.clip.name, {})
-        if expression.anno_ids not in scored[1]:
-            jf = self_score(sample)
-            assert jf is not None
-            scored[1][expression.anno_ids] = jf
-            if jf != 1.0:
-                what = f"ground truth scores J&F {jf:.6f} against itself"
-                item = f"expression {expression.id}"
-                report.problems.append(Problem("self_score", str(dataset.root), what, sample.clip.name, item=item))
-        jf = scored[1][expression.anno_ids]
-        counts.scored += 1
-        counts.self_jf = jf if counts.self_jf is None else min(jf, counts.self_jf)
+        scored = {tuple[str, ...](): 1.0}  # Expressions on the same objects are scored once.
+        for sample in dataset.samples_of(entry, errors.append, "none"):
+            usable, expression = usable + 1, sample.expression
+            types[TYPE_NAMES.get(expression.type_id, f"type {expression.type_id}")] += 1
+            kinds[expression.kind] += bool(expression.kind)
+            targets[str(len(expression.anno_ids))] += 1
+            if sample.masklets is None:
+                continue
+            if expression.anno_ids not in scored:
+                jf = self_score(sample)
+                assert jf is not None
+                scored[expression.anno_ids] = jf
+                if jf != 1.0:
+                    what = f"ground truth scores J&F {jf:.6f} against itself"
+                    item = f"expression {expression.id}"
+                    report.problems.append(Problem("self_score", str(dataset.root), what, sample.clip.name, item=item))
+            jf = scored[expression.anno_ids]
+            counts.scored += 1
+            counts.self_jf = jf if counts.self_jf is None else min(jf, counts.self_jf)
     counts.set_aside = counts.expressions - usable
     counts.types, counts.kinds, counts.targets = dict(types), dict(+kinds), dict(sorted(targets.items()))
     report.problems += [problem_of(e, str(dataset.root), "unreadable_sample") for e in errors]
     return counts
 
 
-def _twins(dataset: Dataset, seen: dict[str, tuple[str, str]]) -> Iterator[Problem]:
-    """Clips with the same first and middle frame files as one of another split, whatever they are called.
-
-    Of a video, its file is compared: size, first and last bytes.
-    """
-    for entry in dataset.index.values():
-        if not entry.frames:
-            continue
-        paths = dataset.frame_paths(entry)
-        try:
-            digest = _print(paths[0], paths[len(paths) // 2])
-        except OSError:
-            continue
-        split, clip = seen.setdefault(digest, (dataset.split, entry.name))
-        if split != dataset.split and clip != entry.name:
-            what = f"has the same frames as clip {clip} of split {split}"
-            yield Problem("same_frames", str(paths[0].parent), what, entry.name, remedy="leave it in one split")
+def _against_stanza(dataset: Dataset, counts: SplitCounts) -> Iterator[Problem]:
+    """What the stanza says is there: a file of foreground masks, and so many clips, frames and expressions."""
+    files = dataset.files
+    if files.foreground is not None and not (dataset.root / files.foreground).is_file():
+        remedy = "get it: without, the robustness score R cannot be had"
+        yield Problem("no_foreground", str(dataset.root / files.foreground), "does not exist", remedy=remedy)
+    for name, wanted in files.expected.items():
+        found = getattr(counts, name)
+        if found != wanted:
+            what = f"split {dataset.split} has {found} {name}, the stanza expects {wanted}"
+            remedy = "get the annotation file again, or correct the stanza"
+            yield Problem("unexpected_count", str(dataset.root / (files.annotations or "")), what, remedy=remedy)
 
 
-def _print(first: Path, middle: Path) -> str:
-    inside = split_frame_path(first)
-    if inside is None:
-        return hashlib.sha256(first.read_bytes() + middle.read_bytes()).hexdigest()
-    with open(inside[0], "rb") as file:
-        head = file.read(SAMPLED_BYTES)
-        size = file.seek(0, 2)
-        file.seek(max(0, size - SAMPLED_BYTES))
-        return hashlib.sha256(head + file.read() + str(size).encode()).hexdigest()
-
-
-def _training_files(dataset: Dataset, counts: SplitCounts) -> Iterator[Problem]:
-    """The RL annotations and traces beside the data set, where there are any."""
+def _training_files(dataset: Dataset, counts: SplitCounts) -> list[Problem]:
+    """The RL annotations and traces beside the data set, where there are any: every fault of every item."""
     rl = dataset.root / f"rl_annotations_{dataset.split}.json"
     cot = dataset.root / f"vts_cot_{dataset.split}.json"
+    errors: list[DataError] = []
     try:
         if rl.is_file():
-            counts.rl_annotations = sum(1 for _ in read_rl_annotations(rl, dataset))
+            counts.rl_annotations = sum(1 for _ in read_rl_annotations(rl, dataset, errors.append))
     except DataError as e:
-        yield problem_of(e, str(rl), "rl_annotations")
+        errors.append(e)
     try:
-        records = read_vts_cot(cot) if cot.is_file() else []
-        counts.traces = len(records)
-        for record in records:
-            if len(record.frames) != len(dataset.clip(record.video_name).frames):
-                what = f"a trace lists {len(record.frames)} frames, the data set has another number"
-                yield Problem("traces", str(cot), what, record.video_name)
+        if cot.is_file():
+            counts.traces = sum(1 for _ in read_vts_cot(cot, errors.append, dataset))
     except DataError as e:
-        yield problem_of(e, str(cot), "traces")
+        errors.append(e)
+    return [problem_of(e, str(dataset.root), "training_file") for e in errors]

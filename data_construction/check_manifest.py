@@ -61,32 +61,48 @@ def verify_manifest(root: Path, path: Path, progress: Progress | None = None) ->
     for n, entry in enumerate(_entries(path)):
         if progress is not None:
             progress(min(n, total), total, "comparing checksums")
-        name = entry["file"]
+        name = _name(entry, path)
         while now is not None and _order(now[0]) < _order(name):
             yield Problem("new_file", str(now[1]), "is not in the manifest", remedy="remove it, or write it again")
             now = next(on_disk, None)
         if now is None or now[0] != name:
             yield Problem("lost_file", str(root / name), "is in the manifest and not here", remedy="get it again")
             continue
-        file, size = now[1], now[1].stat().st_size
-        if size != entry["bytes"]:
-            what = f"has {size} bytes, {entry['bytes']} in the manifest"
-            yield Problem("changed_file", str(file), what, remedy="get it again")
-        elif sha256(file) != entry["sha256"]:
-            yield Problem("changed_file", str(file), "has another SHA-256 than in the manifest", remedy="get it again")
+        yield from _compared(now[1], entry)
         now = next(on_disk, None)
     while now is not None:
         yield Problem("new_file", str(now[1]), "is not in the manifest", remedy="remove it, or write it again")
         now = next(on_disk, None)
 
 
+def _compared(file: Path, entry: dict[str, Any]) -> Iterator[Problem]:
+    try:
+        size = file.stat().st_size
+        if size != entry.get("bytes"):
+            what = f"has {size} bytes, {entry.get('bytes')} in the manifest"
+            yield Problem("changed_file", str(file), what, remedy="get it again")
+        elif sha256(file) != entry.get("sha256"):
+            yield Problem("changed_file", str(file), "has another SHA-256 than in the manifest", remedy="get it again")
+    except OSError as e:
+        yield Problem("unreadable_file", str(file), f"cannot be read ({e.strerror or e})", remedy="get it again")
+
+
+def _name(entry: Any, path: Path) -> str:
+    if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
+        raise DataError(f"{path}: {str(entry)[:80]!r} is no line of a manifest; write it again")
+    return str(entry["file"])
+
+
 def files_of(root: Path, *without: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every file below ``root``, folder by folder in the order of their names."""
+    """(name, path) of every file below ``root``, folder by folder in the order of their names. Raises DataError."""
     skipped = {p.absolute() for p in without}
 
     def walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda e: e.name)
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda e: e.name)
+        except OSError as e:
+            raise DataError(f"{folder}: cannot be listed ({e.strerror or e}); mend its permissions") from e
         for entry in found:
             path = Path(entry.path)
             if entry.is_dir():
@@ -122,7 +138,7 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}: is no manifest of format {FORMAT}")
             for line in lines:
                 last = json.loads(line)
-                if "seal" in last:
+                if isinstance(last, dict) and "seal" in last:
                     break
                 seal.update(line.rstrip("\n").encode())
                 yield last

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from data_construction.generate import Item, SetAside
+from data_construction.generate.items import split_id
 from data_construction.readers.dataset import Dataset
 from data_construction.vlm import Usage
 from rollout.types import Expression
@@ -13,7 +14,7 @@ from rollout.types import Expression
 def finished(
     dataset: Dataset, method: str, item: Item, record: dict[str, Any], usage: Usage, **extra: Any
 ) -> dict[str, Any]:
-    """A finished trace; ``extra`` goes beside its record."""
+    """A finished trace; ``extra`` goes beside its record: ``shown`` says how large frames were, and at which rate."""
     place = _place(dataset, method, item.id, item.sample.clip.name, item.sample.expression)
     rest = {"usage": usage.to_dict(), "attempt": item.attempt, "reason": ""}
     return {**place, "status": "ok", "record": record, **extra, **rest}
@@ -25,8 +26,8 @@ def unfinished(dataset: Dataset, method: str, item: Item | SetAside, reason: str
         place = _place(dataset, method, item.id, item.clip, item.expression)
     else:
         place = _place(dataset, method, item.id, item.sample.clip.name, item.sample.expression)
-    attempt = int(item.id.partition("#")[2] or 1)
-    return {**place, "status": "failed", "usage": usage.to_dict(), "attempt": attempt, "reason": reason}
+    status = {"status": "failed", "usage": usage.to_dict(), "attempt": split_id(item.id)[1], "reason": reason}
+    return {**place, **status}
 
 
 def _place(dataset: Dataset, method: str, id: str, clip: str, expression: Expression | None) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def _place(dataset: Dataset, method: str, id: str, clip: str, expression: Expres
         "id": id,
         "method": method,
         "dataset": dataset.name,
+        **_stanza(dataset),
         "split": dataset.split,
         "clip": clip,
         "expression_id": e.id,
@@ -43,3 +45,11 @@ def _place(dataset: Dataset, method: str, id: str, clip: str, expression: Expres
         "type_id": e.type_id,
         "kind": e.kind,
     }
+
+
+def _stanza(dataset: Dataset) -> dict[str, str]:
+    """Where the stanza of a data set lies that is not shipped (a sample's): under its root, else anywhere."""
+    file = dataset.stanza.file
+    if file is None:
+        return {}
+    return {"stanza": str(file.relative_to(dataset.root) if file.is_relative_to(dataset.root) else file)}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_construction.generate.folder import final_attempts
 from data_construction.generate.journal import read_lines
+from data_construction.partials import partial_of
 
 VTS_COT, RL_ANNOTATIONS = "vts_cot.json", "rl_annotations.json"
+KEYS = ("video_name", "frames", "exp", "anno_id", "sample_frame_indice", "cot_trace", "conversations")
+"""Of a record as released; what we know beside (a kind of expression) stays in the trace file."""
 
 
 def write_released(traces: Path, folder: Path) -> int:
@@ -22,7 +26,7 @@ def write_released(traces: Path, folder: Path) -> int:
     records, annotations = (_List(folder / name) for name in (VTS_COT, RL_ANNOTATIONS))
     try:
         for trace in final_attempts(sound):
-            records.add(trace["record"])
+            records.add(released(trace["record"]))
             if trace.get("rl_annotation"):
                 annotations.add([trace["rl_annotation"]])
         records.close()
@@ -33,12 +37,17 @@ def write_released(traces: Path, folder: Path) -> int:
     return records.count
 
 
+def released(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the keys of SPEC 2.7, in its order."""
+    return {key: record[key] for key in KEYS}
+
+
 class _List:
     """A JSON list that grows item by item, under another name until it is whole."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._partial = partial_of(path)
         self._file = self._partial.open("w", encoding="utf-8")
 
     def add(self, value: Any) -> None:

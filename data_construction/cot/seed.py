@@ -18,7 +18,8 @@ from data_construction.generate import Item, SetAside, Source
 from data_construction.problems import Problem
 from data_construction.vlm import Client, Prompt, Usage
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
-from rollout.frames import keyframe_congruent
+from rollout.errors import RecipeError
+from rollout.frames import keyframe_congruent, one_a_second
 from rollout.messages import FramePart, Message
 from rollout.types import Sample, StopReason
 
@@ -26,6 +27,8 @@ METHOD = "veason_r1"
 STEPS = ("summary", "keyframe", "target")
 TEXT_TOKENS = 500
 """Of the instructions, roughly."""
+FACTOR = 28
+"""Patch times merge of Qwen2.5-VL."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,23 @@ class SeedSettings:
 
     frames: int = 8
     side: int = 560
-    fps: float = 1.0
-    """Of the frames on disk: frame i is shown at i / fps seconds."""
+    fps: float | None = None
+    """Of the frames on disk: frame i is shown at i / fps seconds. None: the clip's own rate, or 1 where it has none.
+    Of more than one frame a second the first of each second is taken: the method sees a 1-fps clip (SPEC 3)."""
     seed: int = 0
     max_chars: int = 600
     """Of each step."""
 
+    def __post_init__(self) -> None:
+        """Raises RecipeError for what no item could be made with, before the folder is opened."""
+        if self.fps is not None and self.fps <= 0:
+            raise RecipeError(f"fps = {self.fps}: must be positive")
+        self.boxes()
+        if self.side % FACTOR:
+            raise RecipeError(f"side = {self.side}: must be a multiple of {FACTOR} (patch * merge of the policy)")
+
     def boxes(self) -> BoxSettings:
-        return BoxSettings(frames=self.frames, side=self.side, fps=self.fps)
+        return BoxSettings(frames=self.frames, side=self.side, fps=self.fps or 0.0)
 
 
 @dataclass(frozen=True)
@@ -81,10 +93,15 @@ class SeedMethod:
         if not areas.any():
             raise Problem("never_visible", file, "no target is visible in any frame", **where).error()
         rng = np.random.default_rng([s.seed, zlib.crc32(item.id.encode())])
-        frames, keyframe = keyframe_congruent(areas, s.frames, rng)
-        while not areas[keyframe]:  # Among the five largest are empty frames where fewer than five show a target.
-            frames, keyframe = keyframe_congruent(areas, s.frames, rng)
-        environment = SingleTurnBoxes(sample, s.boxes(), frames=frames)
+        slow = np.array(one_a_second(sample.clip.num_frames, s.boxes().rate(sample.clip)))
+        if not areas[slow].any():
+            what = "no target is visible in any frame at one frame a second"
+            raise Problem("never_visible", file, what, **where).error()
+        places, place = keyframe_congruent(areas[slow], s.frames, rng)
+        while not areas[slow[place]]:  # Among the five largest are empty frames where fewer than five show a target.
+            places, place = keyframe_congruent(areas[slow], s.frames, rng)
+        frames, keyframe = slow[places].tolist(), int(slow[place])
+        environment = SingleTurnBoxes(sample, s.boxes(), FACTOR, frames=frames)
         messages = environment.begin()
         assert not isinstance(messages, StopReason)
         template = wording.SEED_TEMPLATES[int(rng.integers(len(wording.SEED_TEMPLATES)))]
@@ -144,7 +161,8 @@ class SeedWork:
             )
         )
         record = seed_record(self.plan, self.plan.template.joined.format(**reply.value))
-        return finished(self.method.source.dataset, METHOD, self.item, record, reply.usage)
+        shown = {"side": side, "fps": self.method.settings.boxes().rate(self.plan.sample.clip)}
+        return finished(self.method.source.dataset, METHOD, self.item, record, reply.usage, shown=shown)
 
 
 def seed_record(plan: SeedPlan, think: str) -> dict[str, Any]:

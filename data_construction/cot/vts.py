@@ -100,8 +100,13 @@ class VTSWork:
             replies.append(format_turn(think_of(reply.value), turn.action, turn.grounding))
         record = replace(self.plan.record, conversations=_replaced(self.plan.record, replies))
         annotation = rl_annotation(self.plan.sample, self.plan.existence)
-        dataset = self.method.source.dataset
-        return finished(dataset, METHOD, self.item, record.to_dict(), usage, rl_annotation=annotation)
+        shown = {
+            "low": s.exploration.temporal_budget,
+            "spatial": s.exploration.spatial_budget,
+            "keyframe": s.exploration.keyframe_budget,
+        }
+        more = {"rl_annotation": annotation, "shown": shown}
+        return finished(self.method.source.dataset, METHOD, self.item, record.to_dict(), usage, **more)
 
     def _picture(self, part: FramePart, marked: bool) -> Picture:
         return self.pictures[(part.frame, part.height, part.width), marked]

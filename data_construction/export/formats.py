@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_construction.export.images import ImageStore, Mode
+from data_construction.partials import partial_of, remove_abandoned
 from data_construction.problems import Progress
 from data_construction.traces import BadLine, Sources, Trace, read_items, trace_files
 from data_construction.traces.jsonl import dump_line
@@ -49,6 +51,7 @@ class Format(Protocol):
     def reads(self, path: Path) -> bool: ...
 
 
+IMAGES = "images"
 FORMATS: dict[str, Format] = {}
 
 
@@ -97,7 +100,9 @@ def export(
     """
     source, chosen, report = trace_files(source), get_format(to), ExportReport()
     out.mkdir(parents=True, exist_ok=True)
-    store = ImageStore(out / "images", images or chosen.default_images, sizes or ImageSizes())
+    for folder, pattern in ((out, ".*.partial"), (out / IMAGES, "**/.*.partial")):
+        remove_abandoned(folder, pattern)
+    store = ImageStore(out / IMAGES, images or chosen.default_images, sizes or ImageSizes())
     writer = chosen.writer(out, name, store)
     try:
         for n, item in enumerate(read_items(source), start=1):
@@ -133,7 +138,8 @@ def import_traces(path: Path, out: Path) -> int:
     if not fitting:
         raise DataError(f"{path}: not a file that can be turned back into traces (.parquet, or ShareGPT .json)")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial, count = out.with_name(f".{out.name}.partial"), 0
+    partial, count = partial_of(out), 0
+    remove_abandoned(out.parent, f".{glob.escape(out.name)}.*.partial")
     try:
         with partial.open("wb") as file:
             for line in fitting[0].read(path):

@@ -13,10 +13,11 @@ from typing import Any
 from data_construction.atomic import write_json
 from data_construction.export.formats import export_format
 from data_construction.export.images import ImageStore, Mode
-from data_construction.export.json_list import JsonListWriter, read_json_list
+from data_construction.export.json_list import JsonListWriter
 from data_construction.export.parts import COLUMN, renamed, rest_of, together
 from data_construction.readers.files import read_json
 from data_construction.traces import Trace
+from data_construction.traces.json_list import read_json_list
 from rollout.errors import DataError
 from rollout.types import Sample
 
@@ -63,6 +64,7 @@ class ShareGPT:
 class _Writer:
     def __init__(self, out: Path, name: str, images: ImageStore) -> None:
         self.out, self.name, self.images = out, name, images
+        _known(out)  # A file that cannot be joined is told before anything is written.
         self._list = JsonListWriter(out / f"{name}.json")
 
     def add(self, trace: Trace, sample: Sample) -> None:
@@ -79,16 +81,22 @@ class _Writer:
 
     def finish(self) -> list[Path]:
         """The entry joins those of other data sets in the same folder."""
+        info, known = self.out / INFO, _known(self.out)
         path = self._list.finish()
-        info = self.out / INFO
-        known = read_json(info) if info.is_file() else {}
-        if not isinstance(known, dict):
-            raise DataError(f"{info}: must be a mapping of data sets; remove it or give another folder")
         write_json(info, {**known, self.name: {"file_name": path.name, **ENTRY}})
         return [path, info]
 
     def abort(self) -> None:
         self._list.abort()
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """``dataset_info.json`` as it is; empty if there is none. Raises DataError if it is no mapping."""
+    info = folder / INFO
+    known = read_json(info) if info.is_file() else {}
+    if not isinstance(known, dict):
+        raise DataError(f"{info}: must be a mapping of data sets; remove it or give another folder")
+    return known
 
 
 def entry_of(folder: Path, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from data_construction.export.formats import export_format
 from data_construction.export.images import Image, ImageStore, Mode
 from data_construction.export.parts import COLUMN, renamed, rest_of, together
+from data_construction.partials import partial_of
 from data_construction.traces import Trace
 from rollout.errors import DataError, EnvironmentMismatchError
 from rollout.types import Sample
@@ -59,7 +60,7 @@ class _Writer:
     def __init__(self, path: Path, images: ImageStore) -> None:
         pa, parquet = _arrow()
         self.path, self.images = path, images
-        self.partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.partial = partial_of(path)
         picture = {"bytes": pa.binary(), "path": pa.string()}
         if images.mode != "embed":
             picture = {"image": pa.string(), "resized_height": pa.int32(), "resized_width": pa.int32()}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_construction.cot.released import released
 from data_construction.export.formats import export_format
 from data_construction.export.images import ImageStore, Mode
 from data_construction.export.json_list import JsonListWriter
@@ -37,7 +38,7 @@ class _Writer:
         self._lists = [JsonListWriter(out / f"{kind}_{name}.json") for kind in ("vts_cot", "rl_annotations")]
 
     def add(self, trace: Trace, sample: Sample) -> None:
-        self._lists[0].add(record_of(trace, frame_names(sample.clip)).to_dict())
+        self._lists[0].add(released(record_of(trace, frame_names(sample.clip)).to_dict()))
         given = trace.raw.get("rl_annotation")
         if not given and sample.masklets is not None:
             given = rl_annotation(sample, sample.masklets.existence().astype(bool))

@@ -1,7 +1,8 @@
 """The folder of a job: what is done, what failed, and the promise that it all belongs together.
 
 ``job.json`` holds the settings that shape the traces, ``traces.jsonl`` the finished ones, ``failed.jsonl`` what could
-not be made and why. A restart tries the failed ones again: a mended file or a rested server may do.
+not be made and why, ``spent.jsonl`` every answer that was paid for. A restart tries the failed ones again: a mended
+file or a rested server may do.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_construction.atomic import write_json
-from data_construction.generate.items import base_id, digest
+from data_construction.generate.items import base_id, digest, split_id
 from data_construction.generate.journal import Journal, read_lines
+from data_construction.generate.spent import SpentFile
 from data_construction.readers.files import read_json
 from rollout.errors import DataError
 
-TRACES, FAILED, SETTINGS = "traces.jsonl", "failed.jsonl", "job.json"
+TRACES, FAILED, SETTINGS, SPENT = "traces.jsonl", "failed.jsonl", "job.json", "spent.jsonl"
 
 
 class JobFolder:
@@ -31,24 +33,14 @@ class JobFolder:
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out = out
-        out.mkdir(parents=True, exist_ok=True)
-        self._lock = (out / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            self._lock.close()
-            raise DataError(f"{out}: another job writes there; stop it or choose another folder") from e
+        self._lock = lock_folder(out)
         for left_behind in out.glob(".*.partial"):  # By a run that was killed: nobody else is here.
             left_behind.unlink()
         try:
-            self._check_settings(settings)
             self.traces, self.failed = Journal(out / TRACES), Journal(out / FAILED)
-            self.spent = sum(_cost(line) for _, line in read_lines(out / FAILED))
-            """By earlier runs, as far as their results are here."""
-            done = array("Q")
-            for _, line in read_lines(out / TRACES):
-                done.append(digest(line["id"]))
-                self.spent += _cost(line)
+            self._check_settings(settings)
+            self.spent = SpentFile(out / SPENT)
+            done = array("Q", (digest(line["id"]) for _, line in read_lines(out / TRACES)))
         except BaseException:
             self._lock.close()
             raise
@@ -72,9 +64,9 @@ class JobFolder:
         ranked = ordered[by_value]
 
         def place(_offset: int, line: dict[str, Any]) -> tuple[int, int]:
-            base, _, attempt = str(line["id"]).partition("#")
+            base, attempt = split_id(str(line["id"]))
             at = _find(ranked, base)
-            return len(ordered) if at is None else int(by_value[at]), int(attempt or 1)
+            return len(ordered) if at is None else int(by_value[at]), attempt
 
         self.traces.rewrite(place)
         latest = {str(line["id"]): offset for offset, line in read_lines(self.out / FAILED)}
@@ -90,6 +82,7 @@ class JobFolder:
     def close(self) -> None:
         self.traces.close()
         self.failed.close()
+        self.spent.close()
         self._lock.close()
 
     def __enter__(self) -> JobFolder:
@@ -101,9 +94,10 @@ class JobFolder:
         self.close()
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        """What a run that made no trace was started with binds nobody."""
         path = self.out / SETTINGS
         wanted = json.loads(json.dumps(settings))
-        if not path.exists():
+        if not path.exists() or not self.traces.size:
             write_json(path, wanted)
             return
         found = read_json(path)
@@ -115,15 +109,23 @@ class JobFolder:
                 )
 
 
+def lock_folder(folder: Path) -> IO[str]:
+    """Make ``folder`` and keep others out of it until the handle is closed. Raises DataError if another is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        lock.close()
+        raise DataError(f"{folder}: another job writes there; stop it or choose another folder") from e
+    return lock
+
+
 def _find(digests: NDArray[np.uint64], id: str) -> int | None:
     """Where the id's digest is among sorted ones."""
     value = np.uint64(digest(id))
     at = int(np.searchsorted(digests, value))
     return at if at < len(digests) and digests[at] == value else None
-
-
-def _cost(line: Mapping[str, Any]) -> float:
-    return float((line.get("usage") or {}).get("cost", 0.0))
 
 
 def final_attempts(lines: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:

@@ -48,6 +48,11 @@ class Journal:
         if whole < path.stat().st_size:
             os.truncate(path, whole)
 
+    @property
+    def size(self) -> int:
+        """Bytes of whole lines."""
+        return self.path.stat().st_size
+
     def append(self, values: Iterable[dict[str, Any]]) -> None:
         """Write some lines in one go, and wait for the disk once."""
         self._file.write(b"".join(map(dump_line, values)))

@@ -106,7 +106,7 @@ def estimate_job(job: Job, progress: Progress | None = None) -> Estimate:
     """What ``run_job`` would ask for; reads annotations and masks, sends nothing, writes nothing."""
     source, out = job.method.source, Estimate(items=len(job.method.source))
     known: Callable[[str], bool] = lambda _: False  # noqa: E731
-    if (job.out / TRACES).is_file():
+    if (job.out / TRACES).is_file() and (job.out / TRACES).stat().st_size:
         with JobFolder(job.out, job.settings) as folder:
             known = folder.done
     for n, item in enumerate(source.items(known)):

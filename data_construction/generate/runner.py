@@ -18,8 +18,6 @@ from rollout.errors import DataError
 
 Line = dict[str, Any]
 W = TypeVar("W")
-SILENT_SERVER = 8
-"""So many items in a row that got no answer at all end the job."""
 BAR_SECONDS = 0.1
 
 
@@ -62,7 +60,7 @@ class Runner:
         self._reader = ThreadPoolExecutor(1, "read")  # A data set's caches are not made for several threads.
         self._lanes = client.settings.concurrency + 2 * threads
         self._items: Iterator[Item | SetAside | None] = iter(method.source.items(folder.done))
-        self._silent = 0
+        self._dead: EndpointError | None = None
         self._begun = self._drawn = time.monotonic()
 
     def stop(self, why: str) -> None:
@@ -72,9 +70,11 @@ class Runner:
     async def run(self) -> Summary:
         """Everything that is not done yet, then both files in order.
 
-        Raises EndpointError where no request can succeed; what was finished before is on disk and in order.
+        Raises EndpointError where no request can succeed; what was finished, and what was in flight then and still got
+        its answer, is on disk and in order.
         """
-        self.client.ledger.spent_before = self.folder.spent
+        self.folder.spent.keep(self.client.ledger)
+        self.client.health.served = len(self.folder) > 0
         traces, failed = _Writer(self.folder.traces), _Writer(self.folder.failed)
         try:
             async with asyncio.TaskGroup() as group:
@@ -89,6 +89,8 @@ class Runner:
             await failed.flush()
             self.folder.finish(self.method.source.ids())
             self.summary.seconds = time.monotonic() - self._begun
+        if self._dead is not None:
+            raise self._dead
         return self.summary
 
     async def _lane(self, traces: _Writer, failed: _Writer) -> None:
@@ -115,24 +117,20 @@ class Runner:
         except GaveUpError as e:
             await failed.write(self.method.failure(item, f"{e.reason}: {e}", e.wasted))
             self.summary.failed[e.reason] += 1
-            self._count_silence(e)
+        except EndpointError as e:
+            self._dead = self._dead or e
+            self.stop(str(e))
         except BudgetReachedError as e:
             self.stop(str(e))
         except StoppedError:
             self.stop("told to stop")
         else:
-            self._silent = 0
             await traces.write(line)
             self.summary.made += 1
 
     async def _set_aside(self, item: SetAside, failed: _Writer) -> None:
         await failed.write(self.method.failure(item, f"{item.code}: {item.reason}", Usage()))
         self.summary.set_aside[item.code] += 1
-
-    def _count_silence(self, error: GaveUpError) -> None:
-        self._silent = self._silent + 1 if error.server_down else 0
-        if self._silent >= SILENT_SERVER:
-            raise EndpointError(f"{self._silent} items in a row got no answer ({error}); is the endpoint up?")
 
     def _next(self) -> tuple[bool, Item | SetAside | None]:
         """(False, None) at the end."""
@@ -172,6 +170,5 @@ class _Writer:
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one to show: our own before an accident."""
-    flat = [e for e in errors.exceptions if not isinstance(e, BaseExceptionGroup)]
-    return min(flat, key=lambda e: not isinstance(e, EndpointError), default=errors)
+    """The one to show."""
+    return next((e for e in errors.exceptions if not isinstance(e, BaseExceptionGroup)), errors)

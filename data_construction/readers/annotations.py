@@ -54,6 +54,18 @@ class ClipEntry:
         whole = [p for p in self.problems if not p.item or not self.frames]
         return whole[0] if whole else None
 
+    @property
+    def lost(self) -> dict[str, Problem]:
+        """Expressions that the file has and ``expressions`` has not, as they cannot be read: id (as far as it is
+        known) -> why."""
+        out: dict[str, Problem] = {}
+        for problem in self.problems:
+            if problem.item:
+                eid = problem.item.removeprefix("expression ").removeprefix("record ")
+                taken = eid in out or eid in self.expressions
+                out[f"{problem.item} ({len(out)})" if taken else eid] = problem
+        return out
+
 
 Index = Mapping[str, ClipEntry]
 Parser = Callable[[Path, Stanza, SplitFiles], Index]
@@ -91,6 +103,15 @@ def annotation_path(root: Path, stanza: Stanza, files: SplitFiles) -> Path:
     if files.annotations is None:
         raise DataError(f"data set {stanza.name}: its stanza names no annotation file for this split")
     return root / files.annotations
+
+
+def annotation_ids(value: Any) -> tuple[str, ...]:
+    """Ids as annotation files write them: a list, one alone, or null for none. Raises TypeError for anything else."""
+    ids = list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    wrong = [i for i in ids if not isinstance(i, (int, str)) or isinstance(i, bool)]
+    if wrong:
+        raise TypeError(f"annotation id {wrong[0]!r} is no number or text")
+    return tuple(str(i) for i in ids)
 
 
 class LazyIndex(Mapping[str, ClipEntry]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import masks as mask_readers
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, read_index
-from data_construction.readers.frame_files import check_frame, frame_paths, frame_size, rate_problem
+from data_construction.readers.frame_files import frame_faults, frame_paths, frame_size, rate_problem
 from data_construction.readers.indexed_json import open_json
 from data_construction.readers.stanza import Stanza, load_stanza
 from rollout.errors import DataError
@@ -90,25 +90,26 @@ class Dataset:
         ``frames`` says how hard each clip's frames are looked at first; None: that they exist, where there is
         ``on_problem``, as one who goes on wants samples that can be used; else not at all.
         """
-        report = on_problem or _stop
         frames = frames or ("exist" if on_problem is not None else "none")
         for entry in self.index.values():
-            if entry.refused is not None:
-                report(entry.refused.error())
+            yield from self.samples_of(entry, on_problem or _stop, frames)
+
+    def samples_of(self, entry: ClipEntry, report: Callable[[DataError], None], frames: FrameCheck) -> Iterator[Sample]:
+        """The expressions of one clip that can be used; of each other one, or of all, ``report`` gets the reason."""
+        for problem in [entry.refused] if entry.refused is not None else entry.problems:
+            report(problem.error())
+        if entry.refused is not None:
+            return
+        for bad_frame in self.frame_problems(entry, frames):
+            report(bad_frame.error())
+            return
+        for expression_id in entry.expressions:
+            try:
+                sample = self.get(entry.name, expression_id)
+            except DataError as e:
+                report(e)
                 continue
-            for problem in entry.problems:
-                report(problem.error())
-            bad_frame = next(self.frame_problems(entry, frames), None)
-            if bad_frame is not None:
-                report(bad_frame.error())
-                continue
-            for expression_id in entry.expressions:
-                try:
-                    sample = self.get(entry.name, expression_id)
-                except DataError as e:
-                    report(e)
-                    continue
-                yield sample
+            yield sample
 
     def masklets(self, clip: str, anno_ids: tuple[str, ...]) -> Masklets | None:
         """Ground truth of some annotations of a clip; None where the split has no masks.
@@ -152,9 +153,14 @@ class Dataset:
         if self.files.foreground is None or not (self.root / self.files.foreground).is_file():
             return None
         path, entry = self.root / self.files.foreground, self._entry(clip)
-        rles = (open_json(path).get(clip) or {}).get("masks_rle")
+        found = open_json(path)
+        if not isinstance(found, Mapping):
+            raise DataError(f"{path}: must map clips to their 'masks_rle'")
+        body = found.get(clip)
+        rles = body.get("masks_rle") if isinstance(body, dict) else None
         if not isinstance(rles, list):
-            raise Problem("no_foreground", str(path), "has no 'masks_rle'", clip).error()
+            remedy = "add its masks, one RLE a frame"
+            raise Problem("no_foreground", str(path), "has no 'masks_rle'", clip, remedy=remedy).error()
         size = self._size(entry)
         for problem in mask_readers.rle_problems(rles, entry.frames, size, path, clip, "foreground"):
             raise problem.error()
@@ -162,16 +168,15 @@ class Dataset:
 
     def frame_problems(self, entry: ClipEntry, frames: FrameCheck) -> Iterator[Problem]:
         """What is wrong with a clip's frames: missing or, under "decode", unreadable or of another size."""
-        paths = self.frame_paths(entry) if frames != "none" else []
+        if frames == "none":
+            return
         try:
+            paths = self.frame_paths(entry)
             size = self._size(entry) if frames == "decode" else None
         except DataError as e:
             yield problem_of(e, str(self.root), "unreadable_frame", entry.name)
             return
-        for frame, path in zip(entry.frames, paths, strict=False):
-            problem = check_frame(path, size, entry.name, frame, frames == "decode")
-            if problem is not None:
-                yield problem
+        yield from frame_faults(paths, entry, size, frames == "decode")
 
     def validate(
         self, frames: FrameCheck = "decode", progress: Progress | None = None, limit: int | None = None

@@ -5,10 +5,10 @@ One pass finds where each value starts; nothing is parsed before it is asked for
 
 from __future__ import annotations
 
-import itertools
 import json
 import mmap
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,18 +19,20 @@ from rollout.errors import DataError
 
 INDEXED_FROM = 64 << 20
 """Bytes from which on a file is indexed; smaller ones are parsed whole and kept."""
-FIRST = re.compile(rb'\s*\{\s*"([^"\\]*)"\s*:\s*(?=[\[{])')
-NEXT = re.compile(rb'[\]}]\s*,\s*"([^"\\]*)"\s*:\s*(?=[\[{])')
-LAST = re.compile(rb"[\]}]\s*\}\s*\Z")
-INSIDE = (b"size", b"counts")
-"""Keys of an RLE, whose values may be lists too."""
+KEY = rb'"((?:[^"\\]|\\.)*)"\s*:\s*'
+FIRST = re.compile(rb"\s*\{\s*" + KEY)
+# RLE text holds no comma and no quote, and a search for commas passes over it quickly.
+NEXT = re.compile(rb',\s*(?!"(?:size|counts)"\s*:)' + KEY)
+LAST = re.compile(rb"\s*\}\s*\Z")
+EMPTY = re.compile(rb"\s*\{\s*\}\s*\Z")
+Span = tuple[int, int]
 
 
 class IndexedJson(Mapping[str, Any]):
-    """``{key: list or mapping, ...}`` on disk. A value is parsed whenever it is asked for.
+    """``{key: value, ...}`` on disk. A value is parsed whenever it is asked for.
 
-    RLE text holds no comma, quote or space, so a key after a closing bracket is one of the outermost mapping. Where a
-    file is laid out otherwise a slice does not parse, and the file is read whole after all.
+    A key after a comma is one of the outermost mapping, those of an RLE left out. Where a file is laid out otherwise a
+    slice does not parse, and the file is read whole after all. Raises DataError if it is no mapping or cut short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,34 +40,55 @@ class IndexedJson(Mapping[str, Any]):
         self._whole: Mapping[str, Any] | None = None
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._spans = self._scan()
+        self._found = self._scan()
+        self._spans = dict(self._found)
+        if self._found and not self._parses(self._found[-1][1]):
+            self._read_whole()
 
-    def _scan(self) -> dict[str, tuple[int, int]]:
-        first = FIRST.match(self._bytes)
-        tail = max(0, len(self._bytes) - 4096)
+    def _scan(self) -> list[tuple[str, Span]]:
+        """Every key in the file's order with the place of its value."""
+        first, tail = FIRST.match(self._bytes), max(0, len(self._bytes) - 4096)
         last = LAST.search(self._bytes[tail:])
+        if first is None and EMPTY.match(self._bytes):
+            return []
         if first is None or last is None:
             raise DataError(f"{self.path}: is no JSON mapping, or cut short; get it again")
-        spans: dict[str, tuple[int, int]] = {}
+        out: list[tuple[str, Span]] = []
         key, start = first[1], first.end()
-        plain = self._plain_style(first)
-        found = iter(()) if plain is None else plain.finditer(self._bytes, first.end())
-        head = next((m for m in found if m[1] not in INSIDE), None)
-        rest = NEXT.finditer(self._bytes, first.end()) if head is None else itertools.chain([head], found)
-        for match in rest:
-            if match[1] not in INSIDE:
-                spans[key.decode()] = (start, match.start() + 1)
-                key, start = match[1], match.end()
-        spans[key.decode()] = (start, tail + last.start() + 1)
-        return spans
+        for match in NEXT.finditer(self._bytes, first.end()):
+            out.append((_text(key), (start, match.start())))
+            key, start = match[1], match.end()
+        out.append((_text(key), (start, tail + last.start())))
+        return out
 
-    def _plain_style(self, first: re.Match[bytes]) -> re.Pattern[bytes] | None:
-        """A pattern with a fixed beginning, which is searched for several times as fast as the general one."""
-        closing = b"]" if self._bytes[first.end() : first.end() + 1] == b"[" else b"}"
-        space = {b'": ': b" ", b'":': b""}.get(first[0].partition(first[1])[2])
-        if first[0][:2] != b'{"' or space is None:
-            return None
-        return re.compile(re.escape(closing + b"," + space + b'"') + rb'([^"\\]*)":' + space + rb"(?=[\[{])")
+    def repeated(self) -> list[str]:
+        """Keys that stand twice in the outermost mapping; of their values only the last can be had."""
+        keys = Counter(key for key, _ in self._found)
+        twice = [key for key, n in keys.items() if n > 1]
+        if not twice or all(self._parses(span) for _, span in self._found):
+            return twice
+        outermost: list[str] = []
+
+        def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+            outermost[:] = [key for key, _ in found]  # The outermost mapping ends last.
+            return dict(found)
+
+        json.loads(self._bytes[:], object_pairs_hook=pairs)
+        return [key for key, n in Counter(outermost).items() if n > 1]
+
+    def _parses(self, span: Span) -> bool:
+        try:
+            json.loads(self._bytes[slice(*span)])
+        except ValueError:
+            return False
+        return True
+
+    def _read_whole(self) -> Mapping[str, Any]:
+        whole = read_json_shared(self.path)
+        if not isinstance(whole, dict):
+            raise DataError(f"{self.path}: must map annotation ids to lists of RLE")
+        self._whole = whole
+        return whole
 
     def __getitem__(self, key: str) -> Any:
         if self._whole is not None:
@@ -74,10 +97,7 @@ class IndexedJson(Mapping[str, Any]):
         try:
             return json.loads(self._bytes[start:end])
         except ValueError:
-            self._whole = read_json_shared(self.path)
-            if not isinstance(self._whole, dict):
-                raise DataError(f"{self.path}: must map annotation ids to lists of RLE") from None
-            return self._whole[key]
+            return self._read_whole()[key]
 
     def __contains__(self, key: object) -> bool:
         return key in (self._spans if self._whole is None else self._whole)
@@ -87,6 +107,13 @@ class IndexedJson(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._spans if self._whole is None else self._whole)
+
+
+def _text(key: bytes) -> str:
+    try:
+        return str(json.loads(b'"' + key + b'"'))
+    except ValueError:
+        return key.decode("utf-8", "replace")
 
 
 def open_json(path: Path) -> Any:

@@ -2,110 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_construction.problems import Problem
 from data_construction.readers.dataset import Dataset
-from data_construction.readers.files import read_json
+from data_construction.readers.training_items import RLRecord, VTSCoTRecord, parse_annotation, parse_trace, read_items
 from rollout.errors import DataError
-from rollout.types import Clip, Expression, Grounding, Sample
+from rollout.types import Clip, Expression, Sample
 from rollout.video import split_frame_path
 
-
-@dataclass(frozen=True)
-class VTSCoTRecord:
-    """One multi-turn trace. Frames are indices into ``frames``; images are re-created from them at training time."""
-
-    video_name: str
-    frames: tuple[str, ...]
-    exp: str
-    anno_id: tuple[str, ...]
-    sample_frame_indice: tuple[int, ...]
-    """The frames shown at higher resolution in the first message."""
-    cot_trace: tuple[Grounding, ...]
-    """What each assistant turn chose, the answer's included; only the selecting turns' are shown afterwards."""
-    conversations: tuple[tuple[str, str], ...]
-    """(from, value) with from one of system, human, gpt."""
-    kind: str = ""
-    noisy: bool = False
-    """The trace was made to reason about a wrong object; its masks stay those of ``anno_id``."""
-
-    @property
-    def replies(self) -> list[str]:
-        """The assistant turns' texts."""
-        return [value for who, value in self.conversations if who == "gpt"]
-
-    @property
-    def selections(self) -> list[Grounding]:
-        """The choices that were followed by another user message, one fewer than the replies."""
-        return list(self.cot_trace[: len(self.replies) - 1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record of SPEC 2.7; ``kind`` and ``noisy`` are ours and left out where they say nothing."""
-        extra = {k: v for k, v in (("kind", self.kind), ("noisy", self.noisy)) if v}
-        return {
-            "video_name": self.video_name,
-            "frames": list(self.frames),
-            "exp": self.exp,
-            "anno_id": [int(a) if a.isdigit() else a for a in self.anno_id],
-            "sample_frame_indice": list(self.sample_frame_indice),
-            "cot_trace": [
-                {"start_frame": g.start, "end_frame": g.end, "key_frame": g.keyframe} for g in self.cot_trace
-            ],
-            "conversations": [{"from": who, "value": value} for who, value in self.conversations],
-            **extra,
-        }
-
-    @staticmethod
-    def from_dict(d: dict[str, Any]) -> VTSCoTRecord:
-        """Raises KeyError, TypeError or ValueError where the record is not one of SPEC 2.7."""
-        return VTSCoTRecord(
-            video_name=str(d["video_name"]),
-            frames=tuple(str(f) for f in d["frames"]),
-            exp=str(d["exp"]),
-            anno_id=tuple(str(a) for a in d["anno_id"]),
-            sample_frame_indice=tuple(int(i) for i in d["sample_frame_indice"]),
-            cot_trace=tuple(
-                Grounding(int(c["start_frame"]), int(c["end_frame"]), int(c["key_frame"])) for c in d["cot_trace"]
-            ),
-            conversations=tuple((str(c["from"]), str(c["value"])) for c in d["conversations"]),
-            kind=str(d.get("kind", "")),
-            noisy=bool(d.get("noisy", False)),
-        )
+OnProblem = Callable[[DataError], None]
+R = TypeVar("R")
 
 
-def read_vts_cot(path: str | Path) -> list[VTSCoTRecord]:
-    """Every trace of ``path``. Raises DataError naming file, record and clip."""
-    records: list[VTSCoTRecord] = []
-    for n, raw in enumerate(read_items(Path(path))):
-        try:
-            record = VTSCoTRecord.from_dict(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            clip = str(raw.get("video_name", "")) if isinstance(raw, dict) else ""
-            what = f"not a VTS-CoT record ({type(e).__name__}: {e})"
-            raise Problem("malformed_record", str(path), what, clip, item=f"record {n}").error() from e
-        check_indices(record, Path(path), n)
-        records.append(record)
-    return records
+def read_vts_cot(
+    path: str | Path, on_problem: OnProblem | None = None, dataset: Dataset | None = None
+) -> list[VTSCoTRecord]:
+    """Every trace of ``path``. A malformed one, or one on other frames than the data set's, raises DataError naming
+    file, record and clip, or goes to ``on_problem`` and the rest is read."""
 
+    def parse(path: Path, n: int, raw: Any) -> VTSCoTRecord:
+        record = parse_trace(path, n, raw)
+        misfit = None if dataset is None else frames_problem(path, n, record, dataset)
+        if misfit is not None:
+            raise misfit.error()
+        return record
 
-def check_indices(record: VTSCoTRecord, path: Path, n: int) -> None:
-    """Raise DataError where a frame index lies outside of the clip or turns and choices do not fit together."""
-    total, turns = len(record.frames), len(record.replies)
-    chosen = [i for g in record.cot_trace for i in (g.start, g.end, g.keyframe)]
-    bad = [i for i in (*chosen, *record.sample_frame_indice) if not 0 <= i < total]
-    what = f"frame index {bad[0]} outside 0..{total - 1}" if bad else ""
-    if not bad and not turns - 1 <= len(record.cot_trace) <= turns:
-        what = f"{len(record.cot_trace)} entries in cot_trace for {turns} assistant turns"
-    if what or not turns:
-        what = what or "no assistant turn"
-        raise Problem("malformed_record", str(path), what, record.video_name, item=f"record {n}").error()
+    return [record for _, record in _records(Path(path), parse, on_problem)]
 
 
 def frame_names(clip: Clip) -> tuple[str, ...]:
@@ -125,36 +53,60 @@ def rl_annotation(sample: Sample, existence: NDArray[np.bool_]) -> dict[str, Any
     }
 
 
-def read_rl_annotations(path: str | Path, dataset: Dataset) -> Iterator[Sample]:
+def read_rl_annotations(path: str | Path, dataset: Dataset, on_problem: OnProblem | None = None) -> Iterator[Sample]:
     """Samples of an RL annotation file, in its order; clips and masks come from ``dataset``.
 
-    Raises DataError naming file, item and clip, also where ``mask_existence`` disagrees with the masks.
+    An item that is malformed, lists other frames than the data set, or whose ``mask_existence`` disagrees with the
+    masks raises DataError naming file, record and clip, or goes to ``on_problem`` and the rest is read.
     """
-    for n, item in enumerate(read_items(Path(path))):
-        clip = ""
+    for n, record in _records(Path(path), parse_annotation, on_problem):
+        clip, ids = record.video_name, record.anno_id
         try:
-            record = item[0] if isinstance(item, list) else item
-            clip = str(record["video_name"])
-            text, ids = str(record["exp"]), tuple(str(a) for a in record["anno_id"])
-            existence = np.asarray(record["mask_existence"], dtype=np.uint8)
-        except (KeyError, IndexError, TypeError, ValueError) as e:
-            what = f"not an RL annotation ({type(e).__name__}: {e})"
-            raise Problem("malformed_record", str(path), what, clip, item=f"item {n}").error() from e
-        same = [e for e in dataset.expressions(clip) if e.text == text and e.anno_ids == ids]
-        expression = same[0] if same else Expression(f"rl{n}", text, ids)
-        sample = Sample(dataset.clip(clip), expression, dataset.masklets(clip, ids))
-        truth = sample.masklets.existence() if sample.masklets is not None else existence
-        if len(existence) != sample.clip.num_frames or (existence != truth).any():
-            differ = np.flatnonzero(existence[: len(truth)] != truth[: len(existence)])
-            at = str(int(differ[0])) if len(differ) else str(min(len(existence), len(truth)))
-            what = f"mask_existence ({len(existence)} frames) disagrees with the masks ({len(truth)} frames)"
-            raise Problem("existence", str(path), what, clip, at, f"item {n}", "write it again").error()
+            misfit = frames_problem(Path(path), n, record, dataset)
+            if misfit is not None:
+                raise misfit.error()
+            same = [e for e in dataset.expressions(clip) if e.text == record.exp and e.anno_ids == ids]
+            expression = same[0] if same else Expression(f"rl{n}", record.exp, ids)
+            sample = Sample(dataset.clip(clip), expression, dataset.masklets(clip, ids))
+            existence = np.asarray(record.mask_existence, dtype=np.uint8)
+            truth = sample.masklets.existence() if sample.masklets is not None else existence
+            if (existence != truth).any():
+                t = int(np.flatnonzero(existence != truth)[0])
+                what = f"mask_existence is {existence[t]} where the masks say {truth[t]}"
+                raise Problem("existence", str(path), what, clip, str(t), f"record {n}", "write it again").error()
+        except DataError as e:
+            if on_problem is None:
+                raise
+            on_problem(e)
+            continue
         yield sample
 
 
-def read_items(path: Path) -> list[Any]:
-    """The file's list. Raises DataError if it is none."""
-    raw = read_json(path)
-    if not isinstance(raw, list):
-        raise DataError(f"{path}: must be a list of records, found {type(raw).__name__}")
-    return raw
+def frames_problem(path: Path, n: int, record: RLRecord | VTSCoTRecord, dataset: Dataset) -> Problem | None:
+    """Where a record's frames are not the data set's: its indices then mean other frames.
+
+    Raises DataError if the data set's own clip cannot be used.
+    """
+    clip, item = record.video_name, f"record {n}"
+    if clip not in dataset.index:
+        what = f"is no clip of data set {dataset.name}, split {dataset.split}"
+        return Problem("unknown_clip", str(path), what, clip, item=item, remedy="remove the record")
+    known, found = frame_names(dataset.clip(clip)), record.frames
+    if known == found or known == tuple(Path(f).stem for f in found) or dataset.index[clip].frames == found:
+        return None
+    t = next((t for t, (a, b) in enumerate(zip(found, known, strict=False)) if a != b), min(len(found), len(known)))
+    what = f"lists {len(found)} frames, the data set has {len(known)}; they differ from index {t} on"
+    return Problem("frames_differ", str(path), what, clip, item=item, remedy="write it again")
+
+
+def _records(path: Path, parse: Callable[[Path, int, Any], R], on_problem: OnProblem | None) -> Iterator[tuple[int, R]]:
+    """(place, record) of every item that can be read."""
+    for n, raw in enumerate(read_items(path)):
+        try:
+            record = parse(path, n, raw)
+        except DataError as e:
+            if on_problem is None:
+                raise
+            on_problem(e)
+            continue
+        yield n, record

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from data_construction.readers.stanza_values import check_places, read_yaml, typed
 from rollout.errors import DataError
 
 STANZA_DIR = Path(__file__).parent.parent / "datasets"
+FRAME_PLACES = {"clip": "c", "frame": "f", "video": "v.mp4", "stem": "v", "source": "s"}
+MASK_PLACES = {"clip": "c", "frame": "f", "index": 0, "anno": "1", "source": "s"}
+"""What patterns may hold, each with a value of its kind."""
 T = TypeVar("T")
 
 
@@ -40,7 +44,8 @@ class SplitFiles:
     annotation_format: str
     """A name registered in ``readers.annotations``."""
     frames: tuple[str, ...]
-    """Patterns with ``{clip}`` and usually ``{frame}``; the first whose file (or else folder) exists is used.
+    """Patterns with ``{clip} {frame} {video} {stem} {source}``, usually the first two. The first whose file (or else
+    folder) exists is used.
 
     ``{video}`` is the video's file name where the annotation file gives it, ``{stem}`` the same without its suffix,
     ``*`` matches one file; a pattern that ends in a video's suffix means frames of that video."""
@@ -75,6 +80,9 @@ class SplitFiles:
     kind_names: dict[str, str] = field(default_factory=dict)
     """What the data set calls its kinds, by the value in the file (Ref-SAV: 0 long, 1 short)."""
 
+    expected: dict[str, int] = field(default_factory=dict)
+    """How many ``clips``, ``frames`` and ``expressions`` there are; the check compares."""
+
     def present(self, root: Path) -> bool:
         """Whether the annotation file is there (or none is needed)."""
         if self.annotation_format == "folder":
@@ -90,6 +98,10 @@ class Stanza:
     splits: dict[str, tuple[SplitFiles, ...]]
     """Layouts in which each split circulates, the official one first."""
     about: str = ""
+    splits_are_sources: bool = False
+    """True: splits are where samples come from (GCG, VTS-CoT), all for training, so they may have clips in common."""
+    file: Path | None = None
+    """Its own YAML file, where it is none of those that are shipped."""
 
     def split(self, name: str, root: Path | None = None) -> SplitFiles:
         """The layout of one split: the first whose annotations and masks exist under ``root``, then the first whose
@@ -114,44 +126,62 @@ def load_stanza(name: str) -> Stanza:
     path = Path(name) if name.endswith((".yaml", ".yml")) else STANZA_DIR / f"{name}.yaml"
     if not path.is_file():
         raise DataError(f"no data set called {name!r} ({path}); known: {', '.join(dataset_names())}")
-    from omegaconf import OmegaConf
-
-    raw = OmegaConf.to_container(OmegaConf.load(path))
+    raw = read_yaml(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("splits"), dict):
         raise DataError(f"{path}: a stanza is a mapping with 'annotation_format' and 'splits'")
     content = {str(k): v for k, v in raw.items()}
-    own = {k: content.pop(k) for k in ("name", "about") if k in content}
+    own = {k: typed(content.pop(k), kind, f"{path}: {k}") for k, kind in OWN.items() if k in content}
     unknown = sorted(set(content) - {"splits", *(f.name for f in fields(SplitFiles))})
     if unknown:
-        known = ", ".join(f.name for f in fields(SplitFiles))
-        raise DataError(f"{path}: unknown key {unknown[0]!r}; known keys are name, about, splits, {known}")
+        known = ", ".join([*OWN, "splits", *(f.name for f in fields(SplitFiles))])
+        raise DataError(f"{path}: unknown key {unknown[0]!r}; known keys are {known}")
     splits = {
         str(k): tuple(_layout(content, each, f"{path}: splits.{k}") for each in (v if isinstance(v, list) else [v]))
         for k, v in content.pop("splits").items()
     }
-    return Stanza(str(own.get("name", path.stem)), splits, str(own.get("about", "")))
+    empty = [k for k, layouts in splits.items() if not layouts]
+    if empty:
+        raise DataError(f"{path}: splits.{empty[0]}: found no layout; give a mapping, or a list of them")
+    file = None if path.parent == STANZA_DIR else path.absolute()
+    return Stanza(**{"name": path.stem, **own}, splits=splits, file=file)
+
+
+OWN: dict[str, Any] = {"name": str, "about": str, "splits_are_sources": bool}
+"""What a stanza says of the whole data set."""
 
 
 def _layout(shared: dict[str, Any], raw: Any, where: str) -> SplitFiles:
-    content = {**{k: v for k, v in shared.items() if k != "splits"}, **(raw if isinstance(raw, dict) else {})}
-    for key in ("frames", "mask_files"):
+    if not isinstance(raw, (dict, type(None))):
+        raise DataError(f"{where}: found {raw!r}; a split is a mapping, or a list of them")
+    content = {**{k: v for k, v in shared.items() if k != "splits"}, **(raw or {})}
+    if "annotation_format" not in content:
+        raise DataError(f"{where}: needs an 'annotation_format', here or for all splits")
+    for key, places in (("frames", FRAME_PLACES), ("mask_files", MASK_PLACES)):
         if key in content:
-            content[key] = (content[key],) if isinstance(content[key], str) else tuple(content[key])
+            given = [content[key]] if isinstance(content[key], str) else content[key]
+            content[key] = typed(tuple(given) if isinstance(given, list) else given, tuple, f"{where}.{key}")
+            check_places(content[key], places, f"{where}.{key}")
     patterns = content.setdefault("frames", ())
-    places = ("{clip}", "{video}", "{stem}", "{frame}")
-    if not patterns or any(not any(place in p for place in places) for p in patterns):
-        raise DataError(f"{where}.frames: found {list(patterns)!r}; needs patterns with {{clip}} and {{frame}}")
-    content["keys"] = _build(Keys, content.get("keys", {}), f"{where}.keys")
-    content["kind_names"] = {str(k): str(v) for k, v in content.get("kind_names", {}).items()}
+    places_there = ("{clip", "{video", "{stem", "{frame")
+    if not patterns or any(not any(place in p for place in places_there) for p in patterns):
+        raise DataError(f"{where}.frames: found {patterns!r}; needs patterns with {{clip}} and {{frame}}")
+    keys = content.get("keys", {})
+    content["keys"] = _build(Keys, typed(keys, dict, f"{where}.keys"), f"{where}.keys")
+    kinds = typed(content.get("kind_names", {}), dict, f"{where}.kind_names")
+    content["kind_names"] = {str(k): str(v) for k, v in kinds.items()}
+    counts = typed(content.get("expected", {}), dict, f"{where}.expected")
+    content["expected"] = {str(k): typed(n, int, f"{where}.expected.{k}") for k, n in counts.items()}
+    if content["expected"].keys() - {"clips", "frames", "expressions"}:
+        raise DataError(f"{where}.expected: found {counts!r}; wants some of clips, frames, expressions")
     return _build(SplitFiles, content, where)
 
 
 def _build(cls: type[T], content: dict[str, Any], where: str) -> T:
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(set(content) - set(known))
+    hints = get_type_hints(cls)
+    unknown = sorted(set(content) - set(hints))
     if unknown:
-        raise DataError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")
+        raise DataError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(hints)}")
     try:
-        return cls(**content)
+        return cls(**{k: typed(v, hints[k], f"{where}.{k}") for k, v in content.items()})
     except TypeError as e:
         raise DataError(f"{where}: {e}") from e

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers.annotations import ClipEntry, read_index
-from data_construction.readers.frame_files import check_frame, on_disk, place_of, rate_problem
+from data_construction.readers.frame_files import frame_faults, on_disk, place_of, rate_problem
+from data_construction.readers.indexed_json import IndexedJson, open_json
 from data_construction.readers.masks import rle_pixels, rle_problems
 from rollout.errors import DataError
 from rollout.types import RLE
@@ -30,15 +33,20 @@ def find_problems(
 def _all_problems(dataset: Dataset, frames: FrameCheck, progress: Progress | None) -> Iterator[Problem]:
     yield from shared_clips(dataset)
     yield from _repeated_keys(dataset)
-    what = f"checking {dataset.name}/{dataset.split}"
+    foreground = _has_foreground(dataset)
+    doing = f"checking {dataset.name}/{dataset.split}"
     for done, entry in enumerate(dataset.index.values()):
         if progress is not None:
-            progress(done, len(dataset.index), what)
+            progress(done, len(dataset.index), doing)
         yield from entry.problems
         if not entry.frames:
             continue
         yield from _ids(dataset, entry)
-        place = place_of(dataset.frame_paths(entry)[0])
+        try:
+            place = place_of(dataset.frame_paths(entry)[0])
+        except DataError as e:
+            yield problem_of(e, str(dataset.root), "frame_name", entry.name)
+            continue
         if not place.exists():
             what = f"does not exist, so none of the clip's {len(entry.frames)} frames can be read"
             yield Problem("missing_frame", str(place), what, entry.name, remedy="get it, or remove the clip")
@@ -52,13 +60,15 @@ def _all_problems(dataset: Dataset, frames: FrameCheck, progress: Progress | Non
             yield from _frames(dataset, entry, size, decode=frames == "decode")
         if size is not None:
             yield from _masks(dataset, entry, size)
+            if foreground:
+                yield from _foreground(dataset, entry)
     if progress is not None:
-        progress(len(dataset.index), len(dataset.index), what)
+        progress(len(dataset.index), len(dataset.index), doing)
 
 
 def shared_clips(dataset: Dataset) -> Iterator[Problem]:
-    """Clips that another split of the same data set, as far as it is there, holds as well."""
-    for other in dataset.stanza.splits:
+    """Clips that another split of the same data set, as far as it is there, holds as well; none between sources."""
+    for other in () if dataset.stanza.splits_are_sources else dataset.stanza.splits:
         files = dataset.stanza.split(other, dataset.root)
         if other == dataset.split or files.annotations is None or not files.present(dataset.root):
             continue
@@ -73,24 +83,40 @@ def shared_clips(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _repeated_keys(dataset: Dataset) -> Iterator[Problem]:
-    """Clips or ids that stand twice in the annotation file: a JSON reader silently keeps the last."""
-    path = dataset.root / (dataset.files.annotations or "")
-    if path.suffix != ".json" or not path.is_file():
-        return
+    """Clips or ids that stand twice in a file of annotations or masks: a JSON reader silently keeps the last."""
+    files = dataset.files
+    masks = files.masks if files.mask_format == "rle_dict" else None
+    for name in dict.fromkeys((files.annotations, masks, files.foreground)):
+        path = dataset.root / (name or "")
+        if path.suffix != ".json" or not path.is_file():
+            continue
+        for key in _repeated(path) if name == files.annotations else _repeated_ids(path):
+            clip = key if key in dataset.index else ""
+            what = f"the key {key!r} stands twice in one mapping; all but the last are lost"
+            yield Problem("duplicate_id", str(path), what, clip, remedy="rename one of them")
+
+
+def _repeated(path: Path) -> list[str]:
+    """In any mapping of the file."""
     repeated: dict[str, None] = {}
 
     def pairs(found: list[tuple[str, object]]) -> dict[str, object]:
         mapping = dict(found)
         if len(mapping) < len(found):
-            names = [k for k, _ in found]
-            repeated.update(dict.fromkeys(k for k in mapping if names.count(k) > 1))
+            repeated.update(dict.fromkeys(k for k, n in Counter(k for k, _ in found).items() if n > 1))
         return mapping
 
     json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
-    for key in repeated:
-        clip = key if key in dataset.index else ""
-        what = f"the key {key!r} stands twice in one mapping; all but the last are lost"
-        yield Problem("duplicate_id", str(path), what, clip, remedy="rename one of them")
+    return list(repeated)
+
+
+def _repeated_ids(path: Path) -> list[str]:
+    """In the outermost mapping; a file that cannot be read is reported where its masks are wanted."""
+    try:
+        found = open_json(path)
+        return (found if isinstance(found, IndexedJson) else IndexedJson(path)).repeated()
+    except DataError:
+        return []
 
 
 def _annotation_file(dataset: Dataset) -> str:
@@ -125,10 +151,7 @@ def _frames(dataset: Dataset, entry: ClipEntry, size: tuple[int, int] | None, de
     if wrong_rate is not None:
         yield wrong_rate
     # Without a size of the first frame, that fault is known already.
-    for frame, path in list(zip(entry.frames, paths, strict=True))[size is None :]:
-        problem = check_frame(path, size, entry.name, frame, decode)
-        if problem is not None:
-            yield problem
+    yield from frame_faults(paths, entry, size, decode, start=int(size is None))
 
 
 def _masks(dataset: Dataset, entry: ClipEntry, size: tuple[int, int]) -> Iterator[Problem]:
@@ -149,10 +172,34 @@ def _masks(dataset: Dataset, entry: ClipEntry, size: tuple[int, int]) -> Iterato
         if not any(_covers(rle) for rle in rles):
             item = f"annotation {anno_id}"
             yield Problem("never_visible", str(path), "has no mask in any frame", entry.name, item=item)
-    for stray in getattr(dataset.masks, "strays", lambda _: [])(entry):
+    try:
+        strays: list[Path] = getattr(dataset.masks, "strays", lambda _: [])(entry)
+    except DataError:
+        strays = []  # By an annotation id that was reported above.
+    for stray in strays:
         yield Problem("stray_mask", str(stray), "belongs to no frame of the clip", entry.name, stray.stem)
     if sound:
         yield from _existence(dataset, entry)
+
+
+def _foreground(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
+    """One mask a frame of everything in the foreground."""
+    try:
+        dataset.foreground(entry.name)
+    except DataError as e:
+        yield problem_of(e, str(dataset.root / (dataset.files.foreground or "")), "no_foreground")
+
+
+def _has_foreground(dataset: Dataset) -> bool:
+    """Whether there is a file of such masks and it means to hold this split: one of its clips, or it is damaged."""
+    path = dataset.root / (dataset.files.foreground or "")
+    if not path.is_file():
+        return False
+    try:
+        found = open_json(path)
+    except DataError:
+        return True
+    return not isinstance(found, Mapping) or any(clip in found for clip in dataset.index)
 
 
 def _covers(rle: RLE | None) -> bool:

@@ -42,6 +42,8 @@ def sample_table(population: Population, drawn: Draw, per_clip: int | None, widt
     for key, gap in drawn.off.items():
         what = f"the cap keeps {' x '.join(key)} {abs(gap)} whole items {'below' if gap < 0 else 'above'} its quota"
         console.print(what, markup=False, soft_wrap=True)
+    if population.set_aside:
+        console.print(f"{population.set_aside} more expressions are set aside, as they cannot be used", soft_wrap=True)
     for problem in population.problems[:MOST_ROWS]:
         console.print(f"left out: [{problem.code}] {problem}", markup=False, soft_wrap=True)
     if len(population.problems) > MOST_ROWS:

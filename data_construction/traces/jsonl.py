@@ -63,8 +63,11 @@ class JsonLines:
 
 
 def dump_line(value: Any) -> bytes:
-    """One compact line with its newline."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    """One compact line with its newline. Text that UTF-8 cannot hold (half of a surrogate pair) is spelt out."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_construction.traces.json_list import BrokenListError, read_json_list
 from data_construction.traces.jsonl import whole_length, whole_lines
 from data_construction.traces.trace import Trace
 from rollout.errors import DataError
@@ -87,22 +88,53 @@ def _has_id(line: bytes) -> bool:
     return line.lstrip().startswith(b'{"id"')
 
 
-def _records(path: Path) -> Iterator[Trace]:
-    from data_construction.readers.records import read_vts_cot
+def _records(path: Path) -> Iterator[Trace | BadLine]:
+    """A VTS-CoT file, one record in memory at a time. Where the list itself breaks off, that is its torn end."""
+    n = -1
+    try:
+        for n, value in enumerate(read_json_list(path)):
+            try:
+                yield _record(path, n, value)
+            except DataError as e:
+                if n == 0 and not (isinstance(value, dict) and "video_name" in value):
+                    raise
+                yield BadLine(n, str(e), json.dumps(value))
+    except BrokenListError as e:
+        if n < 0:
+            raise
+        yield BadLine(n + 1, str(e), "", torn=True)
 
-    for n, record in enumerate(read_vts_cot(path)):
-        raw: dict[str, Any] = {
-            "id": f"{path.stem}/{record.video_name}/{n}",
-            "method": "videoseg_o3",
-            "status": "ok",
-            "dataset": "",
-            "split": "",
-            "clip": record.video_name,
-            "expression_id": "",
-            "exp": record.exp,
-            "anno_id": list(record.anno_id),
-            "type_id": None,
-            "kind": record.kind,
-            "record": record.to_dict(),
-        }
-        yield Trace.from_dict(raw, f"{path}, record {n}")
+
+def _record(path: Path, n: int, value: Any) -> Trace:
+    from data_construction.readers.training_items import parse_trace
+
+    record, where = parse_trace(path, n, value), f"{path}, record {n}"
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        raise DataError(f"{where}: holds half of a surrogate pair; mend the record") from e
+    raw: dict[str, Any] = {
+        "id": f"{path.stem}/{record.video_name}/{n}",
+        "method": "videoseg_o3",
+        "status": "ok",
+        "dataset": "",
+        "split": "",
+        "clip": record.video_name,
+        "expression_id": "",
+        "exp": record.exp,
+        "anno_id": list(record.anno_id),
+        "type_id": None,
+        "kind": record.kind,
+        "record": record.to_dict(),
+    }
+    return Trace.from_dict(raw, where)
+
+
+def count_items(path: Path) -> int:
+    """How many traces a file holds, roughly and fast: lines, or records by the key that each has once."""
+    total, tail, mark = 0, b"", b'"video_name"' if path.suffix == ".json" else b"\n"
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            total += (tail + chunk).count(mark)
+            tail = chunk[1 - len(mark) :] if len(mark) > 1 else b""
+    return total

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_construction.traces.trace import BOXES, Trace
-from rollout.errors import DataError
+from rollout.errors import DataError, RecipeError
 from rollout.frames import PixelBudget, evenly_spaced
 
 IMAGE = "<image>"
 Role = str
 LOW, SPATIAL, KEYFRAME, BOX = "low", "spatial", "keyframe", "box"
+SIDE = 560
+"""Of Veason-R1's square frames, in pixels (SPEC 3)."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,36 @@ class ImageSizes:
     spatial: int = 128
     keyframe: int = 256
     """Budgets in units of 28 x 28 pixels."""
-    side: int = 560
-    """Veason-R1's square, in pixels."""
+    side: int | None = None
+    """Veason-R1's square, in pixels, for traces that do not say; None: the published one."""
     factor: int = 32
     """Patch times merge of the policy."""
+
+    def of(self, trace: Trace) -> ImageSizes:
+        """With what the trace itself says, where it says something. Raises as ``agreed``."""
+        budgets = {key: int(value) for key, value in trace.shown.items() if key in (LOW, SPATIAL, KEYFRAME)}
+        return replace(self, side=int(agreed(trace, "side", self.side, SIDE)), **budgets)
 
     def size(self, role: Role, height: int, width: int) -> tuple[int, int]:
         """(height, width) in pixels at which a frame of that clip is shown."""
         if role == BOX:
-            return self.side, self.side
+            return self.side or SIDE, self.side or SIDE
         return PixelBudget({LOW: self.low, SPATIAL: self.spatial, KEYFRAME: self.keyframe}[role]).size(
             height, width, self.factor
         )
+
+
+def agreed(trace: Trace, key: str, option: float | None, default: float) -> float:
+    """What the trace says of ``key``, else the option, else the default. Raises RecipeError where both say different
+    things: boxes and times would silently mean others.
+    """
+    said = trace.shown.get(key)
+    if said is not None and option is not None and said != option:
+        raise RecipeError(
+            f"--{key} {option:g}: trace {trace.id} was made with {key} {said:g}; leave the option out, it is for "
+            "traces that do not say"
+        )
+    return said or option or default
 
 
 def shown_images(trace: Trace, num_frames: int) -> list[list[Shown]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.errors import DataError
@@ -11,6 +11,8 @@ from rollout.types import Grounding
 
 MASKS, BOXES = "videoseg_o3", "veason_r1"
 METHODS = (MASKS, BOXES)
+RATES, SIZES = (1e-3, 1e3), (1, 1 << 14)
+"""Least and most frames a second; least and most of a side or a budget."""
 TYPE_NAMES = {0: "referring", 1: "reasoning", 2: "no target", None: "untyped"}
 
 
@@ -36,6 +38,9 @@ class Trace:
     """What each turn chose, as the record says it; Veason-R1: none."""
     keyframe: int | None
     """Veason-R1's keyframe."""
+    shown: Mapping[str, float] = field(default_factory=dict)
+    """How frames were shown to whom wrote it, as far as the line says: ``side`` and ``fps`` (Veason-R1), the budgets
+    ``low``, ``spatial`` and ``keyframe`` (VideoSEG-O3)."""
 
     @property
     def replies(self) -> list[str]:
@@ -80,8 +85,9 @@ class Trace:
                 frames=tuple(_index(i) for i in record["frames" if boxes else "sample_frame_indice"]),
                 chosen=() if boxes else tuple(_grounding(c) for c in record["cot_trace"]),
                 keyframe=_index(record["keyframe"]) if boxes else None,
+                shown={key: _shown(value, key) for key, value in (raw.get("shown") or {}).items()},
             )
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
             what = f"{type(e).__name__}: {e}"
             raise DataError(f"{where}: trace {raw['id']}: its record is malformed ({what}); make it again") from e
 
@@ -94,6 +100,14 @@ def _index(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is not a frame index")
     return value
+
+
+def _shown(value: Any, key: str) -> float:
+    low, high = RATES if key == "fps" else SIZES
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or (key == "fps" and isinstance(value, float))) or not low <= value <= high:
+        raise ValueError(f"{key} = {value!r} under 'shown'")
+    return float(value) if key == "fps" else int(value)
 
 
 def _text(value: Any) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_construction.traces import BOXES, Trace
-from data_construction.traces.shown import seen_before
+from data_construction.traces.shown import SIDE, agreed, seen_before
 from rollout.box_protocol import ParsedBoxTurn, parse_box_turn
 from rollout.errors import DataError, RecipeError
+from rollout.frames import whole_seconds
 from rollout.protocol import ParsedTurn, parse_turn
 from rollout.types import Sample
 
@@ -37,12 +38,12 @@ class VerifySettings:
     duplicate: float = 0.9
     """Two texts with at least this Jaccard similarity of their 5-word shingles are the same; above 1: never."""
     vocabulary: str = "auto"
-    """``auto``: object names where the data set lists its objects; ``strict``: also colours and numbers of things that
-    no expression of the clip mentions; ``off``."""
-    side: int = 560
-    """Veason-R1's square frames, in pixels."""
-    fps: float = 1.0
-    """Frames a second that Veason-R1's timestamps assume."""
+    """``auto``: no object that the data set lists for other clips only; ``strict``: also no colour that neither an
+    expression nor an object of the clip is called by, for data sets whose expressions name all colours; ``off``."""
+    side: int | None = None
+    """Veason-R1's square frames, in pixels, for traces that do not say."""
+    fps: float | None = None
+    """Frames a second behind Veason-R1's timestamps, for traces that do not say; None: the clip's own, else 1."""
     skip: tuple[str, ...] = ()
     """Checks to leave out."""
 
@@ -51,8 +52,10 @@ class VerifySettings:
             raise RecipeError(f"vocabulary = {self.vocabulary!r}: expected one of {', '.join(VOCABULARIES)}")
         if not (0 <= self.interval_precision <= 1 and 0 <= self.box_iou <= 1):
             raise RecipeError("interval_precision and box_iou want a number from 0 to 1")
-        if not 0 <= self.min_words <= self.max_words or self.side < 1 or self.fps <= 0:
-            raise RecipeError("min_words wants 0 or more and at most max_words; side and fps want positive numbers")
+        if not 0 <= self.min_words <= self.max_words or self.duplicate <= 0:
+            raise RecipeError("min_words wants 0 or more and at most max_words; duplicate wants a positive number")
+        if any(given is not None and given <= 0 for given in (self.side, self.fps)):
+            raise RecipeError(f"side = {self.side}, fps = {self.fps}: want positive numbers")
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "skip": list(self.skip)}
@@ -111,6 +114,12 @@ class Case:
             return []
 
     @property
+    def side(self) -> int:
+        """Veason-R1's square, in pixels. Raises RecipeError if trace and settings disagree, as ``timestamps`` does."""
+        return int(agreed(self.trace, "side", self.settings.side, SIDE))
+
+    @cached_property
     def timestamps(self) -> tuple[int, ...]:
         """Whole seconds of the frames shown (Veason-R1)."""
-        return tuple(int(f / self.settings.fps) for f in self.trace.frames)
+        fps = agreed(self.trace, "fps", self.settings.fps, self.sample.clip.fps or 1.0)
+        return whole_seconds(self.trace.frames, fps)

@@ -14,6 +14,8 @@ from data_construction.traces import BadLine, Sources, Trace
 from data_construction.verify.case import Case, VerifySettings
 from data_construction.verify.judge import Judge, ask_judge
 from data_construction.verify.registry import Failure, run_checks
+from data_construction.verify.report import NO_DATA, UNREADABLE
+from data_construction.vlm import GaveUpError
 from rollout.errors import DataError
 from rollout.types import Sample
 
@@ -27,6 +29,8 @@ class Verdict:
     """None for a line that is no trace."""
     failures: tuple[Failure, ...] = ()
     line: str = ""
+    open: str = ""
+    """Why there is no verdict after all: a short stable word, a colon, and what happened."""
 
     def failed(self, *failures: Failure) -> Verdict:
         return replace(self, failures=failures)
@@ -54,21 +58,25 @@ class Examiner:
         self._all_names: dict[Path, frozenset[str]] = {}
 
     async def examine(self, id: str, item: Trace | BadLine) -> Verdict:
-        """All checks, then the judge. Raises what the judge raises."""
+        """All checks, then the judge. Raises what the judge raises where no trace can be judged any more, and
+        RecipeError where settings and trace disagree.
+        """
         if isinstance(item, BadLine):
-            return Verdict(id, None, (Failure("unreadable", item.what),), line=item.text)
+            return Verdict(id, None, (Failure(UNREADABLE, item.what),), line=item.text)
         verdict = Verdict(id, item)
         if item.raw.get("status", "ok") not in ("ok", "rejected"):
             reason = f"status is {item.raw['status']!r}: {item.raw.get('reason', '')}"
             return verdict.failed(Failure("status", reason))
         try:
             case = self.case(item)
+            failures = run_checks(case)
+            if not failures and self.judge is not None:
+                objection = await ask_judge(self.judge, case)
+                failures = [Failure("judge", objection)] if objection else []
         except DataError as e:
-            return verdict.failed(Failure("no_data", str(e)))
-        failures = run_checks(case)
-        if not failures and self.judge is not None:
-            objection = await ask_judge(self.judge, case)
-            failures = [Failure("judge", objection)] if objection else []
+            return verdict.failed(Failure(NO_DATA, str(e)))
+        except GaveUpError as e:
+            return replace(verdict, open=f"{e.reason}: {e}")
         return verdict.failed(*failures)
 
     def case(self, trace: Trace) -> Case:

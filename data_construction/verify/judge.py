@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from data_construction.verify.case import Case
+from data_construction.vlm import BadReplyError, GaveUpError
 from rollout.frames import load_frame_resized, smart_size
 from rollout.types import Clip
 
@@ -31,27 +31,49 @@ SYSTEM = (
     "conclusion, or is not an argument at all. Otherwise keep it; style does not matter. Answer with JSON only: "
     '{"verdict": "keep" or "reject", "reason": "one sentence"}'
 )
-_JSON = re.compile(r"\{.*\}", re.DOTALL)
+NO_OPINION = ("no_json", "no_verdict", "refused")
+"""What a model may reply instead of a verdict. It was asked and did not say keep: nothing passes unjudged."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    keep: bool
+    reason: str
 
 
 class Judge(Protocol):
-    """Anything that completes OpenAI-style chat messages; ``data_construction.vlm`` has one."""
+    """Who is asked, with OpenAI-style chat messages; the reply's object is for ``read_opinion``."""
 
-    async def complete(self, messages: Sequence[dict[str, Any]]) -> str:
-        """The reply's text."""
+    async def opinion(self, messages: Sequence[dict[str, Any]]) -> Opinion:
+        """Raises GaveUpError where there is none, and as ``vlm.Client.ask``."""
+        ...
+
+    def stop(self) -> None:
+        """Ask no more; what is in flight comes to its end."""
         ...
 
 
 async def ask_judge(judge: Judge, case: Case) -> str | None:
-    """Why the judge rejects the trace, or None. An answer that cannot be read is asked for once more, then counts
-    as a rejection: nothing passes unjudged. Raises DataError for a frame that cannot be read.
+    """Why the judge rejects the trace, or None. A reply without a verdict rejects it too.
+
+    Raises DataError for a frame that cannot be read, GaveUpError where the endpoint and not the model is at fault.
     """
     messages = await asyncio.to_thread(judge_messages, case)  # decoding must not hold up the replies
-    for _ in range(2):
-        verdict = read_verdict(await judge.complete(messages))
-        if verdict is not None:
-            return None if verdict[0] == "keep" else verdict[1] or "no reason given"
-    return "the judge's answer is not a verdict"
+    try:
+        opinion = await judge.opinion(messages)
+    except GaveUpError as e:
+        if e.reason not in NO_OPINION:
+            raise
+        return f"the judge gave no verdict: {e}"
+    return None if opinion.keep else opinion.reason or "no reason given"
+
+
+def read_opinion(value: dict[str, Any]) -> Opinion:
+    """For ``vlm.Prompt.check``. Raises BadReplyError for an object without a verdict: it is asked for again."""
+    verdict = str(value.get("verdict", "")).strip().lower()
+    if verdict not in ("keep", "reject"):
+        raise BadReplyError("no_verdict", f"the reply's verdict is {value.get('verdict')!r}")
+    return Opinion(verdict == "keep", str(value.get("reason") or ""))
 
 
 def judge_messages(case: Case) -> list[dict[str, Any]]:
@@ -78,18 +100,6 @@ def judged_frames(case: Case) -> list[int]:
     room = MOST_FRAMES - len(keys)
     step = max(1, -(-len(others) // room)) if room else 1
     return sorted([*keys, *(others[::step] if room else [])])
-
-
-def read_verdict(text: str) -> tuple[str, str] | None:
-    """(keep or reject, reason); None if the text holds no such JSON."""
-    found = _JSON.search(text)
-    try:
-        value = json.loads(found.group()) if found else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or str(value.get("verdict", "")).lower() not in ("keep", "reject"):
-        return None
-    return str(value["verdict"]).lower(), str(value.get("reason") or "")
 
 
 def _data_url(clip: Clip, frame: int, size: tuple[int, int]) -> str:

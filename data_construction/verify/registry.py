@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from data_construction.traces.trace import METHODS
-from data_construction.verify.case import Case
+from data_construction.verify.case import Case, VerifySettings
 from rollout.errors import DataError, RecipeError
 
 Check = Callable[[Case], str | None]
@@ -53,12 +53,17 @@ def check_names() -> dict[str, str]:
     return {name: entry.about for name, entry in _CHECKS.items()}
 
 
-def run_checks(case: Case) -> list[Failure]:
-    """Every registered check of the trace's method. Raises RecipeError if settings skip a check there is not."""
+def check_skipped(settings: VerifySettings) -> None:
+    """Raises RecipeError if they skip a check there is not."""
     _load()
-    for name in case.settings.skip:
+    for name in settings.skip:
         if name not in _CHECKS:
             raise RecipeError(f"no check {name!r} to skip; there are {', '.join(_CHECKS)}")
+
+
+def run_checks(case: Case) -> list[Failure]:
+    """Every registered check of the trace's method. Raises RecipeError if settings skip a check there is not."""
+    check_skipped(case.settings)
     failures = []
     for entry in _CHECKS.values():
         if case.trace.method in entry.methods and entry.name not in case.settings.skip:

@@ -21,6 +21,11 @@ class VerifyReport:
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
     """By kind of expression: how many ``verified`` and ``rejected``."""
     to_retry: int = 0
+    open: Counter[str] = field(default_factory=Counter)
+    """Traces without a verdict, by reason: the judge could not be asked. The next job asks again."""
+    first_open: str = ""
+    stopped: str = ""
+    """Why the job ended before its end; empty if it did not."""
     torn: str = ""
     """The input's torn last line, if there is one."""
     repeated: str = ""
@@ -39,6 +44,11 @@ class VerifyReport:
     def share(self) -> float:
         """Of verified traces."""
         return self.verified / self.total if self.total else 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Every line of the input is a trace, could be checked and has its verdict."""
+        return not (self.set_aside or self.open or self.stopped or self.torn or self.repeated)
 
     def count(self, row: dict[str, Any]) -> None:
         """One verdict, as it lies in the folder."""
@@ -61,6 +71,8 @@ class VerifyReport:
             "set_aside": self.set_aside,
             "kinds": {kind: dict(counts) for kind, counts in self.kinds.items()},
             "to_retry": self.to_retry,
+            "open": dict(self.open.most_common()),
+            "stopped": self.stopped,
             "torn": self.torn,
             "repeated": self.repeated,
         }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_construction.generate.items import digest
 from data_construction.problems import Progress
@@ -16,9 +17,12 @@ from data_construction.verify.duplicates import NearDuplicates
 from data_construction.verify.examine import Examiner, Verdict
 from data_construction.verify.files import OutFolder
 from data_construction.verify.judge import Judge
-from data_construction.verify.registry import Failure, check_names
+from data_construction.verify.registry import Failure, check_names, check_skipped
 from data_construction.verify.report import DUPLICATE, VerifyReport
+from data_construction.vlm import BudgetReachedError, EndpointError, StoppedError
 from rollout.errors import DataError
+
+NOT_ASKED = "not asked"
 
 
 async def verify(
@@ -31,16 +35,23 @@ async def verify(
     in_flight: int = 32,
     overwrite: bool = False,
     progress: Progress | None = None,
+    command: Mapping[str, Any] | None = None,
 ) -> VerifyReport:
     """Check every trace of ``source`` and write it to ``out/verified.jsonl`` or, with check and reason, to
     ``out/rejected.jsonl``, in the input's order; ``out/retry.jsonl`` lists what has to be made again.
 
-    The same call goes on where a killed one stopped, and takes in traces that were added meanwhile. Raises DataError
-    for a wrong file or folder, and where not one trace fits the data set.
+    The same call goes on where a killed one stopped, asks again for verdicts that it did not get, and takes in traces
+    that were added meanwhile. ``command`` is kept in ``out/verify.json`` for whoever wants to make the same call.
+
+    Raises:
+        DataError: a wrong file or folder, or not one trace fits the data set.
+        RecipeError: wrong settings, before anything is written; or settings that a trace disagrees with.
+        EndpointError: no question to the judge can succeed; the verdicts there are lie on disk, in order.
     """
     source, settings = trace_files(source), settings or VerifySettings()
+    check_skipped(settings)
     names = [*check_names(), *(["judge"] if judge else [])]
-    folder = OutFolder(out, {**settings.to_dict(), "checks": names, "judge": judge_name}, overwrite)
+    folder = OutFolder(out, {**settings.to_dict(), "checks": names, "judge": judge_name}, overwrite, command)
     try:
         job = _Job(folder, Examiner(sources, settings, judge), NearDuplicates(settings.duplicate), progress)
         job.take_up(source)
@@ -48,6 +59,8 @@ async def verify(
     finally:
         folder.close()
     report = job.report
+    if job.dead is not None:
+        raise job.dead
     if report.total and report.set_aside == report.total:
         raise DataError(f"{source}: not one of {report.total} traces could be checked: {report.first_aside}")
     return report
@@ -60,6 +73,7 @@ class _Job:
         self.done: set[int] = set()
         """Digests of the ids that have a verdict."""
         self.waiting: deque[asyncio.Task[Verdict]] = deque()
+        self.dead: EndpointError | None = None
 
     def take_up(self, source: Path) -> None:
         """Count what an earlier job decided. Raises DataError if it decided on traces that the input does not hold."""
@@ -69,6 +83,7 @@ class _Job:
             if row.get("status") == "ok":
                 trace = Trace.from_dict(row, str(row["id"]))
                 self.texts.add(trace.id, self.texts.signature(_text(trace)))
+        self._show()  # From here on goes the rate.
         if self.done:
             lost = self.done - {digest(id) for id, _ in _identified(source, VerifyReport())}
             if lost:
@@ -85,7 +100,9 @@ class _Job:
                     continue
                 here.add(key)
                 order.append(key)
-                if key not in self.done:
+                if key not in self.done and self.report.stopped:
+                    self.report.open[NOT_ASKED] += 1
+                elif key not in self.done:
                     self.waiting.append(asyncio.create_task(self.examiner.examine(id, item)))
                 if len(self.waiting) >= in_flight:
                     await self._settle()
@@ -99,7 +116,15 @@ class _Job:
 
     async def _settle(self) -> None:
         """Write the verdict on the oldest trace in flight; near-duplicates are found here, in order."""
-        verdict = await self.waiting.popleft()
+        try:
+            verdict = await self.waiting.popleft()
+        except (BudgetReachedError, StoppedError, EndpointError) as e:
+            self._stop(e)
+            return
+        if verdict.open:
+            self.report.open[verdict.open.partition(":")[0]] += 1
+            self.report.first_open = self.report.first_open or f"{verdict.id}: {verdict.open}"
+            return
         if not verdict.failures and verdict.trace is not None and self.texts.threshold <= 1:
             signature = self.texts.signature(_text(verdict.trace))
             twin = self.texts.find(signature)
@@ -110,6 +135,18 @@ class _Job:
         row = verdict.row()
         (self.folder.reject if verdict.failures else self.folder.accept)(row)
         self.report.count(row)
+        self._show()
+
+    def _stop(self, error: Exception) -> None:
+        """What is in flight is settled still; of the rest only the ids are read, for the order."""
+        self.report.stopped = self.report.stopped or str(error)
+        self.report.open[NOT_ASKED] += 1
+        if isinstance(error, EndpointError):
+            self.dead = self.dead or error
+        if self.examiner.judge is not None:
+            self.examiner.judge.stop()
+
+    def _show(self) -> None:
         if self.progress is not None:
             words = f"{self.report.verified} verified, {self.report.total - self.report.verified} rejected"
             self.progress(self.report.total, 0, words)

@@ -47,6 +47,13 @@ def summary_table(report: VerifyReport, width: int = 110) -> str:
         console.print(kinds)
     if report.to_retry:
         console.print(f"{report.to_retry} have to be made again: retry.jsonl")
+    if report.open:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in report.open.most_common())
+        first = f"; the first: {report.first_open}" if report.first_open else ""
+        what = f"{report.open.total()} have no verdict ({reasons}); the same command asks again{first}"
+        console.print(what, markup=False)
+    if report.stopped:
+        console.print(f"stopped: {report.stopped}", markup=False)
     if report.set_aside:
         console.print(f"{report.set_aside} could not be checked; the first: {report.first_aside}", markup=False)
     if report.repeated:

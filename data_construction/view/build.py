@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import glob
 import hashlib
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from data_construction.partials import partial_of, remove_abandoned
 from data_construction.problems import Progress
 from data_construction.traces import Sources
 from data_construction.view.choose import REJECTED, UNCHECKED, VERIFIED, Entry, choose, trace_sources
@@ -40,12 +42,14 @@ def write_gallery(
     wanted: Callable[[Entry], bool] = lambda _: True,
     title: str = "",
     progress: Progress | None = None,
+    side: int | None = None,
 ) -> GalleryReport:
     """Write the page to ``out``, whole or not at all.
 
     It holds all it shows and runs no script but its own (a content policy says so by hash). Model text is escaped by
     the template engine. A trace whose clip or frames are missing is shown without pictures and named in ``problems``.
-    Raises DataError for a wrong file, and where there is no trace to show.
+    ``side``: of the square that Veason-R1's boxes are in, for traces that do not say. Raises DataError for a wrong
+    file, and where there is no trace to show.
     """
     choice = choose(trace_sources(source), limit, seed, wanted)
     if not choice.entries:
@@ -56,7 +60,7 @@ def write_gallery(
         if progress is not None:
             progress(done, len(choice.entries), "drawing")
         try:
-            views.append(trace_view(entry, sources.sample(entry.trace)))
+            views.append(trace_view(entry, sources.sample(entry.trace), side))
         except DataError as e:
             problems.append(str(e))
             views.append(bare_view(entry, str(e)))
@@ -74,7 +78,8 @@ def write_gallery(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    remove_abandoned(out.parent, f".{glob.escape(out.name)}.*.partial")
+    partial = partial_of(out)
     try:
         partial.write_text(page, encoding="utf-8")
         os.replace(partial, out)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_construction.traces import BOXES, Trace, shown_images
+from data_construction.traces.shown import SIDE, agreed
 from data_construction.view.choose import Entry
 from eval.report.dialogue import split_turn
 from eval.report.images import GT_COLOUR, PRED_COLOUR, data_uri, overlay, thumbnail
@@ -22,7 +23,6 @@ from rollout.types import Grounding, Sample
 SMALL, LARGE = 104, 300
 """Longer side of a picture, in pixels."""
 MOST_SHOWN = 12
-SIDE = 560
 _STEP = re.compile(r"(Step \d+:|Action:)")
 
 
@@ -75,16 +75,19 @@ class TraceView:
     """Why there are no pictures."""
 
 
-def trace_view(entry: Entry, sample: Sample) -> TraceView:
-    """Raises DataError for a frame that cannot be read. Text is not escaped here: the template does that."""
+def trace_view(entry: Entry, sample: Sample, side: int | None = None) -> TraceView:
+    """Raises DataError for a frame that cannot be read, RecipeError where ``side`` is not what the trace says. Text is
+    not escaped here: the template does that.
+    """
     trace, total = entry.trace, sample.clip.num_frames
+    square = int(agreed(trace, "side", side, SIDE))
     areas = None if sample.masklets is None else sample.masklets.areas()
     try:
         messages = [[image.frame for image in message] for message in shown_images(trace, total)]
     except DataError:
         messages = []  # a rejected trace may not add up; its text is shown all the same
     turns = [
-        _turn(n, reply, messages[n] if n < len(messages) else [], trace, sample)
+        _turn(n, reply, messages[n] if n < len(messages) else [], trace, sample, square)
         for n, reply in enumerate(trace.replies)
     ]
     spans = [] if areas is None else [Span("target visible", _bars(areas > 0), "truth")]
@@ -96,17 +99,18 @@ def trace_view(entry: Entry, sample: Sample) -> TraceView:
 
 def bare_view(entry: Entry, note: str) -> TraceView:
     """Without pictures: the data set does not hold the clip, or not its frames."""
-    turns = [_turn(n, reply, [], entry.trace, None) for n, reply in enumerate(entry.trace.replies)]
+    turns = [_turn(n, reply, [], entry.trace, None, SIDE) for n, reply in enumerate(entry.trace.replies)]
     return TraceView(entry, f"t{entry.place}", [], turns, 0, None, note)
 
 
-def _turn(n: int, reply: str, frames: Sequence[int], trace: Trace, sample: Sample | None) -> TurnView:
+def _turn(n: int, reply: str, frames: Sequence[int], trace: Trace, sample: Sample | None, side: int) -> TurnView:
     parts = split_turn(reply)
     if trace.method == BOXES:
         read = parse_box_turn(reply)
         answer = read.answer
         action = "answer" if answer else "does not parse"
-        choice = f"{answer.keyframe_timestamp} s, {_counted(len(answer.boxes))}" if answer else read.problem or ""
+        said = [f"{answer.keyframe_timestamp} s, {_counted(len(answer.boxes))}"] if answer else []
+        choice = "; ".join([*said, *([read.problem] if read.problem else [])])
         keyframe, boxes = trace.keyframe, answer.boxes if answer else ()
     else:
         parsed = parse_turn(reply)
@@ -121,14 +125,16 @@ def _turn(n: int, reply: str, frames: Sequence[int], trace: Trace, sample: Sampl
     if len(inside) > MOST_SHOWN:
         keep = [inside[i] for i in np.linspace(0, len(inside) - 1, MOST_SHOWN).round().astype(int)]
     if sample is not None:
-        shown = [_picture(sample, f, SMALL, (), f == keyframe) for f in keep]
+        shown = [_picture(sample, f, SMALL, f == keyframe) for f in keep]
         if keyframe is not None and 0 <= keyframe < sample.clip.num_frames:
-            large = _picture(sample, keyframe, LARGE, boxes, True)
+            large = _picture(sample, keyframe, LARGE, True, boxes, side)
     steps = _steps(parts.thinking)
     return TurnView(n + 1, action, choice, steps, parts.rest, shown, len(inside) - len(keep), large)
 
 
-def _picture(sample: Sample, frame: int, longest: int, boxes: Sequence[Any], is_keyframe: bool) -> Picture:
+def _picture(
+    sample: Sample, frame: int, longest: int, is_keyframe: bool, boxes: Sequence[Any] = (), side: int = SIDE
+) -> Picture:
     image = thumbnail(sample.clip.frames[frame], longest)
     label = f"frame {frame}"
     if sample.masklets is not None:
@@ -136,13 +142,13 @@ def _picture(sample: Sample, frame: int, longest: int, boxes: Sequence[Any], is_
         image = overlay(image, mask, GT_COLOUR)
         label += ", target outlined" if mask.any() else ", no target"
     if boxes:
-        image = _boxed(image, boxes)
+        image = _boxed(image, boxes, side)
         label += f", {_counted(len(boxes))}"
     return Picture(frame, data_uri(image, quality=78 if longest == LARGE else 64), label, is_keyframe)
 
 
-def _boxed(image: NDArray[np.uint8], boxes: Sequence[Any]) -> NDArray[np.uint8]:
-    """The trace's boxes, given in pixels of the square frame, drawn on the picture."""
+def _boxed(image: NDArray[np.uint8], boxes: Sequence[Any], side: int) -> NDArray[np.uint8]:
+    """The trace's boxes, given in pixels of a square frame of that side, drawn on the picture."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(image)
@@ -150,7 +156,7 @@ def _boxed(image: NDArray[np.uint8], boxes: Sequence[Any]) -> NDArray[np.uint8]:
     for box in boxes:
         if not np.isfinite(box).all():
             continue
-        x1, y1, x2, y2 = np.clip(box, -SIDE, 2 * SIDE) / SIDE
+        x1, y1, x2, y2 = np.clip(box, -side, 2 * side) / side
         left, right = sorted((x1 * picture.width, x2 * picture.width))
         top, bottom = sorted((y1 * picture.height, y2 * picture.height))
         draw.rectangle((left, top, right, bottom), outline=PRED_COLOUR, width=2)

@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from data_construction.partials import partial_of, remove_abandoned
+
+GROWING = "growing"
+"""Where replies are written before they get their name: one place to look for what a killed job left."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class ResponseCache:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        if folder is not None:
+            remove_abandoned(folder / GROWING)
 
     @staticmethod
     def key(content: Mapping[str, Any]) -> str:
@@ -51,8 +57,9 @@ class ResponseCache:
         if self.folder is None:
             return
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
+        temporary = partial_of(self.folder / GROWING / key)
+        for folder in (path.parent, temporary.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_text(json.dumps(asdict(reply)), encoding="utf-8")
             os.replace(temporary, path)

@@ -8,11 +8,20 @@ import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_construction.vlm.cache import CachedReply, ResponseCache
-from data_construction.vlm.errors import BadReplyError, EndpointError, GaveUpError, StoppedError
+from data_construction.vlm.dialect import Dialect
+from data_construction.vlm.errors import (
+    BadReplyError,
+    BudgetReachedError,
+    EndpointError,
+    GaveUpError,
+    StoppedError,
+)
 from data_construction.vlm.exchange import Answer, Prompt, Reply
+from data_construction.vlm.health import Health
 from data_construction.vlm.ledger import Ledger
 from data_construction.vlm.parsing import parse_object
-from data_construction.vlm.settings import ClientSettings, Structured
+from data_construction.vlm.secret import Secret
+from data_construction.vlm.settings import ClientSettings
 from data_construction.vlm.usage import Usage
 from rollout.errors import EnvironmentMismatchError
 
@@ -20,9 +29,8 @@ if TYPE_CHECKING:
     from data_construction.vlm.trouble import Trouble
 
 T = TypeVar("T")
-NEXT_MODE: dict[Structured, Structured] = {"schema": "object", "object": "text"}
-SHORTEST_KEY = 8
-"""Below this many characters a key is a placeholder, and hiding it would garble messages."""
+ROOM_SECONDS = 0.05
+"""Between two looks at whether the requests in flight have left room under the spend cap."""
 
 
 class Client:
@@ -40,12 +48,13 @@ class Client:
         self.settings, self.cache = settings, cache
         self.ledger = ledger or Ledger(settings.prices, settings.max_cost)
         key = settings.api_key()
-        self._secret = key if len(key) >= SHORTEST_KEY else None
+        self._secret = Secret(key)
         # Its own retries are off: they would not be counted, capped or held to Retry-After beyond a minute.
         self._api = AsyncOpenAI(api_key=key, base_url=settings.base_url, timeout=settings.timeout, max_retries=0)
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._stop = asyncio.Event()
-        self._mode: Structured = "schema" if settings.structured == "auto" else settings.structured
+        self._dialect = Dialect.first(settings)
+        self.health = Health()
         self._not_before = 0.0
         self._rng = random.Random()
 
@@ -60,13 +69,14 @@ class Client:
         failures = bad = 0
         wasted = Usage()
         while True:
-            mode = self._mode
-            key = self.cache.key(self._body(prompt, mode) | {"salt": prompt.salt})
+            dialect = self._dialect
+            key = self.cache.key(dialect.body(self.settings, prompt) | {"salt": prompt.salt})
             kept = self._from_cache(prompt, key)
             if kept is not None:
                 return kept
-            outcome = await self._attempt(prompt, mode)
+            outcome = await self._attempt(prompt, dialect)
             if isinstance(outcome, Answer):
+                self.health.answered()
                 try:
                     value = prompt.check(outcome.parse())
                 except BadReplyError as e:
@@ -79,14 +89,16 @@ class Client:
                 self.cache.write(key, outcome.kept)
                 self.ledger.answered += 1
                 return Reply(value, outcome.usage, cached=False)
-            if outcome.schema and self._downgrade(mode):
+            if outcome.refused and self._reword(dialect, outcome):
                 continue
-            if outcome.fatal:
-                raise EndpointError(f"{self._api.base_url}: {self._hide(outcome.what)}")
+            if outcome.fatal or (outcome.fatal_at_first and not self.health.served):
+                raise EndpointError(f"{self._api.base_url}: {self._secret.hide(outcome.what)}")
             failures += 1
             if not outcome.retry or failures >= self.settings.attempts:
                 tried = f" after {failures} attempts" if failures > 1 else ""
-                raise self._gave_up(outcome.reason, outcome.what + tried, wasted, outcome.server_down)
+                error = self._gave_up(outcome.reason, outcome.what + tried, wasted, outcome.server_down)
+                self.health.gave_up(error)
+                raise error
             self.ledger.retried[outcome.reason] += 1
             await self._back_off(failures, outcome.wait)
 
@@ -111,20 +123,20 @@ class Client:
         self.ledger.cached += 1
         return Reply(value, self.settings.prices.usage(kept.prompt_tokens, kept.completion_tokens), cached=True)
 
-    async def _attempt(self, prompt: Prompt[T], mode: Structured) -> Answer | Trouble:
+    async def _attempt(self, prompt: Prompt[T], dialect: Dialect) -> Answer | Trouble:
         from openai.types.chat import ChatCompletion
 
         from data_construction.vlm.trouble import Trouble, trouble_of
 
         async with self._slots:
             await self._wait(self._not_before - asyncio.get_running_loop().time())
-            reserved = self.ledger.reserve(prompt.prompt_tokens, self.settings.max_tokens)
+            reserved = await self._reserve(prompt.prompt_tokens)
             self.ledger.sent += 1
             try:
                 async with asyncio.timeout(self.settings.timeout):  # The package's own is for each read alone.
                     # Not chat.completions.create: it walks through every part of every message, 3 ms for 20 images.
                     answer = await self._api.post(
-                        "/chat/completions", cast_to=ChatCompletion, body=self._body(prompt, mode)
+                        "/chat/completions", cast_to=ChatCompletion, body=dialect.body(self.settings, prompt)
                     )
             except TimeoutError:
                 return Trouble("timeout", "no answer in time", retry=True, server_down=True)
@@ -139,9 +151,12 @@ class Client:
 
     def _read(self, answer: Any, estimated_prompt: int) -> Answer | Trouble:
         """The first choice. An endpoint that does not count tokens is taken to have used the estimate."""
-        from data_construction.vlm.trouble import Trouble
+        from data_construction.vlm.trouble import Trouble, trouble_inside
 
         choices = getattr(answer, "choices", None) or [None]
+        error = getattr(answer, "error", None) or getattr(choices[0], "error", None)
+        if error:
+            return trouble_inside(error)
         message = getattr(choices[0], "message", None)
         if message is None:
             return Trouble("invalid_json", "the answer is not a chat completion", retry=True)
@@ -155,24 +170,26 @@ class Client:
             return Trouble("refused", f"the model refused: {refusal or 'content filter'}")
         return Answer(CachedReply(text, prompt_tokens, completion_tokens), usage, cut=ended == "length")
 
-    def _body(self, prompt: Prompt[T], mode: Structured) -> dict[str, Any]:
-        s = self.settings
-        body: dict[str, Any] = {"model": s.model, "messages": prompt.messages}
-        body |= {"temperature": s.temperature, "max_tokens": s.max_tokens}
-        if mode == "schema":
-            wanted = {"name": "reply", "schema": prompt.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
-        elif mode == "object":
-            body["response_format"] = {"type": "json_object"}
-        return body
+    async def _reserve(self, prompt_tokens: int) -> float:
+        """Near the cap wait for what is in flight: it mostly costs less than was set aside for it.
 
-    def _downgrade(self, refused: Structured) -> bool:
-        """Ask for less structure from now on; False if nothing less may be asked for."""
-        if self.settings.structured != "auto" or refused not in NEXT_MODE:
-            return False
-        if self._mode == refused:
-            self._mode = NEXT_MODE[refused]
-        return True
+        Raises BudgetReachedError once nothing is and the cap is still in the way.
+        """
+        while True:
+            try:
+                return self.ledger.reserve(prompt_tokens, self.settings.max_tokens)
+            except BudgetReachedError:
+                if not self.ledger.in_flight:
+                    raise
+                await self._wait(ROOM_SECONDS)
+
+    def _reword(self, used: Dialect, trouble: Trouble) -> bool:
+        """Ask for less from now on; False if nothing less may be asked for."""
+        if self._dialect != used:
+            return True  # Another request has found out meanwhile.
+        other = used.without(trouble.refused)
+        self._dialect = other or used
+        return other is not None
 
     async def _back_off(self, failures: int, wait: float | None) -> None:
         """Wait, and where the server named the time, let every other request wait it out as well."""
@@ -192,8 +209,4 @@ class Client:
             raise StoppedError("the job was told to stop")
 
     def _gave_up(self, reason: str, what: str, wasted: Usage, server_down: bool = False) -> GaveUpError:
-        return GaveUpError(reason, self._hide(what), server_down, wasted)
-
-    def _hide(self, text: str) -> str:
-        """Some endpoints repeat the key that they did not like."""
-        return text.replace(self._secret, "***") if self._secret else text
+        return GaveUpError(reason, self._secret.hide(what), server_down, wasted)

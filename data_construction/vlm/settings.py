@@ -51,11 +51,17 @@ class ClientSettings:
             raise RecipeError(f"max_cost = {self.max_cost}: needs the model's prices per million tokens to be counted")
 
     def api_key(self) -> str:
-        """From the environment. Raises RecipeError where a key is needed and there is none.
+        """From the environment, without the line end that ``$(cat file)`` or an env file may leave.
 
-        A server of one's own (any other base URL) often wants none, but the package wants a string.
+        A server of one's own (any other base URL) often wants none, but the package wants a string. Raises RecipeError
+        where a key is needed and there is none, and for one that no header can hold: the package's own error shows it.
         """
-        key = os.environ.get(self.api_key_env, "")
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise RecipeError(
+                f"environment variable {self.api_key_env} holds a space, a line end or another character that no key "
+                "has; set it to the bare key"
+            )
         if not key and self.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
             raise RecipeError(f"environment variable {self.api_key_env} is not set: it must hold the endpoint's key")
         return key or "none"

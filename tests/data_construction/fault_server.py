@@ -83,6 +83,15 @@ class FaultServer:
             await asyncio.sleep(5.0)
         if fault == "no_schema" and "response_format" in body:
             return await send(writer, 400, {"error": {"message": "response_format is not supported here"}})
+        if fault == "modern" and "max_tokens" in body:
+            said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
+            return await send(writer, 400, {"error": {"message": said, "param": "max_tokens"}})
+        if fault == "modern" and "temperature" in body:
+            said = "Unsupported value: 'temperature' does not support 0.7 with this model."
+            return await send(writer, 400, {"error": {"message": said, "param": "temperature"}})
+        if fault is not None and fault.startswith("inside"):  # A gateway's answer: all is well, but for an error.
+            code = int(fault.removeprefix("inside"))
+            return await send(writer, 200, {"error": {"message": f"upstream said {code}", "code": code}})
         if fault == "limit":
             error = {"error": {"message": "too many requests", "code": "rate_limit_exceeded"}}
             return await send(writer, 429, error, {"Retry-After": str(RETRY_AFTER)})

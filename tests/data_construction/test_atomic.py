@@ -14,6 +14,7 @@ import pytest
 from data_construction import atomic
 from data_construction.check import check_dataset
 from data_construction.synthetic import make_synthetic, writer
+from rollout.errors import DataError
 
 CODE = """
 import signal
@@ -69,8 +70,38 @@ def test_a_living_run_is_not_cleaned_away(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"set", alive.name, elsewhere.name}
 
 
-def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["write", "replace"])
+def test_json_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     atomic.write_json(tmp_path / "a.json", [1])
-    with pytest.raises(TypeError):
-        atomic.write_json(tmp_path / "a.json", [object()])
+
+    def half(path: Path, text: str, **_: object) -> int:
+        path.write_bytes(text.encode()[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    def refused(*_: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    if step == "write":
+        monkeypatch.setattr(Path, "write_text", half)
+    else:
+        monkeypatch.setattr(atomic.os, "replace", refused)
+    with pytest.raises(OSError, match=r"No space left|Permission"):
+        atomic.write_json(tmp_path / "a.json", [1, 2, 3])
     assert (tmp_path / "a.json").read_text() == "[1]" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_link_to_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "disk/set").mkdir(parents=True)
+    (tmp_path / "set").symlink_to(tmp_path / "disk/set")
+    with atomic.new_folder(tmp_path / "set") as folder:
+        (folder / "a").write_text("x")
+    assert (tmp_path / "set").is_symlink() and (tmp_path / "disk/set/a").read_text() == "x"
+    assert len(list(tmp_path.iterdir())) == 2 and len(list((tmp_path / "disk").iterdir())) == 1
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "set")
+    with pytest.raises(DataError, match="set: is a mount point"), atomic.new_folder(tmp_path / "set"):
+        raise AssertionError("the work has begun")
+    assert list(tmp_path.iterdir()) == [tmp_path / "set"]

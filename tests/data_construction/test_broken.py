@@ -196,7 +196,7 @@ def test_existence_that_disagrees_is_found(broken: Path, edit: Edit) -> None:
     path = broken / "rl_annotations_train.json"
     edit(path, lambda m: m[2][0]["mask_existence"].__setitem__(3, 1 - m[2][0]["mask_existence"][3]))
     data = open_dataset("revos", broken, "train")
-    with pytest.raises(DataError, match=r"rl_annotations_train\.json: clip train_00000, item 2, frame 3"):
+    with pytest.raises(DataError, match=r"rl_annotations_train\.json: clip train_00000, record 2, frame 3"):
         list(read_rl_annotations(path, data))
     assert [p.code for p in check_dataset("revos", broken).problems] == ["existence"]
 

@@ -80,6 +80,10 @@ def test_only_the_sampled_ids_are_made(tiny: Path, tmp_path: Path) -> None:
         result = run("vts", tiny, tmp_path / "out", "--base-url", server.url, "--only", str(ids))
         ids.write_text('{"id": "3"}\n')
         refused = run("vts", tiny, tmp_path / "out", "--base-url", server.url, "--only", str(ids))
+        ids.write_text(json.dumps({"clip": clip, "expression_id": "1"}) + '\n{"clip": "gone", "expression_id": "7"}\n')
+        unknown = run("vts", tiny, tmp_path / "new", "--base-url", server.url, "--only", str(ids))
+    assert unknown.exit_code == 2 and not (tmp_path / "new").exists()
+    assert "line 2: clip 'gone', expression '7' is not in revos, split train" in " ".join(unknown.output.split())
     assert result.exit_code == 0
     assert [(t["clip"], t["expression_id"]) for t in lines(tmp_path / "out" / "traces.jsonl")] == chosen
     assert refused.exit_code == 2 and "line 1" in refused.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 
 from data_construction.cot import wording
-from data_construction.generate import run_job
+from data_construction.cot.seed import SeedMethod, SeedSettings
+from data_construction.generate import SetAside, Source, run_job
 from data_construction.readers import open_dataset
 from rollout.box_protocol import parse_box_turn
+from rollout.errors import DataError
+from rollout.messages import TextPart
 from tests.data_construction.cot_jobs import lines, seed_job
 from tests.data_construction.fault_server import FaultServer, running
 
@@ -117,3 +121,34 @@ def test_the_same_seed_gives_the_same_traces(synthetic: Path, tmp_path: Path) ->
         for name in ("a", "b"):
             run_job(seed_job(synthetic, tmp_path / name, server.url, {"limit": 5}))
     assert (tmp_path / "a" / "traces.jsonl").read_bytes() == (tmp_path / "b" / "traces.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("stanza", "option"), [(4.0, None), (None, 4.0), (25.0, 4.0)])
+def test_a_clip_of_more_frames_a_second_is_shown_at_one(
+    stanza: float | None, option: float | None, synthetic: Path
+) -> None:
+    data = open_dataset("revos", synthetic, "train")
+    data.files = replace(data.files, fps=stanza)
+    method = SeedMethod(Source(data, wanted=lambda e: bool(e.anno_ids), limit=30), SeedSettings(4, SIDE, option))
+    planned = 0
+    for item in method.source.items(lambda _: False):
+        if isinstance(item, SetAside) or item is None:
+            continue
+        truth = item.sample.masklets
+        assert truth is not None
+        there = truth.areas()[::4]
+        if not there.any():
+            with pytest.raises(DataError, match="one frame a second"):
+                method.plan(item)
+            continue
+        plan, planned = method.plan(item), planned + 1
+        assert all(f % 4 == 0 for f in plan.frames) and plan.times == tuple(f // 4 for f in plan.frames)
+        assert plan.keyframe_time == plan.keyframe // 4 and truth.areas()[plan.keyframe] > 0
+        assert np.diff(plan.times).max(initial=1) == np.diff(plan.times).min(initial=99) or len(plan.times) < 3
+        said = "".join(p.text for m in plan.messages for p in m.parts if isinstance(p, TextPart))
+        assert all(f"{t}s: " in said for t in plan.times)
+    assert planned >= 20
+
+
+def test_each_line_says_how_its_frames_were_shown(made: tuple[list[dict[str, Any]], FaultServer]) -> None:
+    assert all(t["shown"] == {"side": SIDE, "fps": 1.0} for t in made[0])

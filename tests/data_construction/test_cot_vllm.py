@@ -86,6 +86,18 @@ def test_an_untrained_model_under_a_schema_writes_traces_that_hold_together(
     assert seed.exit_code == 0, seed.output
     traces = lines(tmp_path / "seed" / "traces.jsonl")
     assert len(traces) == 4
+    loose = ["--min-words", "0", "--duplicate", "2"]  # What it says means nothing; what was planned must hold.
+    for check in ("overlay_leak", "refusal", "unshown_frames", "visibility_claims", "vocabulary"):
+        loose += ["--skip", check]
+    for name in ("vts", "seed"):
+        verified = tmp_path / name / "verified"
+        checked = ["data", "verify", str(tmp_path / name), str(verified), "--root", str(tiny_data), *loose]
+        judged = CliRunner().invoke(app, checked)
+        assert judged.exit_code == 0 and len(lines(verified / "verified.jsonl")) == 4, judged.output
+        for to in ("verl", "sharegpt", "vts_cot"):
+            given = ["data", "export", str(tmp_path / name), str(tmp_path / to / name), "--to", to]
+            written = CliRunner().invoke(app, [*given, "--root", str(tiny_data)])
+            assert written.exit_code == 0 and "4 traces of" in written.output, written.output
     for trace in traces:
         assert parse_box_turn(trace["record"]["conversations"][-1]["value"]).problem is None
         assert trace["usage"]["prompt_tokens"] > 100 and trace["usage"]["cost"] > 0

@@ -16,6 +16,7 @@ from data_construction.readers import VTSCoTRecord, open_dataset, read_vts_cot
 from data_construction.readers.records import read_rl_annotations
 from rollout import ChatFormat, Conversation, StopReason, replay
 from rollout.environments.keyframe_exploration import KeyframeExploration
+from rollout.errors import DataError
 from rollout.protocol import parse_turn
 from rollout.types import Action
 from tests.data_construction.cot_jobs import SMALL, lines, vts_job
@@ -54,9 +55,13 @@ def dialogues(made: Made) -> list[tuple[VTSCoTRecord, list[dict[str, Any]]]]:
 def test_records_are_the_released_ones_and_read_back(made: Made, synthetic: Path) -> None:
     out, traces, _ = made
     records = read_vts_cot(out / "vts_cot.json")
-    assert [r.to_dict() for r in records] == [t["record"] for t in traces]
-    keys = {"video_name", "frames", "exp", "anno_id", "sample_frame_indice", "cot_trace", "conversations"}
-    assert all(keys <= set(t["record"]) <= keys | {"kind"} for t in traces)
+    assert [replace(r, kind=t["kind"]).to_dict() for r, t in zip(records, traces, strict=True)] == [
+        t["record"] for t in traces
+    ]
+    keys = ["video_name", "frames", "exp", "anno_id", "sample_frame_indice", "cot_trace", "conversations"]
+    assert all(list(raw) == keys for raw in json.loads((out / "vts_cot.json").read_text()))
+    assert any(t["record"].get("kind") for t in traces)  # What we know beside stays in the trace file.
+    assert all(t["shown"] == {"low": 4, "spatial": 8, "keyframe": 16} for t in traces)
     assert {len(r.replies) for r in records} == {1, 2, 3}
     data = open_dataset("revos", synthetic, "train")
     annotated = list(read_rl_annotations(out / "rl_annotations.json", data))  # Raises where existence is wrong.
@@ -130,19 +135,36 @@ def test_rejected_traces_are_asked_for_again_up_to_a_limit(tiny: Path, tmp_path:
     with running(FaultServer(keep=True)) as server:
         run_job(vts_job(tiny, out, server.url, {"limit": 4}))
         first = lines(out / "traces.jsonl")
-        rejected = [{**t, "status": "rejected", "reason": "too short"} for t in first[:2]]
+        rejected, data = first[:2], open_dataset("revos", tiny, "train")
         for attempt in (2, 3, 4):
-            (verified / "rejected.jsonl").write_text("".join(f"{json.dumps(t)}\n" for t in rejected))
-            again = Again.of_folder(verified, attempts=3)
+            retry = [{"id": t["id"], "attempt": t["attempt"], "reason": "too short"} for t in rejected]
+            (verified / "retry.jsonl").write_text("".join(f"{json.dumps(t)}\n" for t in retry))
+            again = Again.of_folder(verified, 3, data)
             asked = len(server.requests)
             summary, _ = run_job(vts_job(tiny, out, server.url, {"again": again}))
             assert summary.made == (2 if attempt <= 3 else 0)
             assert all("turned down for this reason: too short" in task_of(r) for r in server.requests[asked:])
-            new = [t for t in lines(out / "traces.jsonl") if t["attempt"] == attempt]
-            rejected += [{**t, "status": "rejected", "reason": "too short"} for t in new]
+            rejected = [t for t in lines(out / "traces.jsonl") if t["attempt"] == attempt] or rejected
     base = first[0]["id"]
     assert [t["id"] for t in lines(out / "traces.jsonl")][:3] == [base, f"{base}#2", f"{base}#3"]
     released = read_vts_cot(out / "vts_cot.json")  # One an expression: the last attempt.
-    assert len(released) == 4 and released[0].to_dict() == lines(out / "traces.jsonl")[2]["record"]
-    (verified / "verified.jsonl").write_text(json.dumps({"id": f"{base}#3"}) + "\n")
-    assert Again.of_folder(verified, attempts=9).wanted.keys() == {first[1]["id"]}
+    assert len(released) == 4 and released[0].replies == [
+        c["value"] for c in lines(out / "traces.jsonl")[2]["record"]["conversations"] if c["from"] == "gpt"
+    ]
+    (verified / "retry.jsonl").write_text(json.dumps({"id": f"{base}#3"}) + "\n")
+    assert Again.of_folder(verified, 9, data).wanted == {base: (4, "")}
+
+
+def test_what_the_data_set_does_not_hold_is_not_made_again(tiny: Path, tmp_path: Path) -> None:
+    data, path = open_dataset("revos", tiny, "train"), tmp_path / "retry.jsonl"
+    with pytest.raises(DataError, match=r"retry\.jsonl: no such file"):
+        Again.of_folder(tmp_path, 3, data)
+    known = f"revos/train/{data.clips()[0]}/{data.expressions(data.clips()[0])[0].id}"
+    ours = [{"id": known, "dataset": "revos", "split": "train"}]
+    other = {"id": "mevis/train/a/0", "dataset": "mevis", "split": "train"}
+    path.write_text("".join(json.dumps(d) + "\n" for d in (other, *ours)))
+    assert Again.of_folder(tmp_path, 3, data).wanted.keys() == {known}  # Traces of two data sets, verified together.
+    for lines_there in ([other], [*ours, {"id": "revos/train/gone/7", "dataset": "revos", "split": "train"}]):
+        path.write_text("".join(json.dumps(d) + "\n" for d in lines_there))
+        with pytest.raises(DataError, match=rf"retry\.jsonl, line {len(lines_there)}: '.*' is no expression of revos"):
+            Again.of_folder(tmp_path, 3, data)

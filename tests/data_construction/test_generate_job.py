@@ -163,9 +163,9 @@ def test_a_spend_cap_counts_earlier_runs_and_stops_cleanly(tiny: Path, tmp_path:
         summary, ledger = run_job(vts_job(tiny, tmp_path, server.url, max_cost=10.5, **money))
         assert "spend cap" in summary.stopped and not summary.complete
         assert ledger.spent == pytest.approx(10.0) and not lines(tmp_path / "failed.jsonl")
-        paid = sum(t["usage"]["cost"] for t in lines(tmp_path / "traces.jsonl"))
+        assert sum(t["usage"]["cost"] for t in lines(tmp_path / "traces.jsonl")) < 10.0  # Some was paid in vain.
         _, ledger = run_job(vts_job(tiny, tmp_path, server.url, max_cost=10.5, **money))
-        assert ledger.spent_before == pytest.approx(paid)
+        assert ledger.spent_before == pytest.approx(10.0)
         free, _ = run_job(vts_job(tiny, tmp_path, server.url, **money))
     assert free.complete
 

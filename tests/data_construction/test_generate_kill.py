@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -16,11 +17,15 @@ from typing import Any
 
 import pytest
 
-from data_construction.generate import run_job
-from tests.data_construction.cot_jobs import files, lines, vts_job
+from data_construction.generate import Job, run_job
+from data_construction.traces import Sources
+from data_construction.verify import verify
+from tests.data_construction.cot_jobs import files, lines, seed_job, vts_job
+from tests.data_construction.fault_server import FaultServer, running
+from tests.data_construction.trace_files import planned, write
 
 FORK = multiprocessing.get_context("fork")  # The job is a process of its own, without a second of imports.
-KILLS = 50
+KILLS, FEW = 50, 8
 ITEMS = {"limit": 12}
 STOPPED = 7
 
@@ -42,14 +47,28 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait()
 
 
-def job(root: Path, out: Path, url: str) -> None:
+def job(root: Path, out: Path, url: str, make: Callable[..., Job] = vts_job) -> None:
     """Runs in the child."""
     code = 1
     try:
-        summary, _ = run_job(vts_job(root, out, url, ITEMS))
+        summary, _ = run_job(make(root, out, url, ITEMS))
         code = 0 if summary.complete else STOPPED
     finally:
         os._exit(code)
+
+
+def verifying(source: Path, root: Path, out: Path) -> None:
+    """Runs in the child."""
+    code = 1
+    try:
+        code = 0 if asyncio.run(verify(source, out, Sources.parse([str(root)]))).complete else STOPPED
+    finally:
+        os._exit(code)
+
+
+def verdicts(out: Path) -> dict[str, bytes]:
+    names = ("verified.jsonl", "rejected.jsonl", "retry.jsonl", "verify.json")
+    return {name: (out / name).read_bytes() for name in names}
 
 
 def start(work: Callable[..., None], *args: Any) -> Any:
@@ -76,27 +95,61 @@ def calm(tiny: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return found, time.monotonic() - begun
 
 
-def test_fifty_kills_at_random_moments(
-    tiny: Path, url: str, calm: tuple[dict[str, bytes], float], tmp_path: Path
-) -> None:
-    expected, seconds = calm
-    rng, kills, rounds, partial = random.Random(0), 0, 0, 0
-    while kills < KILLS:
-        out, rounds = tmp_path / str(rounds), rounds + 1
+def kill_at_random(
+    begin: Callable[[Path], Any], folder: Path, seconds: float, kills: int, grows: str
+) -> Iterator[Path]:
+    """Folders of jobs that ``begin`` ended after ``kills`` kills in all; some must come while the file ``grows``."""
+    rng, partial, rounds = random.Random(0), 0, 0
+    while kills > 0:
+        out, rounds = folder / str(rounds), rounds + 1
         while True:
-            process = start(job, tiny, out, url)
+            process = begin(out)
             process.join(rng.uniform(0.0, 1.1 * seconds))
             if process.exitcode is not None:
                 break
             process.kill()
             process.join()
-            kills += 1
-            if (out / "traces.jsonl").exists():
-                partial += 0 < (out / "traces.jsonl").read_bytes().count(b"\n") < ITEMS["limit"]
+            kills -= 1
+            if (out / grows).exists():
+                partial += (out / grows).read_bytes().count(b"\n") > 0
         assert process.exitcode == 0
-        assert files(out) == expected
         assert not [p.name for p in out.rglob(".*.partial")], "a torn file was left behind"
+        yield out
     assert partial > 0, "no kill came in the middle of the work"
+
+
+def test_fifty_kills_at_random_moments(
+    tiny: Path, url: str, calm: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    expected, seconds = calm
+    for out in kill_at_random(lambda out: start(job, tiny, out, url), tmp_path, seconds, KILLS, "traces.jsonl"):
+        assert files(out) == expected
+
+
+def test_seed_traces_survive_kills(tiny: Path, url: str, tmp_path: Path) -> None:
+    run_job(seed_job(tiny, tmp_path / "calm", url, ITEMS))
+    begun = time.monotonic()
+    start(job, tiny, tmp_path / "timed", url, seed_job).join(60)
+    seconds, expected = time.monotonic() - begun, files(tmp_path / "calm")
+    assert files(tmp_path / "timed") == expected and len(lines(tmp_path / "calm/traces.jsonl")) == ITEMS["limit"]
+    again = kill_at_random(lambda out: start(job, tiny, out, url, seed_job), tmp_path, seconds, FEW, "traces.jsonl")
+    assert all(files(out) == expected for out in again)
+
+
+def test_verification_survives_kills(synthetic: Path, tmp_path: Path) -> None:
+    found = planned(synthetic)
+    for n in (3, 9, 20):
+        found[n]["exp"] = "another thing"
+    source = write(tmp_path / "traces.jsonl", found)
+    asyncio.run(verify(source, tmp_path / "calm", Sources.parse([str(synthetic)])))
+    begun = time.monotonic()
+    start(verifying, source, synthetic, tmp_path / "timed").join(60)
+    seconds, expected = time.monotonic() - begun, verdicts(tmp_path / "calm")
+    assert verdicts(tmp_path / "timed") == expected and len(expected["rejected.jsonl"].splitlines()) == 3
+    again = kill_at_random(
+        lambda out: start(verifying, source, synthetic, out), tmp_path, seconds, FEW, "verified.jsonl"
+    )
+    assert all(verdicts(out) == expected for out in again)
 
 
 def kill_before(step: int) -> None:
@@ -139,16 +192,19 @@ def test_killed_before_each_of_the_steps_that_put_the_files_in_order(
 def test_a_signal_stops_cleanly(
     tiny: Path, url: str, calm: tuple[dict[str, bytes], float], tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = start(job, tiny, tmp_path, url)
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "traces.jsonl").exists() or not (tmp_path / "traces.jsonl").stat().st_size:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, number)
-    process.join(30)
-    assert process.exitcode in (0, STOPPED)
-    if process.exitcode == STOPPED:
-        assert number.name in json.loads((tmp_path / "summary.json").read_text())["stopped"]
-        ids = [t["id"] for t in lines(tmp_path / "traces.jsonl")]
-        assert 0 < len(ids) == len(set(ids)) < ITEMS["limit"]
+    """Twelve items of one to three turns, four at a time, a fifth of a second each: there is time to stop it."""
+    with running(FaultServer(delay=0.2)) as slow:
+        process = start(job, tiny, tmp_path, slow.url)
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "traces.jsonl").exists() or not (tmp_path / "traces.jsonl").stat().st_size:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, number)
+        process.join(30)
+        asked = sum(slow.bodies.values())
+    assert process.exitcode == STOPPED
+    assert number.name in json.loads((tmp_path / "summary.json").read_text())["stopped"]
+    ids = [t["id"] for t in lines(tmp_path / "traces.jsonl")]
+    assert 0 < len(ids) == len(set(ids)) < ITEMS["limit"]
+    assert len(lines(tmp_path / "spent.jsonl")) == asked  # What was in flight came to its end and is counted.
     assert finish(tiny, tmp_path, url) == calm[0]

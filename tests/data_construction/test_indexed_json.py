@@ -32,6 +32,31 @@ def test_values_are_those_of_the_whole_file(style: dict[str, Any], tmp_path: Pat
     assert "17" in found and "18" not in found and found.get("18") is None
 
 
+@pytest.mark.parametrize("style", [{}, {"indent": 1}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("first", [[1], None, 4.5, "text", {"size": [1, 2], "counts": "P1"}])
+def test_values_of_any_kind_leave_the_next_key_alone(first: Any, style: dict[str, Any], tmp_path: Path) -> None:
+    value = {"0": first, "1": None, "2": [3], "é": -5, 'quo"te': "s", "3": {"size": [1, 1]}, "4": True, "5": first}
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps(value, **style))
+    found = IndexedJson(path)
+    for key in ("2", "5", "1", "é", 'quo"te'):  # Before anything else has been asked for.
+        assert key in found and found.get(key) == value[key]
+    assert dict(found) == value and found.repeated() == []
+
+
+def test_keys_that_stand_twice_are_known_and_those_inside_of_values_are_not_meant(tmp_path: Path) -> None:
+    path = tmp_path / "masks.json"
+    for text, twice in (
+        ('{"0": [1], "1": null, "0": [2]}', ["0"]),
+        ('{"a": {"x": 1, "y": 2, "z": 3}, "b": {"x": 1, "y": 2, "z": 3}}', []),
+        ('{"a": {"x": 1, "y": 2, "z": 3}, "b": [1], "a": {"x": 1, "y": 2, "z": 3}}', ["a"]),
+        ("{ }", []),
+    ):
+        path.write_text(text)
+        assert IndexedJson(path).repeated() == twice
+        assert dict(IndexedJson(path)) == json.loads(text)
+
+
 @pytest.mark.parametrize("value", [{"0": [1], "1": None, "2": [3]}, {"0": [{"deep": [1], "er": [2]}], "1": [3]}])
 def test_a_file_of_another_kind_is_read_whole(value: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "masks.json"

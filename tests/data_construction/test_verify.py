@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_construction.generate.folder import lock_folder
+from data_construction.readers import open_dataset
 from data_construction.traces import Sources
 from data_construction.traces.jsonl import JsonLines
 from data_construction.verify import VerifyReport, VerifySettings, verify
 from data_construction.verify.duplicates import NearDuplicates
-from data_construction.verify.judge import read_verdict
+from data_construction.verify.judge import Opinion, read_opinion
 from data_construction.verify.summary import summary_table
-from rollout.errors import DataError
+from data_construction.vlm import BudgetReachedError, EndpointError, GaveUpError
+from rollout.errors import DataError, RecipeError
 from tests.data_construction.trace_files import Line, boxed, planned, read, write
 
 
@@ -120,6 +124,10 @@ def test_broken_lines_are_set_aside_by_number_and_the_rest_goes_on(
     assert report.total == len(lines) - 1
     source.write_text("\n".join(raw) + "\n")
     assert run(source, out, synthetic).total == len(lines)  # the torn line is whole now
+    assert len(read(out / "rejected.jsonl")) == 6
+    write(source, [{**d, "id": f"x{n}"} if n == 7 else d for n, d in enumerate(lines)])  # All mended, one of them new.
+    mended = run(source, out, synthetic)
+    assert mended.complete and mended.total == len(lines) and dict(mended.rejected) == {"agreement": 3}
 
 
 def test_wrong_files_and_folders_are_named(source: Path, lines: list[Line], synthetic: Path, tmp_path: Path) -> None:
@@ -135,29 +143,38 @@ def test_wrong_files_and_folders_are_named(source: Path, lines: list[Line], synt
     run(source, out, synthetic)
     with pytest.raises(DataError, match=r"verdicts are on traces that .* does not hold"):
         run(write(tmp_path / "other.jsonl", lines[10:]), out, synthetic)
+    with pytest.raises(RecipeError, match="no check 'magic'"):
+        run(source, tmp_path / "fresh", synthetic, settings=VerifySettings(skip=("magic",)))
+    assert not (tmp_path / "fresh").exists()
     with pytest.raises(DataError, match="was verified with min_words = 8, now 3"):
         run(source, out, synthetic, settings=VerifySettings(min_words=3))
     assert run(source, out, synthetic, settings=VerifySettings(min_words=3), overwrite=True).total == len(lines)
     with JsonLines(out / "verified.jsonl"), pytest.raises(DataError, match="another job writes"):
         run(source, out, synthetic, settings=VerifySettings(min_words=3))
+    with lock_folder(out), pytest.raises(DataError, match="another job writes"):
+        run(source, out, synthetic, overwrite=True)
+    assert len(read(out / "verified.jsonl")) == len(lines) - 3  # Nothing was removed from under the other job.
     with pytest.raises(DataError, match="add --root revos=PATH"):
         asyncio.run(verify(source, tmp_path / "o", Sources.parse([f"other={synthetic}"])))
 
 
 class FakeJudge:
-    """Rejects what it is told to; answers nonsense first, out of order."""
+    """Rejects what it is told to, out of order; raises ``errors`` first."""
 
-    def __init__(self, rejects: str, nonsense: int = 0) -> None:
-        self.rejects, self.nonsense = rejects, nonsense
+    def __init__(self, rejects: str, *errors: Exception) -> None:
+        self.rejects, self.errors, self.stopped = rejects, list(errors), False
         self.asked: list[Sequence[dict[str, Any]]] = []
 
-    async def complete(self, messages: Sequence[dict[str, Any]]) -> str:
+    async def opinion(self, messages: Sequence[dict[str, Any]]) -> Opinion:
         self.asked.append(messages)
         await asyncio.sleep(random.Random(len(self.asked)).random() / 100)
-        if len(self.asked) <= self.nonsense:
-            return "no idea"
+        if self.errors:
+            raise self.errors.pop(0)
         bad = self.rejects in messages[1]["content"][-1]["text"]
-        return 'Well: {"verdict": "Reject", "reason": "wrong object"}' if bad else '{"verdict": "keep", "reason": ""}'
+        return read_opinion({"verdict": "Reject" if bad else "keep", "reason": "wrong object" if bad else None})
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def test_a_second_model_judges_what_passed(source: Path, lines: list[Line], synthetic: Path) -> None:
@@ -179,13 +196,73 @@ def test_a_second_model_judges_what_passed(source: Path, lines: list[Line], synt
     assert report.rejected["judge"] == len(bad) > 0
 
 
-def test_an_answer_that_is_no_verdict_is_asked_for_once_more_and_then_rejects(
-    lines: list[Line], synthetic: Path, tmp_path: Path
+@pytest.mark.parametrize("reason", ["no_json", "no_verdict", "refused"])
+def test_a_model_that_gives_no_verdict_does_not_let_a_trace_pass(
+    reason: str, lines: list[Line], synthetic: Path, tmp_path: Path
 ) -> None:
     one = write(tmp_path / "one.jsonl", lines[:1])
-    assert run(one, tmp_path / "a", synthetic, judge=FakeJudge("?", nonsense=1)).verified == 1
-    assert run(one, tmp_path / "b", synthetic, judge=FakeJudge("?", nonsense=2)).rejected == {"judge": 1}
-    assert read_verdict('{"verdict": "maybe"}') is None and read_verdict("{" * 9000) is None
+    report = run(one, tmp_path / "a", synthetic, judge=FakeJudge("?", GaveUpError(reason, "so it says")))
+    assert report.rejected == {"judge": 1} and report.complete
+
+
+@pytest.mark.parametrize("reason", ["http_400", "rate_limited", "truncated", "timeout"])
+def test_an_endpoint_that_fails_leaves_a_trace_without_verdict_and_is_asked_again(
+    reason: str, lines: list[Line], synthetic: Path, tmp_path: Path
+) -> None:
+    three, out = write(tmp_path / "three.jsonl", lines[:3]), tmp_path / "out"
+    error = GaveUpError(reason, "the endpoint said no")
+    report = run(three, out, synthetic, judge=FakeJudge("?", error), judge_name="fake")
+    assert (report.verified, dict(report.rejected), dict(report.open)) == (2, {}, {reason: 1})
+    assert not report.complete and "the endpoint said no" in report.first_open
+    assert f"1 have no verdict (1 {reason}); the same command asks again" in summary_table(report)
+    judge = FakeJudge("?")
+    again = run(three, out, synthetic, judge=judge, judge_name="fake")
+    assert again.complete and again.verified == 3 and len(judge.asked) == 1
+    assert [d["id"] for d in read(out / "verified.jsonl")] == [d["id"] for d in lines[:3]]
+
+
+@pytest.mark.parametrize("error", [BudgetReachedError("spend cap 1 reached"), EndpointError("no such model")])
+def test_a_judge_that_can_answer_no_more_ends_the_job_in_order(
+    error: Exception, source: Path, lines: list[Line], synthetic: Path, tmp_path: Path
+) -> None:
+    class Spent(FakeJudge):
+        async def opinion(self, messages: Sequence[dict[str, Any]]) -> Opinion:
+            if len(self.asked) >= 10:
+                raise error
+            return await super().opinion(messages)
+
+    judge = Spent("?")
+    if isinstance(error, EndpointError):
+        with pytest.raises(EndpointError, match="no such model"):
+            run(source, tmp_path / "out", synthetic, judge=judge, judge_name="fake", in_flight=4)
+    else:
+        report = run(source, tmp_path / "out", synthetic, judge=judge, judge_name="fake", in_flight=4)
+        assert report.stopped == str(error) and report.verified == 10 and not report.complete
+        assert report.total + report.open["not asked"] == len(lines)
+        assert "stopped: spend cap" in summary_table(report)
+    assert judge.stopped
+    found = [d["id"] for d in read(tmp_path / "out/verified.jsonl")]
+    assert len(found) == 10 and found == [d["id"] for d in lines if d["id"] in found]
+    calm = run(source, tmp_path / "calm", synthetic, judge=FakeJudge("?"), judge_name="fake")
+    assert run(source, tmp_path / "out", synthetic, judge=FakeJudge("?"), judge_name="fake").complete and calm.complete
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "calm")
+
+
+def test_a_frame_that_cannot_be_shown_to_the_judge_sets_its_trace_aside(
+    lines: list[Line], synthetic: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(synthetic, tmp_path / "data"))
+    source = write(tmp_path / "t.jsonl", [lines[0], *lines[-2:]])  # Of different clips.
+    record, out = lines[0]["record"], tmp_path / "out"
+    clip = open_dataset("revos", root, lines[0]["split"]).clip(lines[0]["clip"])
+    frame = Path(clip.frames[record["cot_trace"][-1]["key_frame"]])
+    whole = frame.read_bytes()
+    frame.write_bytes(b"hello")
+    report = run(source, out, root, judge=FakeJudge("?"), judge_name="fake")
+    assert dict(report.rejected) == {"no_data": 1} and report.verified == 2
+    assert str(frame) in report.first_aside and not report.complete
+    frame.write_bytes(whole)  # A mended file is looked at again.
+    assert run(source, out, root, judge=FakeJudge("?"), judge_name="fake").verified == 3
 
 
 def test_near_duplicates_are_found_and_others_are_not() -> None:

@@ -184,7 +184,7 @@ def test_things_that_are_not_in_the_clip(masks: list[Line], failures: Any, synth
 
 
 BROKEN_BOXES: dict[str, tuple[Break, str, str]] = {
-    "not JSON": (edit('"bbox_2d_list"', "bbox_2d_list"), "protocol", "not JSON"),
+    "not JSON": (edit('"bbox_2d_list"', "bbox_2d_list"), "protocol", "not a JSON object"),
     "text behind": (edit("</answer>", "</answer> so"), "protocol", "nothing else"),
     "record differs": (lambda d: d["record"]["bbox_2d_list"][0].__setitem__(0, -5), "protocol", "bbox_2d_list"),
     "an image more": (lambda d: d["record"]["frames"].append(0), "protocol", "<image>"),
@@ -219,7 +219,7 @@ def test_boxes_are_held_against_the_masks(boxes: list[Line], failures: Any) -> N
     assert "IoU 0." in with_boxes([[x1 + 300, y1, x2 + 300, y2] for x1, y1, x2, y2 in truth])["boxes"]
     assert "boxes for" in with_boxes([*truth, truth[0]])["boxes"]
     assert "0 boxes for" in with_boxes([])["boxes"]
-    assert "IoU 0.00" in with_boxes([[x2, y2, x1, y1] for x1, y1, x2, y2 in truth])["boxes"]
+    assert "is inverted" in with_boxes([[x2, y2, x1, y1] for x1, y1, x2, y2 in truth])["protocol"]
 
 
 def test_frames_that_a_sentence_names() -> None:
@@ -245,3 +245,44 @@ def test_checks_can_be_left_out_and_unknown_ones_are_refused(masks: list[Line], 
     assert len(check_names()) >= 12 and all(check_names().values())
     with pytest.raises(RecipeError, match="vocabulary"):
         VerifySettings(vocabulary="some")
+
+
+LEAKS = (
+    "The rectangle encloses the dog.|The dog is framed in red.|It stands in the red frame.|There are red lines there."
+    "|A red square sits on the dog.|The box around it tells.|The box encloses it.|The marked person walks."
+    "|There are red marks on it.|It is outlined in red.|A rectangle surrounds it.|The mask covers all of it."
+    "|Circled by thin red lines.|It is inside the rectangle."
+)
+HARMLESS = (
+    "A man wears a mask.|The man behind the mask laughs.|The cat sits in the box.|A box stands on the table."
+    "|The boxes are stacked around it.|A red car stops.|He stands in the frame of the door.|Trees line the road."
+)
+
+
+@pytest.mark.parametrize("text", LEAKS.split("|"))
+def test_what_was_drawn_is_found_in_any_words(text: str, masks: list[Line], failures: Any) -> None:
+    line = copy.deepcopy(next(d for d in masks if d["anno_id"] and "square" not in json.dumps(d["record"])))
+    say(text)(line)
+    assert "overlay_leak" in failures(line), text
+
+
+@pytest.mark.parametrize("text", HARMLESS.split("|"))
+def test_things_of_the_world_are_no_leak(text: str, masks: list[Line], failures: Any) -> None:
+    line = copy.deepcopy(next(d for d in masks if d["anno_id"]))
+    say(text)(line)
+    assert "overlay_leak" not in failures(line), text
+
+
+def test_times_and_boxes_are_read_as_the_trace_says(boxes: list[Line], failures: Any) -> None:
+    line = copy.deepcopy(boxes[0])
+    line["shown"] = {"side": 560, "fps": 1.0}
+    assert failures(line) == failures(line, side=560, fps=1.0) == {}
+    with pytest.raises(RecipeError, match="was made with side 560; leave the option out"):
+        failures(line, side=280)
+    with pytest.raises(RecipeError, match="was made with fps 1"):
+        failures(line, fps=2.0)
+    line["shown"] = {"side": 280, "fps": 1.0}
+    assert "IoU" in failures(line)["boxes"]
+    line["shown"] = {"side": 560, "fps": 25.0}
+    assert "several frames are shown at the same second" in failures(line)["indices"]
+    assert "IoU" in failures(boxes[0], side=280)["boxes"]  # It does not say, so the option does.

@@ -31,9 +31,7 @@ def own_check() -> Iterator[None]:
 @pytest.mark.usefixtures("own_check")
 def test_a_new_check_takes_part(synthetic: Path, tmp_path: Path) -> None:
     lines = planned(synthetic) + boxed(synthetic, "test")[:5]
-    report = asyncio.run(
-        verify(write(tmp_path / "t.jsonl", lines), tmp_path / "out", Sources.parse([str(synthetic)]))
-    )
+    report = asyncio.run(verify(write(tmp_path / "t.jsonl", lines), tmp_path / "out", Sources.parse([str(synthetic)])))
     expected = [d["id"] for d in lines if d["method"] == "videoseg_o3" and "circle" in d["exp"]]
     assert [d["id"] for d in read(tmp_path / "out/rejected.jsonl")] == expected
     assert report.rejected == {"no_circles": len(expected)}

@@ -20,7 +20,7 @@ from data_construction.readers import open_dataset
 from data_construction.traces import Sources
 from data_construction.view import GalleryReport, choose, trace_sources, write_gallery
 from eval.report.images import GT_COLOUR, PRED_COLOUR
-from rollout.errors import DataError
+from rollout.errors import DataError, RecipeError
 from tests.data_construction.trace_files import Line, boxed, planned, read, write
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
@@ -191,3 +191,22 @@ def test_a_split_without_masks_has_plain_pictures(synthetic: Path, tmp_path: Pat
     sample = open_dataset("revos", synthetic, "valid").get(line["clip"], line["expression_id"])
     view = trace_view(Entry(1, entry.trace, "verified"), Sample(sample.clip, sample.expression))
     assert view.visible is None and all(p.label == f"frame {p.frame}" for t in view.turns for p in t.shown)
+
+
+def test_boxes_are_drawn_in_the_square_that_the_trace_names(synthetic: Path, tmp_path: Path) -> None:
+    """The same boxes in pixels of a square of half the side lie in the same place."""
+    line = next(d for d in boxed(synthetic, "test") if len(d["record"]["bbox_2d_list"]) == 1)
+    half = copy.deepcopy(line)
+    old, new = line["record"]["bbox_2d_list"], [[v / 2 for v in b] for b in line["record"]["bbox_2d_list"]]
+    reply = half["record"]["conversations"][-1]
+    reply["value"] = reply["value"].replace(json.dumps(old), json.dumps(new))
+    half |= {"shown": {"side": 280, "fps": 1.0}}
+    drawn = []
+    for n, given in enumerate((line, half)):
+        _, tags = make(write(tmp_path / f"{n}.jsonl", [given]), synthetic, tmp_path)
+        drawn.append(tags.all("img")[-1]["src"])
+    assert drawn[0] == drawn[1]
+    with pytest.raises(RecipeError, match="was made with side 280"):
+        make(tmp_path / "1.jsonl", synthetic, tmp_path, side=560)
+    _, tags = make(tmp_path / "0.jsonl", synthetic, tmp_path, side=1120)
+    assert tags.all("img")[-1]["src"] != drawn[0]

@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from data_construction.vlm import (
-    BadReplyError,
     BudgetReachedError,
     Client,
     ClientSettings,
     EndpointError,
     GaveUpError,
     Prices,
-    Prompt,
     Reply,
-    ResponseCache,
     StoppedError,
 )
 from rollout.errors import RecipeError
 from tests.data_construction.fault_server import RETRY_AFTER, FaultServer, running
-
-T = TypeVar("T")
-SECRET = "sk-very-secret-0123456789"
-SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}}}
-
-
-def check(value: dict[str, Any]) -> str:
-    if not isinstance(value.get("summary"), str):
-        raise BadReplyError("missing_field", "no summary")
-    return str(value["summary"])
-
-
-def prompt(text: str = "summary please", **more: Any) -> Prompt[str]:
-    return Prompt([{"role": "user", "content": text}], SCHEMA, check, **more)
-
-
-def with_client(
-    server: FaultServer, use: Callable[[Client], Awaitable[T]], cache: Path | None = None, **settings: Any
-) -> tuple[T, Client]:
-    async def main() -> tuple[T, Client]:
-        given = {"timeout": 30.0, "backoff": 0.01, **settings}
-        client = Client(ClientSettings("m", server.url, **given), ResponseCache(cache))
-        try:
-            return await use(client), client
-        finally:
-            await client.close()
-
-    return asyncio.run(main())
-
-
-async def one(client: Client) -> Reply[str]:
-    return await client.ask(prompt())
-
-
-def script(*faults: str | None) -> Callable[[int], str | None]:
-    return lambda n: faults[n] if n < len(faults) else None
+from tests.data_construction.vlm_asking import one, prompt, script, with_client
 
 
 @pytest.mark.parametrize(
@@ -77,6 +38,8 @@ def script(*faults: str | None) -> Callable[[int], str | None]:
         ("empty", "no_json"),
         ("wrong", "missing_field"),
         ("cut", "truncated"),
+        ("inside429", "rate_limited"),
+        ("inside502", "http_502"),
     ],
 )
 def test_a_passing_fault_is_asked_again_and_counted(fault: str, reason: str) -> None:
@@ -96,6 +59,7 @@ def test_a_passing_fault_is_asked_again_and_counted(fault: str, reason: str) -> 
         ("cut", "truncated", 3),
         ("refuse", "refused", 1),
         ("422", "http_422", 1),
+        ("inside400", "http_400", 1),
     ],
 )
 def test_a_lasting_fault_is_given_up_with_its_reason(fault: str, reason: str, sent: int) -> None:
@@ -107,7 +71,18 @@ def test_a_lasting_fault_is_given_up_with_its_reason(fault: str, reason: str, se
     assert error.value.server_down == (fault in ("500", "drop"))
 
 
-@pytest.mark.parametrize(("fault", "what"), [("401", "key"), ("403", "key"), ("404", "model"), ("quota", "credit")])
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ("401", "key"),
+        ("402", "credit"),
+        ("403", "key"),
+        ("404", "model"),
+        ("quota", "credit"),
+        ("inside401", "key"),
+        ("inside402", "credit"),
+    ],
+)
 def test_what_no_request_can_pass_stops_the_job_at_once(fault: str, what: str) -> None:
     with running(FaultServer(lambda _: fault)) as server, pytest.raises(EndpointError, match=what):
         with_client(server, one)
@@ -176,6 +151,18 @@ def test_the_spend_cap_is_never_crossed() -> None:
     assert client.ledger.reserved == pytest.approx(0.0)
 
 
+def test_what_is_set_aside_for_others_is_waited_for() -> None:
+    """Each may cost 1 and costs 0.04: one at a time fits under the cap, and all of them in the end."""
+
+    async def many(client: Client) -> int:
+        return len(await asyncio.gather(*(client.ask(prompt(f"summary {n}")) for n in range(10))))
+
+    with running(FaultServer(delay=0.01)) as server:
+        settings = {"prices": Prices(0.0, 1000.0), "max_tokens": 1000, "concurrency": 8, "max_cost": 1.5}
+        replies, client = with_client(server, many, **settings)
+    assert replies == 10 and client.ledger.spent == pytest.approx(0.4)
+
+
 def test_stopping_lets_requests_in_flight_finish_and_sends_no_more() -> None:
     async def stop_soon(client: Client) -> Sequence[Any]:
         asked = [asyncio.create_task(client.ask(prompt(f"summary {n}"))) for n in range(6)]
@@ -202,43 +189,6 @@ def test_stopping_ends_a_wait_for_the_server() -> None:
 
     with running(FaultServer(lambda _: "500")) as server:
         assert with_client(server, stop_soon, backoff=60.0)[0] < 20.0
-
-
-def test_structured_output_falls_back_to_what_the_endpoint_takes() -> None:
-    async def two(client: Client) -> list[Reply[str]]:
-        return [await client.ask(prompt(f"summary {n}")) for n in range(2)]
-
-    with running(FaultServer(lambda _: "no_schema", keep=True)) as server:
-        replies, _ = with_client(server, two)
-        with pytest.raises(GaveUpError, match="response_format"):
-            with_client(server, one, structured="schema")
-    assert len(replies) == 2
-    kinds = [r.get("response_format", {}).get("type") for r in server.requests]
-    assert kinds == ["json_schema", "json_object", None, None, "json_schema"]
-    assert server.requests[0]["response_format"]["json_schema"]["strict"] is True
-
-
-def test_the_key_is_sent_and_appears_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("MY_KEY", SECRET)
-    caplog.set_level(logging.DEBUG)
-    with running(FaultServer(script("400"))) as server:
-        with pytest.raises(GaveUpError) as error:
-            with_client(server, one, tmp_path, api_key_env="MY_KEY")
-        with_client(server, one, tmp_path, api_key_env="MY_KEY")
-    assert server.headers["authorization"] == f"Bearer {SECRET}"
-    assert "Bearer ***" in str(error.value)
-    kept = "".join(p.read_text() for p in tmp_path.rglob("*.json"))
-    assert kept and SECRET not in kept and SECRET not in caplog.text and SECRET not in repr(error.value)
-
-
-def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(RecipeError, match="OPENAI_API_KEY"):
-        ClientSettings("m").api_key()
-    assert ClientSettings("m", "http://127.0.0.1:1/v1").api_key() == "none"
 
 
 @pytest.mark.parametrize(

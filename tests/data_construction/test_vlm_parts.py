@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import email.utils
+import json
+import os
 import random
+import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +16,9 @@ import pytest
 openai = pytest.importorskip("openai")
 
 from data_construction.vlm import BadReplyError, Ledger, Prices, ResponseCache, Usage  # noqa: E402
+from data_construction.vlm.cache import GROWING, CachedReply  # noqa: E402
 from data_construction.vlm.parsing import parse_object  # noqa: E402
+from data_construction.vlm.secret import Secret  # noqa: E402
 from data_construction.vlm.trouble import LONGEST_WAIT, pause, retry_after  # noqa: E402
 
 NOW = 1_700_000_000.0
@@ -95,6 +102,30 @@ def test_a_text_without_object_is_a_bad_reply(text: str) -> None:
     with pytest.raises(BadReplyError) as error:
         parse_object(text)
     assert error.value.reason == "no_json" and len(str(error.value)) < 300
+
+
+def test_a_key_is_hidden_however_it_is_written() -> None:
+    key = "sk-back\\slash'and\"quote"
+    for form in (key, repr(key), repr(key.encode()), json.dumps(key)):
+        hidden = Secret(key).hide(f"wrong key {form}, see there")
+        assert "slash" not in hidden and hidden.endswith(", see there")
+    assert Secret("none").hide("none of these") == "none of these"
+
+
+def test_replies_that_a_killed_job_left_half_written_are_removed(tmp_path: Path) -> None:
+    cache, reply = ResponseCache(tmp_path), CachedReply("{}", 1, 2)
+    cache.write("ab" * 32, reply)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = socket.gethostname()
+    left = tmp_path / GROWING / f".cd.{host}-{dead.pid}.partial"
+    others = [
+        tmp_path / GROWING / f".cd.{name}.partial" for name in (f"{host}-{os.getppid()}", f"elsewhere-{dead.pid}")
+    ]
+    for path in (left, *others):
+        path.write_text("{")
+    assert ResponseCache(tmp_path).read("ab" * 32) == reply
+    assert not left.exists() and all(path.exists() for path in others)
 
 
 def test_reservations_learn_how_large_prompts_really_are() -> None:

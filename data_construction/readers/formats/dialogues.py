@@ -46,8 +46,9 @@ def parse_timelens(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
     return _by_video(path, root, files, items, "video_path", _events)
 
 
-Add = Callable[[ClipEntry, int, Any, float, int], list[str]]
-"""Puts an item's expressions into the entry; returns what is wrong with parts of it, raises where it is no item."""
+Add = Callable[[ClipEntry, int, Any, float | None, int], list[str]]
+"""Puts an item's expressions into the entry, by the video's rate (None: unknown) and number of frames; returns what is
+wrong with parts of it, raises where it is no item."""
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
@@ -68,7 +69,7 @@ def _by_video(path: Path, root: Path, files: SplitFiles, items: list[tuple[int, 
         entry = ClipEntry(name, frames, {}, video=name, dialogues=dialogues, existence=existence)
         for n, item in clips[name]:
             try:
-                faults = add(entry, n, item, (facts.fps if facts else None) or files.fps or 1.0, len(frames))
+                faults = add(entry, n, item, (facts.fps if facts else None) or files.fps, len(frames))
             except FAULTS as e:
                 faults = [f"{type(e).__name__}: {e}"]
             for fault in faults:
@@ -86,7 +87,7 @@ def _by_video(path: Path, root: Path, files: SplitFiles, items: list[tuple[int, 
     return LazyIndex(clips, make, path)
 
 
-def _conversation(entry: ClipEntry, n: int, item: Any, fps: float, frames: int) -> list[str]:
+def _conversation(entry: ClipEntry, n: int, item: Any, fps: float | None, frames: int) -> list[str]:
     eid = str(item.get("id", n))
     turns = tuple((str(c["from"]), str(c["value"])) for c in item["conversations"])
     asked = [v.replace("<video>", "").strip() for who, v in turns if who == "human"]
@@ -99,7 +100,7 @@ def _conversation(entry: ClipEntry, n: int, item: Any, fps: float, frames: int) 
     return []
 
 
-def _events(entry: ClipEntry, n: int, item: Any, fps: float, frames: int) -> list[str]:
+def _events(entry: ClipEntry, n: int, item: Any, fps: float | None, frames: int) -> list[str]:
     faults: list[str] = []
     for k, event in enumerate(item["events"]):
         eid = f"{n}_{k}"
@@ -113,14 +114,18 @@ def _events(entry: ClipEntry, n: int, item: Any, fps: float, frames: int) -> lis
     return faults
 
 
-def _event(event: Any, fps: float, frames: int) -> tuple[str, tuple[int, ...]]:
+def _event(event: Any, fps: float | None, frames: int) -> tuple[str, tuple[int, ...]]:
     """The query and, of every frame, whether it lies in one of the event's spans (seconds, both ends included)."""
     query = " ".join(str(event["query"]).split()).strip(". ")
     spans = event["span"] if isinstance(event["span"][0], list) else [event["span"]]
     times = [(float(start), float(end)) for start, end in spans]
     if not query or any(not 0 <= s <= e for s, e in times):
         raise ValueError(f"has query {query!r} and span {spans}")
+    if not frames:
+        return query, ()
+    if fps is None:
+        raise ValueError("the video does not say its frames a second, so times are no frames; add fps to the stanza")
     existence = tuple(int(any(s <= t / fps <= e for s, e in times)) for t in range(frames))
-    if frames and not any(existence):
+    if not any(existence):
         raise ValueError(f"span {spans} lies outside the video's {frames / fps:.1f} seconds")
     return query, existence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data_construction.readers.annotations import ClipEntry, Index, LazyIndex, annotation_format
 from data_construction.readers.files import read_json
@@ -34,14 +35,21 @@ def parse_folder(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
 
     def make(name: str) -> ClipEntry:
         place, body = clips[name], texts.get(name, {})
-        items = body.items() if isinstance(body, dict) else enumerate(body if isinstance(body, list) else [])
-        # An expression that names no annotation means whatever the clip's masks cover.
-        rich = {str(i): {"anno_id": ["any"], **(b if isinstance(b, dict) else {"exp": b})} for i, b in items}
-        entry = parse_video(path or place, name, {"frames": _frames(place), "expressions": rich}, files)
+        frames = _frames(place)
+        entry = parse_video(path or place, name, {"frames": frames, "expressions": _rich(body)}, files)
         kept = tuple(p for p in entry.problems if p.code != "no_expressions")
         return replace(entry, problems=kept, video="" if place.is_dir() else place.name)
 
     return LazyIndex(sorted(clips), make, root)
+
+
+def _rich(body: Any) -> Any:
+    """A clip's texts as the other formats have them; what is neither list nor mapping stays, for the parser to name."""
+    if not isinstance(body, (dict, list)):
+        return {} if body is None else body
+    items = body.items() if isinstance(body, dict) else enumerate(body)
+    # An expression that names no annotation means whatever the clip's masks cover.
+    return {str(i): {"anno_id": ["any"], **(b if isinstance(b, dict) else {"exp": b})} for i, b in items}
 
 
 def _frames(place: Path) -> list[str]:

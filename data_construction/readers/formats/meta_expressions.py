@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_construction.problems import Problem
-from data_construction.readers.annotations import ClipEntry, Index, annotation_format, annotation_path
+from data_construction.readers.annotations import ClipEntry, Index, annotation_format, annotation_ids, annotation_path
 from data_construction.readers.files import read_json
 from data_construction.readers.stanza import Keys, SplitFiles, Stanza
 from rollout.errors import DataError
@@ -24,7 +24,7 @@ def parse_meta_expressions(root: Path, stanza: Stanza, files: SplitFiles) -> Ind
         others = read_videos(root / files.without, files.keys)
         videos = {name: video for name, video in videos.items() if name not in others}
     index = {str(name): parse_video(path, str(name), video, files) for name, video in videos.items()}
-    return _numbered(index) if files.numbered_masks else index
+    return _numbered(index, path, videos, files.keys) if files.numbered_masks else index
 
 
 def read_videos(path: Path, keys: Keys) -> dict[str, Any]:
@@ -49,7 +49,11 @@ def parse_video(path: Path, name: str, video: Any, files: SplitFiles) -> ClipEnt
         frames = []
     source = str(video.get(keys.clip_kind, "")) if keys.clip_kind else ""
     expressions: dict[str, Expression] = {}
-    for eid, body in expression_items(video.get(keys.expressions), keys):
+    given = video.get(keys.expressions)
+    if given is not None and not isinstance(given, (dict, list)):
+        what = f"{keys.expressions!r} is {given!r}, wants a list or a mapping"
+        problems.append(Problem("malformed_expression", str(path), what, name, item="expressions"))
+    for eid, body in expression_items(given, keys):
         item = f"expression {eid}"
         if eid in expressions:
             problems.append(Problem("duplicate_id", str(path), "two expressions have this id", name, item=item))
@@ -85,13 +89,11 @@ def parse_expression(eid: str, body: Any, files: SplitFiles, clip_kind: str = ""
     text = body[keys.text]
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{keys.text!r} is {text!r}, wants words")
-    ids = body.get(keys.anno_ids)
-    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
     type_id = body.get(keys.type_id) if keys.type_id else None
     return Expression(
         id=eid,
         text=text,
-        anno_ids=tuple(str(i) for i in ids),
+        anno_ids=annotation_ids(body.get(keys.anno_ids)),
         type_id=None if type_id is None else int(type_id),
         kind=clip_kind or kind_of(body.get(keys.kind), files),
     )
@@ -107,10 +109,23 @@ def kind_of(value: Any, files: SplitFiles) -> str:
     return files.kind_names.get(str(value), str(value))
 
 
-def _numbered(index: dict[str, ClipEntry]) -> dict[str, ClipEntry]:
-    """Annotation ids counted over expressions, clips and ids in text order (Sa2VA's ``mask_dict.pkl``)."""
-    order = ((clip, eid) for clip in sorted(index) for eid in sorted(index[clip].expressions))
-    number = {place: str(n) for n, place in enumerate(order)}
+def _numbered(index: dict[str, ClipEntry], path: Path, videos: Mapping[str, Any], keys: Keys) -> dict[str, ClipEntry]:
+    """Annotation ids counted over the file's expressions, clips and ids in text order (Sa2VA's ``mask_dict.pkl``).
+
+    Those that cannot be read count too: they have their masks, and the next ones must not get them. Raises DataError
+    where a clip's expressions cannot be counted, as then nobody knows whose the masks after it are.
+    """
+    number: dict[tuple[str, str], str] = {}
+    count = 0
+    for clip in sorted(index):
+        given = videos[clip].get(keys.expressions) if isinstance(videos[clip], dict) else None
+        if not isinstance(given, (dict, list)):
+            what = f"its {keys.expressions!r} are no list or mapping, and the masks are numbered by expression"
+            remedy = "write them (an empty list where there are none), or use masks that are not numbered"
+            raise Problem("malformed_clip", str(path), what, clip, remedy=remedy).error()
+        for eid in sorted(eid for eid, _ in expression_items(given, keys)):
+            number.setdefault((clip, eid), str(count))
+            count += 1
     return {
         name: replace(
             entry,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_construction.problems import Problem
+from data_construction.problems import Problem, problem_of
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, annotation_format, annotation_path
-from data_construction.readers.records import VTSCoTRecord, check_indices, read_items
 from data_construction.readers.stanza import SplitFiles, Stanza
+from data_construction.readers.training_items import clip_of, parse_annotation, parse_trace, read_items
 from rollout.errors import DataError
 from rollout.types import Expression
 
@@ -33,28 +34,19 @@ def _by_clip(path: Path, parse: Callable[[Path, int, Any], Found]) -> Index:
     clips: dict[str, ClipEntry] = {}
     for n, raw in enumerate(read_items(path)):
         problems: tuple[Problem, ...] = ()
-        found: Found | None = None
-        first = raw[0] if isinstance(raw, list) and raw else raw
-        name = str(first.get("video_name", f"record {n}")) if isinstance(first, dict) else f"record {n}"
-        item = f"record {n}"
         try:
-            found = parse(path, n, raw)
-            name, frames, expression, more = found
+            name, frames, expression, more = parse(path, n, raw)
         except DataError as e:
-            problems = (getattr(e, "problem", Problem("malformed_record", str(path), str(e), name, item=item)),)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
-            what = f"cannot be read ({type(e).__name__}: {e})"
-            problems = (Problem("malformed_record", str(path), what, name, item=item),)
-        if found is None:
+            name = clip_of(raw) or f"record {n}"
             old = clips.get(name, ClipEntry(name, (), {}))
-            frames, expressions, more = old.frames, old.expressions, {}
-        else:
-            old = clips.get(name, ClipEntry(name, frames, {}))
-            expressions = {**old.expressions, expression.id: expression}
-            if old.frames != frames:
-                what = f"lists {len(frames)} frames, an earlier record of the clip lists {len(old.frames)} others"
-                problems = (Problem("frames_differ", str(path), what, name, item=item),)
-                expressions, more = old.expressions, {}
+            clips[name] = replace(old, problems=(*old.problems, problem_of(e, str(path), "malformed_record", name)))
+            continue
+        old = clips.get(name, ClipEntry(name, frames, {}))
+        expressions = {**old.expressions, expression.id: expression}
+        if old.frames and old.frames != frames:
+            what = f"lists {len(frames)} frames, an earlier record of the clip lists {len(old.frames)} others"
+            problems = (Problem("frames_differ", str(path), what, name, item=f"record {n}"),)
+            expressions, more = old.expressions, {}
         clips[name] = ClipEntry(
             name,
             old.frames or frames,
@@ -68,20 +60,13 @@ def _by_clip(path: Path, parse: Callable[[Path, int, Any], Found]) -> Index:
 
 
 def _trace(path: Path, n: int, raw: Any) -> Found:
-    record = VTSCoTRecord.from_dict(raw)
-    check_indices(record, path, n)
+    record = parse_trace(path, n, raw)
     dialogue: Dialogue = record.conversations
     expression = Expression(str(n), record.exp, record.anno_id, kind=record.kind)
     return record.video_name, record.frames, expression, {"dialogues": {str(n): dialogue}, "records": {str(n): record}}
 
 
 def _annotation(path: Path, n: int, raw: Any) -> Found:
-    item = raw[0] if isinstance(raw, list) else raw
-    frames = tuple(str(f) for f in item["frames"])
-    existence = tuple(int(e) for e in item["mask_existence"])
-    if not frames or not str(item["exp"]).strip():
-        raise ValueError(f"has {len(frames)} frames and the text {item['exp']!r}")
-    if len(existence) != len(frames) or set(existence) - {0, 1}:
-        raise ValueError(f"mask_existence has {len(existence)} entries for {len(frames)} frames; wants 0 or 1 each")
-    expression = Expression(str(n), str(item["exp"]), tuple(str(a) for a in item["anno_id"]))
-    return str(item["video_name"]), frames, expression, {"existence": {str(n): existence}}
+    record = parse_annotation(path, n, raw)
+    expression = Expression(str(n), record.exp, record.anno_id)
+    return record.video_name, record.frames, expression, {"existence": {str(n): record.mask_existence}}

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from data_construction.problems import Problem
-from data_construction.readers.annotations import ClipEntry, Index, LazyIndex, annotation_format, annotation_path
+from data_construction.readers.annotations import (
+    ClipEntry,
+    Index,
+    LazyIndex,
+    annotation_format,
+    annotation_ids,
+    annotation_path,
+)
 from data_construction.readers.files import read_json
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
@@ -41,7 +48,7 @@ def _vicas_clip(path: Path, name: str) -> ClipEntry:
             for track, rle in zip(shown["track_ids"], shown["mask_rles"], strict=True):
                 masks[str(track)][t] = rle
         expressions = {
-            str(n): Expression(str(n), str(r["prompt"]), tuple(str(t) for t in r["track_ids"]))
+            str(n): Expression(str(n), str(r["prompt"]), annotation_ids(r["track_ids"]))
             for n, r in enumerate(raw["object_referrals"])
         }
     except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -79,7 +86,8 @@ def _sav_clip(path: Path, folder: Path, name: str, raw: Any) -> ClipEntry:
     except (KeyError, TypeError, AttributeError) as e:
         what = f"is not a Ref-SAV item ({type(e).__name__}: {e})"
         raise Problem("malformed_clip", str(path), what, name).error() from e
-    masklet = read_json(masks).get("masklet")
+    content = read_json(masks)
+    masklet = content.get("masklet") if isinstance(content, dict) else None
     if not isinstance(masklet, list) or not masklet:
         raise Problem("no_masks", str(masks), "has no 'masklet'", name).error()
     columns: dict[str, list[Any]] = {k: [_visible(row, k) for row in masklet] for k in objects}

@@ -36,8 +36,8 @@ class PngFolder:
                 rles.append(None)
                 continue
             values = _read_png(file, entry.name, frame, whole)
-            if not whole and obj != ANY and not obj.isdigit():
-                what = f"cannot hold annotation {obj!r}: PNG values are numbers"
+            if not whole and obj != ANY and not (obj.isdecimal() and int(obj) > 0):
+                what = f"cannot hold annotation {obj!r}: values of objects are numbers from 1, 0 is the background"
                 raise Problem("no_masks", str(file), what, entry.name, frame).error()
             mask = values > 0 if whole or obj == ANY else values == int(obj)
             rles.append(_encode(mask) if mask.any() else _empty(mask, size))

@@ -20,7 +20,7 @@ def boxes(case: Case) -> str | None:
     frame = case.trace.frames[case.timestamps.index(answer.keyframe_timestamp)]
     if not 0 <= frame < case.num_frames:
         return None
-    truth = object_boxes(masklets, frame, case.settings.side)
+    truth = object_boxes(masklets, frame, case.side)
     if len(answer.boxes) != len(truth):
         return f"{len(answer.boxes)} boxes for {len(truth)} visible objects in frame {frame}"
     if not len(truth):

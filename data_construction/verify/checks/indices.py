@@ -27,6 +27,8 @@ def indices(case: Case) -> str | None:
         return f"keyframe {case.trace.keyframe} is not among the frames shown"
     if case.boxes and case.box_turn.answer is not None:
         said, times = case.box_turn.answer.keyframe_timestamp, case.timestamps
+        if len(set(times)) < len(times):
+            return f"several frames are shown at the same second: {list(times)}"
         if said not in times:
             return f"timestamp {said} is not one of those shown: {list(times)}"
     return None

@@ -1,0 +1,34 @@
+"""Files that grow under another name until they are whole, and what killed processes leave of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+_HOST = socket.gethostname()
+_OURS = re.compile(rf"\..+\.(?:{re.escape(_HOST)}-)?(\d+)\.partial")  # Without host: ``atomic.write_json``.
+
+
+def partial_of(path: Path) -> Path:
+    """The name, in the same folder, under which this process writes ``path``."""
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.partial")
+
+
+def remove_abandoned(folder: Path, pattern: str = ".*.partial") -> None:
+    """Delete what dead processes of this host left in ``folder``; ``pattern`` as for ``Path.glob``."""
+    for path in folder.glob(pattern):
+        found = _OURS.fullmatch(path.name)
+        if found is not None and not _alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
