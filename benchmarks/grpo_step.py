@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,19 @@ def make_policy(folder: Path, shape: str, device: str, traces: list[dict[str, An
     build_tiny_policy(folder, texts, Segmenter(config), size, dtype=dtype, device=device)
 
 
+def new_run_folder(work: Path, policy: str) -> Path:
+    """Each measurement is a run of its own: a folder with checkpoints would have to be continued."""
+    return next(folder for n in count(1) if not (folder := work / f"run_{policy}_{n}").exists())
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     import json
 
     from data_construction.cot import TraceSettings
     from data_construction.synthetic import make_synthetic
     from verl_ext.grpo import train_grpo
-    from verl_ext.quickstart.summary import step_seconds
-    from verl_ext.recipe import load_recipe
+    from verl_ext.phases import step_seconds
+    from verl_ext.recipe import load_recipe, override
     from verl_ext.supervise import METRICS, read_metrics, scalar
 
     work = Path(args.work).resolve()
@@ -51,12 +57,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     policy = Path(args.checkpoint).resolve() if args.checkpoint else work / f"policy_{args.policy}"
     if not (policy / "config.json").exists():
         make_policy(policy, args.policy, args.device, json.loads((data / "vts_cot_train.json").read_text()))
-    out = work / f"run_{args.policy}"
+    out = new_run_folder(work, args.policy)
     overrides = [
-        f"policy.path={policy}",
-        f"output_dir={out}",
-        f"data.0.root={data}",
-        f"val.0.root={data}",
+        override("policy.path", str(policy)),
+        override("output_dir", str(out)),
+        override("data.0.root", str(data)),
+        override("val.0.root", str(data)),
         f"trainer.steps={args.steps}",
         "trainer.eval_every=0",
         *(CUDA if args.device == "cuda" else []),
@@ -117,7 +123,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="a policy folder to use instead of a random one")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--work", default="runs/benchmarks/grpo_step", help="folder for data, policy and run")
+    parser.add_argument("--work", default="runs/benchmarks/grpo_step", help="folder for data, policy and numbered runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe setting")
     args = parser.parse_args()
     figures = run(args)

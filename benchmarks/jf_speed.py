@@ -11,12 +11,8 @@ so that what else the machine does changes the ratios little.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from benchmarks.common import environment_facts, write_json
 from eval.metrics import jf_masks, jf_rles
 from eval.metrics.plain import plain_f, plain_j
 
+PACKAGES = ("numpy", "numba", "opencv-python-headless", "pycocotools")
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920)}
 Masks = NDArray[np.bool_]
 
@@ -116,20 +114,9 @@ def main() -> None:
             f"{r['plain_rle_ms']:9.3f} {r['fast_rle_ms']:9.3f} {r['ratio_rle']:6.1f}x"
         )
     if args.json:
-        record = {
-            "benchmark": "jf_speed",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": f"{platform.machine()} {platform.processor()}".strip(),
-            "threads": 1,
-            "versions": {
-                "python": platform.python_version(),
-                **{p: version(p) for p in ("numpy", "numba", "opencv-python-headless", "pycocotools")},
-            },
-            "repeats": args.repeats,
-            "rows": rows,
-        }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(record, indent=2) + "\n")
+        facts = environment_facts(packages=PACKAGES)
+        figures = {"threads": 1, "repeats": args.repeats, "rows": rows}
+        write_json(args.json, {"benchmark": "jf_speed", **facts, **figures})
 
 
 if __name__ == "__main__":

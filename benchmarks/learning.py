@@ -11,12 +11,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common import environment_facts, write_json
+from verl_ext.quickstart.run import run_facts
+from verl_ext.quickstart.settings import QuickstartSettings
 
 FIGURES = (
     "jf_untrained",
@@ -40,14 +43,27 @@ FIGURES = (
 
 
 def run_seed(seed: int, work: Path) -> dict[str, Any]:
-    """The summary of one quickstart; runs it unless it is there."""
+    """The summary of one quickstart; runs it unless it is there. Ends the program if it is that of another version."""
     out = work / f"seed{seed}"
     summary = out / "summary.json"
-    if not summary.exists():
+    wanted = {k: v for k, v in run_facts(seed, QuickstartSettings()).items() if k != "date"}
+    if summary.exists():
+        known = json.loads(summary.read_text())
+        if other := [f"{k}: {known.get(k)!r}, now {v!r}" for k, v in wanted.items() if known.get(k) != v]:
+            what = "; ".join(other)
+            raise SystemExit(f"{summary}: figures of another run ({what}); remove {out} or give another --work")
+    else:
         command = [sys.executable, "-m", "verl_ext.cli.main", "quickstart", "--out", str(out), "--seed", str(seed)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
     found: dict[str, Any] = json.loads(summary.read_text())
     return found
+
+
+def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds that have the figure; None where too few have it."""
+    known = [v for v in values if v is not None]
+    mean = float(np.mean(known)) if known else None
+    return {"values": list(values), "mean": mean, "spread": float(np.std(known, ddof=1)) if len(known) > 1 else None}
 
 
 def main() -> None:
@@ -60,10 +76,9 @@ def main() -> None:
     table: dict[str, dict[str, Any]] = {}
     print(f"{'':24s}" + "".join(f"{'seed ' + str(s):>10s}" for s in summaries) + f"{'mean':>10s}{'spread':>10s}")
     for name in FIGURES:
-        values = [float(s[name]) for s in summaries.values()]
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        table[name] = {"values": values, "mean": float(np.mean(values)), "spread": spread}
-        print(f"{name:24s}" + "".join(f"{v:10.2f}" for v in [*values, table[name]["mean"], spread]))
+        table[name] = spread_of([s.get(name) for s in summaries.values()])
+        figures = [*table[name]["values"], table[name]["mean"], table[name]["spread"]]
+        print(f"{name:24s}" + "".join(f"{'-':>10s}" if v is None else f"{v:10.2f}" for v in figures))
     if args.json:
         steps = {seed: s["step_seconds"] for seed, s in summaries.items()}
         facts = environment_facts()

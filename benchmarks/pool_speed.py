@@ -8,10 +8,7 @@ between the two ways. Both are timed in one run, alternating, so that a busy mac
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import platform
 import statistics
 import time
 from contextlib import redirect_stderr
@@ -23,6 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks.common import environment_facts, write_json
 from rewards.segmenter import PRESETS, Segmenter, SegmenterConfig, build_sam2, mask_iou, mask_to_clip_size
 from rewards.segmenter.build import hydra_untouched
 
@@ -95,10 +93,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     median = {name: statistics.median(t) for name, t in times.items()}
     agreement = mask_iou(masks["batched"].flatten(0, 1), masks["fresh_state"].flatten(0, 1)).mean()
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
+        "benchmark": "pool_speed",
+        **environment_facts(args.device, ("torch", "sam2")),
         "threads": torch.get_num_threads(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "sam2")},
         "settings": {k: v for k, v in vars(args).items() if k != "json"},
         "keyframes": keyframes,
         "seconds": {name: [round(t, 4) for t in ts] for name, ts in times.items()},
@@ -125,10 +122,10 @@ def main() -> None:
     args = parser.parse_args()
     args.dtype = args.dtype or ("bfloat16" if args.device == "cuda" else "float32")
     torch.set_num_threads(args.threads)
-    result = json.dumps(measure(args), indent=2, default=str)
+    figures = measure(args)
     if args.json:
-        args.json.write_text(result + "\n")
-    print(result)
+        write_json(args.json, figures)
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
