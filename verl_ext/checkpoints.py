@@ -1,10 +1,11 @@
 """A run's checkpoints on disk: the newest policy, which are kept, and whether a recipe may continue them.
 
-``output_dir/checkpoints/global_step_N`` holds verl's shards and, for reinforcement, ``policy/``. Imports no torch.
+``output_dir/checkpoints/global_step_N`` holds verl's shards and ``policy/``. Imports no torch.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.errors import RecipeError, WorkerError
+from verl_ext.run_files import write_whole
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
+logger = logging.getLogger(__name__)
+
 POLICY_FOLDER = "policy"
-"""Under the recipe's ``output_dir``: the newest trained policy (a folder, or a link into ``checkpoints``)."""
+"""Under the recipe's ``output_dir``: the newest trained policy (a link into ``checkpoints``)."""
 CHECKPOINTS = "checkpoints"
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's own file beside them."""
@@ -28,18 +32,29 @@ FIXED = (
     "stage",
     "method",
     "device",
+    "seed",
     "policy.path",
     "policy.lora.rank",
     "policy.lora.alpha",
     "policy.freeze_vision",
+    "data",
     "optim.lr",
     "optim.decoder_lr",
     "optim.projection_lr",
     "optim.betas",
     "optim.weight_decay",
     "trainer.actor_processes",
+    "trainer.prompts_per_step",
+    "trainer.shuffle",
 )
-"""What a continued run cannot change: shards, optimiser state and reference are those of its start."""
+"""What a continued run cannot change: shards, optimiser state, reference and the place in the data are its start's."""
+MOVABLE = ("root", "annotations")
+"""Of a data source: paths, which may differ on another machine."""
+
+
+def step_folder(out: Path, step: int) -> Path:
+    """The checkpoint of ``step``."""
+    return out / CHECKPOINTS / f"{_STEP}{step}"
 
 
 def step_folders(out: Path) -> list[tuple[int, Path]]:
@@ -48,14 +63,22 @@ def step_folders(out: Path) -> list[tuple[int, Path]]:
     return sorted((int(p.name.removeprefix(_STEP)), p) for p in found if p.name.removeprefix(_STEP).isdigit())
 
 
+def tracked_step(out: Path) -> int | None:
+    """The step that a continued run starts from: of the newest checkpoint that was saved to its end; None without."""
+    tracker = out / CHECKPOINTS / TRACKER
+    text = tracker.read_text().strip() if tracker.is_file() else ""
+    return int(text) if text.isdigit() and step_folder(out, int(text)).is_dir() else None
+
+
 def newest_policy(out: Path) -> Path:
-    """The policy of the newest checkpoint under ``out``.
+    """The policy of the newest whole checkpoint under ``out``.
 
     Raises:
         WorkerError: there is none.
     """
-    for _, folder in reversed(step_folders(out)):
-        if (folder / POLICY_FOLDER / "config.json").is_file():
+    newest = tracked_step(out)
+    for step, folder in reversed(step_folders(out)):
+        if (newest is None or step <= newest) and (folder / POLICY_FOLDER / "config.json").is_file():
             return folder / POLICY_FOLDER
     raise WorkerError(f"{out / CHECKPOINTS} holds no policy: the run ended before its first checkpoint; see train.log")
 
@@ -71,24 +94,50 @@ def link_newest_policy(out: Path) -> None:
     os.replace(scratch, link)
 
 
-def repair_tracker(out: Path) -> None:
-    """verl (0.9.1) writes the number of the newest checkpoint in place: a disk that is full just then leaves it empty.
+def repair_tracker(out: Path, processes: int = 1) -> None:
+    """See that verl's tracker names a checkpoint: verl (0.9.1) would otherwise start anew, beside those there are.
 
-    It is then set to the newest checkpoint that is whole.
+    Reinforcement writes it in place, so a disk that is full just then leaves it empty; and folders are moved without
+    it. It is then set to the newest whole checkpoint. Nothing happens if none was ever saved to its end.
+
+    Args:
+        processes: FSDP processes; each leaves its own file of a supervised run's place in the data.
+
+    Raises:
+        RecipeError: it names no checkpoint, and none is whole.
     """
     tracker = out / CHECKPOINTS / TRACKER
-    if not tracker.is_file() or tracker.read_text().strip().isdigit():
+    if tracked_step(out) is not None:
         return
-    whole = [step for step, folder in step_folders(out) if (folder / "data.pt").is_file()]  # saved last
+    whole = [step for step, folder in step_folders(out) if _is_whole(folder, processes)]
     if whole:
-        tracker.write_text(str(whole[-1]))
-    else:
-        tracker.unlink()
+        logger.warning("%s names no checkpoint; going on from the newest whole one, step %d", tracker, whole[-1])
+        write_whole(tracker, str(whole[-1]))
+    elif tracker.exists():
+        raise RecipeError(
+            f"--resume: {tracker} names no checkpoint that is there, and none beside it is whole; write the step to "
+            "continue from into it, or give another output_dir for a new run"
+        )
+
+
+def _is_whole(folder: Path, processes: int) -> bool:
+    """By the files that are saved last: the data's place, of the run or of each process."""
+    ranks = [folder / f"data_{rank}.pt" for rank in range(processes)]
+    return (folder / "data.pt").is_file() or all(f.is_file() for f in ranks)
 
 
 def remove_old(out: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints, policies included (verl leaves those, 8 GB each at 2B)."""
-    for _, folder in step_folders(out)[:-keep] if keep else []:
+    """Delete all but the newest ``keep`` checkpoints (all are kept if it is 0), policies included.
+
+    The newest is the one that the tracker names, and is never deleted. Folders after it are halves of a save that was
+    killed, or steps that the run goes through again: they go first.
+    """
+    newest = tracked_step(out)
+    if newest is None:
+        return
+    later = [folder for step, folder in step_folders(out) if step > newest]
+    older = [folder for step, folder in step_folders(out) if step <= newest][:-keep] if keep else []
+    for folder in (*later, *older):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -127,4 +176,6 @@ def _at(settings: dict[str, Any], key: str) -> Any:
     value: Any = settings
     for part in key.split("."):
         value = value[part]
+    if key == "data":
+        return [{k: v for k, v in source.items() if k not in MOVABLE} for source in value]
     return value

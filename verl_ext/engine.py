@@ -1,13 +1,14 @@
 """The FSDP engine: verl's own, plus the segmentation head and what it returns.
 
-Registered for ``cpu`` and, through the vendor key that wins over the stock entry, for ``cuda`` (DESIGN 5).
+Registered for ``cpu`` and, through the vendor key that wins over the stock entry, for ``cuda``.
 Outputs beside log-probs and entropy, per sequence and jagged, each row with one leading dummy entry; none of them for a
 policy without a head:
 
 seg_states       (1 + n) * C float32: projected ``[SEG]`` states
-mask_log_prob    (1 + n) float32: how likely this policy's keyframe mask is under the rollout's (SPEC 2.3)
-mask_target      (1 + n) * 1024 uint8: the binarised rollout mask; only where the batch does not carry one
+mask_log_prob    (1 + n) float32: how likely this policy's masks are under the rollout's (SPEC 2.3)
+mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
 aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
+aux_masks        2 int64 (dense): how many those are
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ import torch
 import verl.workers.engine.fsdp.transformer_impl as fsdp_impl
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
-from verl_ext.calibration import TARGET_SIZE, binarise_rollout_mask, mask_log_prob
 from verl_ext.context import active_recipe
-from verl_ext.episodes import micro_batch_episodes
+from verl_ext.episodes import micro_batch_episodes, non_tensor_rows
 from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
@@ -35,14 +35,15 @@ from verl_ext.seg_batch import (
     FrameCache,
     SegBatch,
     collect,
+    mask_totals,
     row_lengths,
     rows_with_dummy,
-    rows_without_dummy,
     token_mask,
 )
+from verl_ext.seg_calibration import mask_terms
 from verl_ext.seg_losses import mask_losses
 
-TARGET_PIXELS = TARGET_SIZE * TARGET_SIZE
+FRAME_CACHE_BYTES = 512 << 20
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])
@@ -66,12 +67,12 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if has_head(folder) and not self.engine_config.forward_only:
             attach_head_from(module, folder, next(module.parameters()).dtype)
             segmenter = module.grounding_encoder
-            self._frames = FrameCache(segmenter.preprocess, self._recipe.pool.cache_frames)
             self._image_size = int(segmenter.config.input_size)
+            self._frames = FrameCache(segmenter.preprocess, cached_frames(self._image_size))
         return module  # type: ignore[no-any-return]
 
     def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        return attach_adapters(module, self._recipe.policy.lora, embeddings=self._recipe.stage == "sft")
+        return attach_adapters(module, self._recipe.policy.lora, embeddings=self._recipe.trains_embeddings)
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         tokenizer = self.model_config.tokenizer
@@ -106,9 +107,19 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     # ---- forward ------------------------------------------------------------------------------------------------
 
-    def forward_backward_batch(self, data: TensorDict, *args: Any, **kwargs: Any) -> Any:
+    def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
         repair_position_ids(data)
-        return super().forward_backward_batch(data, *args, **kwargs)
+        if self._frames is not None and not forward_only and not is_supervised(data):
+            self._count_masks(data)
+        return super().forward_backward_batch(data, loss_function, forward_only)
+
+    def _count_masks(self, data: TensorDict) -> None:
+        """Masks of the whole mini-batch over all processes, by which the loss averages over masks."""
+        episodes = [row["episode"] for row in non_tensor_rows(data, "extra_fields")]
+        totals = torch.tensor(mask_totals(episodes), device=get_device_id())
+        torch.distributed.all_reduce(totals, group=self.get_data_parallel_group())
+        video, keyframe = totals.tolist()
+        tu.assign_non_tensor(data, video_masks=video, keyframe_masks=keyframe)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         repair_position_ids(micro_batch)
@@ -117,7 +128,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if self._frames is None:
             return inputs, args
         samples, episodes = micro_batch_episodes(micro_batch)
-        seg = collect(samples, episodes, with_video_frames=wants_mask_losses(micro_batch))
+        all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(micro_batch)
+        seg = collect(samples, episodes, with_video_frames=all_frames or wants_mask_losses(micro_batch))
         device = inputs["input_ids"].device
         lengths = row_lengths(micro_batch["input_ids"]).tolist()
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
@@ -139,23 +151,11 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if not torch.is_grad_enabled():
             out["seg_states"] = rows_with_dummy(output.seg_states, seg.counts)
         if not is_supervised(micro_batch):
-            out |= self._calibration(seg, masks[seg.keyframe_pairs().to(masks.device)], micro_batch)
+            old_target = micro_batch.get("old_mask_target", None)
+            out |= mask_terms(seg, masks, old_target, self._recipe.objective.calibration)
         if wants_mask_losses(micro_batch):
             out["aux_bce"], out["aux_dice"] = mask_losses(seg, masks)
-        return out
-
-    def _calibration(self, seg: SegBatch, key_masks: torch.Tensor, micro_batch: TensorDict) -> dict[str, torch.Tensor]:
-        """Mask log-probs of (N, h, w) keyframe masks; the first pass of a rollout also fixes what they aim at."""
-        cal = self._recipe.objective.calibration
-        out: dict[str, torch.Tensor] = {}
-        if "old_mask_target" in micro_batch.keys():  # noqa: SIM118 - a TensorDict
-            rows = list(rows_without_dummy(micro_batch["old_mask_target"], TARGET_PIXELS))
-            target = torch.cat(rows).view(-1, TARGET_SIZE, TARGET_SIZE).to(key_masks.device)
-        else:
-            target = binarise_rollout_mask(key_masks, cal.threshold_variant)
-            out["mask_target"] = rows_with_dummy(target.to(torch.uint8), seg.counts)
-        logp = mask_log_prob(key_masks, target.bool(), reduction=cal.reduction, topk=cal.topk, weight=cal.weight)
-        out["mask_log_prob"] = rows_with_dummy(logp, seg.counts)
+            out["aux_masks"] = seg.mask_counts().to(masks.device)
         return out
 
     # ---- weights out --------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         state = {}
         for name, tensor in gathered_items(self.module):
             if keep:
-                state[name] = tensor.detach().cpu().clone()
+                state[name] = tensor.detach().to("cpu", copy=True)
         return state
 
     def decoder_state(self) -> dict[str, torch.Tensor]:
@@ -184,6 +184,11 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         keep = torch.distributed.get_rank() == 0
         items = gathered_items(self.module, lambda name: name.startswith(DECODER_PREFIXES))
         return {n: t.detach().float().cpu().clone() for n, t in decoder_items(items) if keep}
+
+
+def cached_frames(side: int) -> int:
+    """Frames of ``side`` x ``side`` that this process keeps: those of a step's few clips, in 512 MiB at most."""
+    return max(8, min(256, FRAME_CACHE_BYTES // (4 * 3 * side * side)))
 
 
 def is_supervised(micro_batch: TensorDict) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verl_ext.checkpoints import link_newest_policy, newest_policy
-from verl_ext.supervise import Progress, scalar, supervise
+from verl_ext.phases import in_short
+from verl_ext.supervise import Progress, alone_in, scalar, supervise
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -23,21 +24,23 @@ def train_grpo(recipe: Recipe, resume: bool = True, progress: Progress | None = 
 
     Raises:
         WorkerError: a process failed; the message carries the end of its log.
+        RecipeError: another training process is at work in ``output_dir``, or the recipe cannot continue what is there.
     """
     from verl_ext.launch import prepare_run
 
-    recipe, env = prepare_run(recipe, resume)
     out = Path(recipe.output_dir).resolve()
-    finished = supervise(
-        [sys.executable, "-m", "verl_ext.grpo_worker"], env, out, recipe.trainer.steps, progress, _describe
-    )
-    if not finished:
-        return None
-    link_newest_policy(out)
-    return newest_policy(out)
+    with alone_in(out):
+        recipe, env = prepare_run(recipe, resume)
+        command = [sys.executable, "-m", "verl_ext.grpo_worker"]
+        finished = supervise(command, env, out, recipe.trainer.steps, progress, _describe)
+        if not finished:
+            return None
+        link_newest_policy(out)
+        return newest_policy(out)
 
 
 def _describe(metrics: Mapping[str, Any]) -> str:
     parts = {"reward": "reward/mean", "format": "reward/strict_format", "J&F": "val/jf"}
     found = {name: scalar(metrics.get(key)) for name, key in parts.items()}
-    return ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value is not None)
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value is not None)
+    return f"{numbers}\n{in_short(metrics)}".strip()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,17 +25,20 @@ def union_rles(masklets: Masklets) -> list[RLE | None]:
     return out
 
 
-def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE | None]]) -> dict[str, float]:
+def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE | None] | None]) -> dict[str, float]:
     """``val/jf`` (0..100), its standard error, and one value per kind of expression.
 
-    masks: per rollout, the predicted mask of each frame of its clip.
+    masks: per rollout, the predicted mask of each frame of its clip; None where the dialogue failed, which scores 0
+        (also where no target is visible, for nothing was predicted there).
     """
     from eval.metrics import jf_rles
 
     values: dict[str, list[float]] = {}
     for rollout, predicted in zip(rollouts, masks, strict=True):
-        j, f = jf_rles(list(predicted), union_rles(truth(rollout.sample)))
-        score = 50.0 * float(j.mean() + f.mean())
+        score = 0.0
+        if predicted is not None:
+            j, f = jf_rles(list(predicted), union_rles(truth(rollout.sample)))
+            score = 50.0 * float(j.mean() + f.mean())
         values.setdefault("", []).append(score)
         values.setdefault(rollout.sample.expression.kind or "all", []).append(score)
     out = {}
@@ -47,19 +47,3 @@ def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE |
     if len(values.get("", [])) > 1:
         out["val/jf_std_error"] = float(np.std(values[""], ddof=1) / np.sqrt(len(values[""])))
     return out
-
-
-def forget_after(file: Path, step: int) -> None:
-    """Keep the evaluations of steps up to ``step``: a continued run does the later ones again. Drops a torn line."""
-    if not file.exists():
-        return
-    kept = []
-    for line in file.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            continue
-    scratch = file.with_name(f".{file.name}")
-    scratch.write_text("".join(kept))
-    os.replace(scratch, file)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.errors import RecipeError
-from verl_ext.checkpoints import check_continues, repair_tracker, step_folders
+from verl_ext.checkpoints import check_continues, repair_tracker, step_folders, tracked_step
 from verl_ext.context import RECIPE_ENV
-from verl_ext.run_files import LIVE_METRICS
+from verl_ext.failures import FAILED_DIALOGUES
+from verl_ext.run_files import HELD_OUT, LIVE_METRICS, METRICS, fold_metrics, forget_after
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -44,9 +45,9 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
     if recipe.device == "cpu":
         env |= {
             "VERL_PLATFORM": "cpu",
-            "OMP_WAIT_POLICY": "passive",  # spinning threads beside other processes cost 5-20x (LEARNING)
+            "OMP_WAIT_POLICY": "passive",  # spinning threads beside other processes cost 5-20x
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
-            "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(recipe.rollout.engine.kv_cache_gib))),
+            "VLLM_CPU_KVCACHE_SPACE": str(recipe.rollout.engine.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     return env
@@ -54,6 +55,9 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
 
 def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
     """Absolute folder, resolved recipe on disk, environment of the training process.
+
+    Metrics and evaluations of steps that will be done again are dropped. Changes files, so the caller holds
+    :func:`verl_ext.supervise.alone_in`.
 
     Raises:
         RecipeError: ``output_dir`` holds checkpoints and ``resume`` is false, or the recipe cannot continue them.
@@ -73,14 +77,23 @@ def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
                 "or choose another output_dir"
             )
         _check_continues(recipe, out)
-        repair_tracker(out)
+    if node_folder(recipe) == out:
+        repair_tracker(out, recipe.trainer.actor_processes)
+        _forget_what_comes_again(out)
     save_resolved(recipe, resolved)
     return recipe, {**os.environ, **worker_environment(recipe, resolved)}
 
 
+def _forget_what_comes_again(out: Path) -> None:
+    begun_at = tracked_step(out)
+    fold_metrics(out)
+    for name in (METRICS, HELD_OUT, FAILED_DIALOGUES):
+        forget_after(out / name, -1 if begun_at is None else begun_at)
+
+
 def node_folder(recipe: Recipe) -> Path:
     """Where this machine's process keeps its log: ``output_dir``, below it on torchrun's further nodes."""
-    out = Path(recipe.output_dir)
+    out = Path(recipe.output_dir).resolve()
     node = os.environ.get("NODE_RANK", "0") if recipe.stage == "sft" and recipe.trainer.nodes > 1 else "0"
     return out if node == "0" else out / f"node_{node}"
 

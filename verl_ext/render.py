@@ -55,9 +55,9 @@ def model_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
     return values
 
 
-def engine_values(recipe: Recipe, prefix: str, dtype: str | None = None) -> dict[str, Any]:
+def engine_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
     """FSDP2 in the recipe's precision."""
-    param, reduce = MIXED_PRECISION[dtype or recipe.policy.dtype]
+    param, reduce = MIXED_PRECISION[recipe.policy.dtype]
     return {
         f"{prefix}.strategy": "fsdp2",
         f"{prefix}.use_torch_compile": False,
@@ -89,7 +89,8 @@ def trainer_values(recipe: Recipe, checkpoints: Path) -> dict[str, Any]:
         "trainer.experiment_name": recipe.name,
         "trainer.default_local_dir": str(checkpoints),
         "trainer.resume_mode": "auto" if t.resume == "auto" else "disable",
-        "trainer.save_freq": t.save_every or NEVER,  # the last step is always saved
+        # the last step is always saved; we delete old ones, verl would do so before the new one can be continued
+        "trainer.save_freq": t.save_every or NEVER,
         "trainer.test_freq": t.eval_every or -1,
         "trainer.total_epochs": t.epochs,
         "trainer.total_training_steps": t.steps,
@@ -97,9 +98,9 @@ def trainer_values(recipe: Recipe, checkpoints: Path) -> dict[str, Any]:
 
 
 def verl_loggers(recipe: Recipe) -> list[str]:
-    """Our ``jsonl`` is verl's ``file``."""
-    names = {"jsonl": "file"}
-    return [names.get(x, x) for x in recipe.trainer.loggers]
+    """verl's ``file`` (our ``jsonl``) always is among them: progress and reports are read from it."""
+    others = [name for name in recipe.trainer.loggers if name != "jsonl"]
+    return [*others, "file"]
 
 
 def grpo_config(recipe: Recipe) -> DictConfig:
@@ -177,7 +178,6 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1 if cpu else 8,
         "trainer.logger": verl_loggers(recipe),
         "trainer.val_before_train": t.eval_every > 0,
-        "trainer.max_actor_ckpt_to_keep": t.keep_checkpoints,
         "trainer.balance_batch": False,
     }
     assert sequences % (t.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
@@ -186,10 +186,12 @@ def grpo_config(recipe: Recipe) -> DictConfig:
 
 
 def ray_values(recipe: Recipe) -> dict[str, Any]:
-    """How Ray starts when no cluster is running: logical GPUs stand for processes on a CPU."""
+    """How Ray starts, unless a cluster is running: logical GPUs stand for processes on a CPU."""
     t, pool = recipe.trainer, recipe.pool
     prefix = "ray_kwargs.ray_init"
     values: dict[str, Any] = {f"{prefix}.include_dashboard": False}
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):  # a running cluster says itself what it has
+        return values
     if recipe.device == "cpu":
         values |= {f"{prefix}.num_cpus": 32, f"{prefix}.num_gpus": t.actor_processes}
         values |= {f"{prefix}.object_store_memory": 512 << 20, f"{prefix}._node_ip_address": "127.0.0.1"}
@@ -220,7 +222,6 @@ def sft_config(recipe: Recipe) -> DictConfig:
         "data.max_length": recipe.rollout.engine.max_model_len,
         "trainer.logger": verl_loggers(recipe),
         "trainer.test_freq": t.eval_every if evaluates else -1,
-        "trainer.max_ckpt_to_keep": t.keep_checkpoints,
         "checkpoint.save_contents": ["model", "optimizer", "extra"],
     }
     return compose("sft_trainer_engine", values)

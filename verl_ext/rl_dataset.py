@@ -10,7 +10,6 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from rollout.errors import DataError
 from verl_ext.agent_loop_name import AGENT_NAME
 from verl_ext.context import active_recipe
 from verl_ext.sources import load_samples
@@ -39,9 +38,6 @@ class RLDataset(Dataset):  # type: ignore[misc]
             self.samples = load_samples(recipe)[:1]  # verl wants a loader also for what is never evaluated
         else:
             self.samples = load_samples(recipe, self.held_out)
-        if not self.samples:
-            sources = recipe.val if self.held_out else recipe.data
-            raise DataError(f"no expressions in {[f'{s.root} ({s.split})' for s in sources]}: nothing to roll out")
 
     def __len__(self) -> int:
         return len(self.samples) * (2 if self.held_out else 1)

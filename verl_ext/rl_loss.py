@@ -2,7 +2,9 @@
 
 ``mean_b( sum_t mask * ( -ratio * A + beta * k3 ) / sum_t mask ) + 0.2 * (L_video + L_keyframe)``
 
-The ratio is between *calibrated* log-probs (text + mask) on both sides, the KL term between uncalibrated ones.
+The ratio is between *calibrated* log-probs (text + mask) on both sides, the KL term between uncalibrated ones. Each L
+is the mean over all its masks of the mini-batch, whichever process and micro-batch they are in. k3 is verl's, which
+keeps log-prob differences within ±20 and the divergence of a token within ±10.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
-from verl_ext.calibration import SegCountMismatchError
+from verl_ext.calibration import SegCountMismatchError, calibrate_packed
 from verl_ext.episodes import micro_batch_episodes
 from verl_ext.seg_batch import row_lengths, rows_without_dummy
 
@@ -35,9 +37,10 @@ def rl_loss(
 
     Args:
         config: verl's ActorConfig (clip ratios, KL coefficient, aggregation).
-        model_output: ``log_probs`` (B, L) jagged; of a ``[SEG]`` policy also ``mask_log_prob``, ``aux_bce`` and
-            ``aux_dice``.
-        data: the micro-batch with ``old_log_probs``, ``advantages``, ``ref_log_prob``, and ``old_mask_log_prob``.
+        model_output: ``log_probs`` (B, L) jagged; of a ``[SEG]`` policy also ``mask_log_prob``, and ``aux_bce``,
+            ``aux_dice``, ``aux_masks`` (B, 2).
+        data: the micro-batch with ``old_log_probs``, ``advantages``, ``ref_log_prob``, ``old_mask_log_prob``, and how
+            many ``video_masks`` and ``keyframe_masks`` the whole mini-batch has.
 
     Raises:
         SegCountMismatchError: a sequence has another number of mask log-probs than of ``[SEG]`` tokens.
@@ -60,9 +63,9 @@ def rl_loss(
         metrics["kl_loss"] = Metric(value=kl_loss.detach(), aggregation=AggregationType.SUM)
 
     if has_head:
-        share = data["dp_size"] / data["global_batch_size"]  # sums over micro-batches and ranks make the batch mean
-        video = (model_output["aux_bce"] + model_output["aux_dice"])[:, 0].sum() * share
-        keyframe = (model_output["aux_bce"] + model_output["aux_dice"])[:, 1].sum() * share
+        sums = ((model_output["aux_bce"] + model_output["aux_dice"]) * model_output["aux_masks"]).sum(dim=0)
+        sums = sums * data["dp_size"]  # gradients are averaged over processes
+        video, keyframe = sums[0] / max(1, data["video_masks"]), sums[1] / max(1, data["keyframe_masks"])
         loss = loss + aux_coef * (video + keyframe)
         metrics["aux/video"] = Metric(value=video.detach(), aggregation=AggregationType.SUM)
         metrics["aux/keyframe"] = Metric(value=keyframe.detach(), aggregation=AggregationType.SUM)
@@ -88,12 +91,14 @@ def _calibrated(
         new_index += [first_new + p - 1 for p in positions]  # the log-prob of token p is scored at p - 1
         old_index += [first_old + p - prompts[b] for p in positions]
     current = _one_per_token(model_output["mask_log_prob"], tokens, "now")
-    before = _one_per_token(data["old_mask_log_prob"], tokens, "at rollout").to(current.device)
+    before = _one_per_token(data["old_mask_log_prob"], tokens, "at rollout")
     device = log_probs.device
     out = dict(model_output)
-    out["log_probs"] = _add(log_probs, torch.tensor(new_index, device=device, dtype=torch.long), current)
+    out["log_probs"] = _add(log_probs, torch.tensor(new_index, device=device, dtype=torch.long), current, "now")
     shallow = data.clone(recurse=False)
-    shallow["old_log_probs"] = _add(old, torch.tensor(old_index, device=old.device, dtype=torch.long), before)
+    shallow["old_log_probs"] = _add(
+        old, torch.tensor(old_index, device=old.device, dtype=torch.long), before.to(old.device), "at rollout"
+    )
     return out, shallow
 
 
@@ -106,9 +111,9 @@ def _one_per_token(nested: torch.Tensor, tokens: list[list[int]], when: str) -> 
     return torch.cat(rows)
 
 
-def _add(nested: Any, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+def _add(nested: Any, index: torch.Tensor, values: torch.Tensor, when: str) -> torch.Tensor:
     lengths = row_lengths(nested)
-    summed = nested.values().index_add(0, index, values.to(nested.values().dtype))
+    summed = calibrate_packed(nested.values(), values, index, f"micro-batch, {when}")
     # without min and max, to_padded_tensor() would pad every row to the total length
     return torch.nested.nested_tensor_from_jagged(
         summed, nested.offsets(), min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())

@@ -8,14 +8,18 @@ if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
 ENVIRONMENTS = {"videoseg_o3": "keyframe_exploration", "veason_r1": "single_turn_boxes"}
-"""The environment of each method."""
+"""The environment of each method, unless the recipe names another one."""
 
 
 def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[str, Any]]:
-    """(registered name, settings) of the recipe's environment; evaluation has frame counts and budgets of its own."""
-    name = ENVIRONMENTS[recipe.method]
+    """(registered name, settings) of the recipe's environment; evaluation has frame counts and budgets of its own.
+
+    A box environment is told no frame rate, so that training and evaluation alike take each clip's own for its
+    timestamps (1 frame a second where a data set does not say).
+    """
     r = recipe.rollout
-    if name == "single_turn_boxes":
+    name = r.environment or ENVIRONMENTS[recipe.method]
+    if recipe.method == "veason_r1":
         return name, {
             "frames": r.box_frames,
             "side": r.box_side,

@@ -13,6 +13,10 @@ Progress = Callable[[int, int, str], None]
 STOP_FILE = "STOP"
 """In ``output_dir``: its presence asks a training process to save and stop."""
 LIVE_METRICS, METRICS = "metrics.live.jsonl", "metrics.jsonl"
+HELD_OUT = "held_out.jsonl"
+"""In ``output_dir``: one line an evaluation of reinforcement on ``val``."""
+RESULT_FILE = "result.json"
+"""In ``output_dir``: how the training process ended, written by itself; missing while it runs and after a failure."""
 TOTAL_FILE = "steps.json"
 """In ``output_dir``: how many steps the run will take, written by the process that knows its data."""
 STARTING, STOPPING = "starting processes", "saving and stopping after this step"
@@ -25,13 +29,41 @@ def stop_requested(out: str | Path) -> bool:
 
 def announce_total(out: str | Path, steps: int) -> None:
     """Tell the supervisor (and whoever looks) how many steps there will be."""
-    scratch = Path(out) / f".{TOTAL_FILE}"
-    scratch.write_text(json.dumps({"total": steps}) + "\n")
-    os.replace(scratch, Path(out) / TOTAL_FILE)
+    write_whole(Path(out) / TOTAL_FILE, json.dumps({"total": steps}) + "\n")
 
 
-def forget_total(out: Path) -> None:
-    (out / TOTAL_FILE).unlink(missing_ok=True)
+def write_result(out: str | Path, finished: bool, asked_to_stop: bool = False) -> None:
+    """Say how the run ended: after its last step, or before it on request."""
+    content = {"finished": finished, "asked_to_stop": asked_to_stop}
+    write_whole(Path(out) / RESULT_FILE, json.dumps(content) + "\n")
+
+
+def run_finished(out: str | Path) -> bool:
+    """Whether the newest run in ``out`` took its last step, and did all that belongs to it."""
+    return _result(out, "finished")
+
+
+def asked_to_stop(out: str | Path) -> bool:
+    """Whether the user asked the newest run in ``out`` to stop, be it too late for the run itself."""
+    return _result(out, "asked_to_stop")
+
+
+def _result(out: str | Path, key: str) -> bool:
+    file = Path(out) / RESULT_FILE
+    return file.is_file() and bool(json.loads(file.read_text())[key])
+
+
+def forget_last_run(out: Path) -> None:
+    """Remove what an earlier process said about its steps, its end, and a wish to stop it."""
+    for name in (STOP_FILE, TOTAL_FILE, RESULT_FILE):
+        (out / name).unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """``path`` with ``text``: a reader sees the old file or the new one, never a part."""
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
 
 
 class Watched:
@@ -81,10 +113,15 @@ def fold_metrics(out: Path) -> None:
     rows: dict[int, dict[str, Any]] = {}
     for row in [*read_metrics(out / METRICS), *read_metrics(live)]:
         rows.setdefault(row["step"], {}).update(row["data"])
-    scratch = out / f".{METRICS}"
-    scratch.write_text("".join(json.dumps({"step": n, "data": rows[n]}) + "\n" for n in sorted(rows)))
-    os.replace(scratch, out / METRICS)
+    write_whole(out / METRICS, "".join(json.dumps({"step": n, "data": rows[n]}) + "\n" for n in sorted(rows)))
     live.unlink()
+
+
+def forget_after(file: Path, step: int) -> None:
+    """Keep the lines of steps up to ``step``: a continued run does the later ones again. Drops a torn line."""
+    if file.exists():
+        kept = [row for row in _rows(file.read_bytes()) if row["step"] <= step]
+        write_whole(file, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""``videoseg report``: from a quickstart's folder to one HTML page."""
+"""``videoseg report`` of a training run: a quickstart's folder, or any other run's, to one HTML page."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout.errors import DataError
 from verl_ext.quickstart.settings import Layout
-from verl_ext.quickstart.summary import PHASES
-from verl_ext.supervise import METRICS, read_metrics, scalar
+from verl_ext.run_files import METRICS, read_metrics
+from verl_ext.training_report import step_row, write_training_report
 
 if TYPE_CHECKING:
     from eval.report.inputs import ReportStage
     from rollout.types import Sample
 
 TITLES = {"untrained": "Untrained", "cold_start": "After the cold start", "rl": "After reinforcement"}
-RENAMED = {"actor/kl_loss": "kl", "actor/aux/video": "loss/video masks", "actor/aux/keyframe": "loss/keyframe masks"}
-"""verl's or our metric -> the report's name."""
 
 
 def write_report(run_dir: Path, out: Path) -> Path:
-    """Read the run's files and write the page.
+    """Read the run's files and write the page: a finished quickstart's, else that of its metrics.
 
     Raises:
-        DataError: the folder is not that of a finished quickstart; names what is missing.
+        DataError: the folder is neither a finished quickstart's nor a training run's; names what is missing.
     """
     from eval.report import ReportInput, build_report
 
     layout = Layout(Path(run_dir).resolve())
     if not layout.summary.exists():
-        raise DataError(f"{layout.summary}: missing; {run_dir} is not the folder of a finished `videoseg quickstart`")
+        return write_training_report(layout.out, out)
     summary = json.loads(layout.summary.read_text())
     samples = _samples(layout)
     stages = [_stage(layout, name, samples) for name in TITLES if layout.evaluation(name).exists()]
-    metrics = [_row(r) for r in read_metrics(layout.grpo / METRICS)]
+    metrics = [step_row(r) for r in read_metrics(layout.grpo / METRICS)]
     page = ReportInput(
         title="videoseg-rl quickstart",
         summary=summary,
@@ -62,27 +59,6 @@ def _stage(layout: Layout, name: str, samples: dict[tuple[str, str], Sample]) ->
     records = read_results(folder / RESULTS_FILE)
     known = [samples[r.key] for r in records if r.key in samples]
     return ReportStage(name, TITLES[name], read_scores(folder / "scores.json"), records, known)
-
-
-def _row(row: dict[str, Any]) -> dict[str, float]:
-    """One step's metrics under the report's names; numbers only."""
-    data = row["data"]
-    out: dict[str, float] = {"step": float(row["step"])}
-    for key, value in data.items():
-        number = scalar(value)
-        if number is None:
-            continue
-        if key.startswith(("reward/", "stop/")):
-            out[key] = number
-        elif key in RENAMED:
-            out[RENAMED[key]] = number
-    for name, timer in PHASES.items():
-        number = scalar(data.get(f"timing_s/{timer}"))
-        if number is not None:
-            out[f"seconds/{name}"] = number
-    if "seconds/pool" in out and "seconds/seg_states" in out:
-        out["seconds/seg_states"] = max(0.0, out["seconds/seg_states"] - out["seconds/pool"])
-    return out
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from rewards.segmenter.types import Request, State
+from rollout.environment import answers_of
+from rollout.errors import DataError
 from rollout.types import RLE, Action, Episode, Grounding, Masklets, Sample, StopReason, Turn
 from verl_ext.rollout_settings import environment_of
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SCORINGS = {"keyframe_exploration": "verl_ext.scoring_seg", "single_turn_boxes": "verl_ext.scoring_boxes"}
-"""By environment: the module whose ``build(settings, weights, variant)`` makes its :class:`Scoring`."""
+SCORINGS = {"masks": "verl_ext.scoring_seg", "boxes": "verl_ext.scoring_boxes"}
+"""By what replies hold: the module whose ``build(settings, weights, variant)`` makes their :class:`Scoring`."""
 
 
 class Scoring(Protocol):
@@ -68,13 +70,15 @@ class Rollout:
     """Per turn: the state of its first ``[SEG]``."""
     rewards: dict[str, float] = field(default_factory=dict)
     ious: dict[str, float] = field(default_factory=dict)
+    failed: bool = False
+    """Its dialogue raised: the rewards are those of an empty reply, nothing else of it counts."""
 
 
 def scoring_of(
     environment: str, settings: Mapping[str, Any], weights: Mapping[str, float], variant: str = "intended"
 ) -> Scoring:
     """The scoring of dialogues in ``environment``; without weights it only makes masks."""
-    scoring: Scoring = import_module(SCORINGS[environment]).build(settings, dict(weights), variant)
+    scoring: Scoring = import_module(SCORINGS[answers_of(environment)]).build(settings, dict(weights), variant)
     return scoring
 
 
@@ -87,7 +91,13 @@ def recipe_scoring(recipe: Recipe) -> Scoring:
 def score_rollouts(
     scoring: Scoring, pool: Any, samples: Sequence[Sample], episodes: Sequence[Episode], states: Sequence[list[Any]]
 ) -> list[Rollout]:
-    """Ask the pool once for all, then compute every rollout's rewards."""
+    """Ask the pool once for all, then compute every rollout's rewards.
+
+    Raises:
+        DataError: a dialogue that its clip's frames refused has no score, least of all that of an empty reply; a sample
+            without ground truth has none either.
+    """
+    check_begun(samples, episodes)
     requests = [scoring.reward_request(*given) for given in zip(samples, episodes, states, strict=True)]
     asked = [i for i, request in enumerate(requests) if request is not None]
     answers = dict(zip(asked, pool.score([requests[i] for i in asked]), strict=True)) if asked else {}
@@ -100,9 +110,20 @@ def score_rollouts(
 
 
 def predict_masks(scoring: Scoring, pool: Any, rollouts: Sequence[Rollout]) -> list[Sequence[RLE | None]]:
-    """Per rollout, the predicted mask of each of its clip's frames."""
+    """Per rollout, the predicted mask of each of its clip's frames. Raises as :func:`score_rollouts`."""
+    check_begun([r.sample for r in rollouts], [r.episode for r in rollouts])
     answers = pool.score([scoring.mask_request(r.sample, r.episode, r.states) for r in rollouts])
     return [answer.rles for answer in answers]
+
+
+def check_begun(samples: Sequence[Sample], episodes: Sequence[Episode]) -> None:
+    """Raises DataError, naming the expression, for a dialogue that ended as ``refused_clip``."""
+    for sample, episode in zip(samples, episodes, strict=True):
+        if episode.stop is StopReason.REFUSED_CLIP:
+            raise DataError(
+                f"{sample.id}: its frames could not be shown (the log names the file), so there is no reply to score; "
+                "restore them, or leave the expression out"
+            )
 
 
 def episode_from_dict(d: dict[str, Any]) -> Episode:
@@ -116,11 +137,14 @@ def episode_from_dict(d: dict[str, Any]) -> Episode:
 
 
 def truth(sample: Sample) -> Masklets:
-    """The sample's masklets; an expression without a target has empty ones."""
-    if sample.masklets is not None:
-        return sample.masklets
-    clip = sample.clip
-    return Masklets(clip.height, clip.width, (), clip.num_frames)
+    """The sample's masklets; those of an expression without a target are empty.
+
+    Raises:
+        DataError: its split has no masks, so what is predicted cannot be scored.
+    """
+    if sample.masklets is None:
+        raise DataError(f"{sample.id}: its split has no masks to score against; name one that has")
+    return sample.masklets
 
 
 class Remembered(Generic[T]):
@@ -131,7 +155,8 @@ class Remembered(Generic[T]):
         self._facts: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, sample: Sample, make: Callable[[], T], *more: Hashable) -> T:
-        key = (sample.clip.name, sample.clip.frames[:1], sample.expression.id, *more)
+        clip, expression = sample.clip, sample.expression
+        key = (clip.name, clip.frames[:1], clip.num_frames, expression.id, expression.anno_ids, *more)
         if key not in self._facts:
             self._facts[key] = make()
             while len(self._facts) > self._capacity:
@@ -140,8 +165,9 @@ class Remembered(Generic[T]):
 
 
 def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float]:
-    """Means for the log: every reward, every stop reason as a share, turns, mean IoUs."""
+    """Means for the log: every reward; of those that did not fail every stop reason as a share, turns, mean IoUs."""
     n = max(1, len(rollouts))
+    ended = [r for r in rollouts if not r.failed]
     out: dict[str, float] = {}
     for name in rollouts[0].rewards if rollouts else ():
         values = np.array([r.rewards[name] for r in rollouts])
@@ -149,10 +175,10 @@ def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float
         out[f"{prefix}reward/{key}"] = float(values.mean())
         if name == "total":
             out[f"{prefix}reward/std_error"] = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    stops = Counter(r.episode.stop for r in rollouts)
+    stops = Counter(r.episode.stop for r in ended)
     for reason in StopReason:
-        out[f"{prefix}stop/{reason.value}"] = stops[reason] / n
-    out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in rollouts])) if rollouts else 0.0
+        out[f"{prefix}stop/{reason.value}"] = stops[reason] / max(1, len(ended))
+    out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in ended])) if ended else 0.0
     for name in dict.fromkeys(name for r in rollouts for name in r.ious):
         out[f"{prefix}iou/{name}"] = float(np.mean([r.ious[name] for r in rollouts if name in r.ious]))
     return out

@@ -14,8 +14,8 @@ import numpy as np
 from rewards.compose import compute_rewards
 from rewards.segmenter.types import BoxRequest, BoxScores, State
 from rewards.types import Box, BoxRewardInput, Variant
-from rewards.veason import matched_boxes, read_reply
-from rewards.veason.reply import BoxReply, usable_box
+from rewards.veason import chosen_position, matched_boxes, read_reply
+from rollout.box_protocol import parse_box_turn
 from rollout.environments.single_turn_boxes import BoxSettings
 from rollout.types import Episode, Masklets, Sample
 from verl_ext.scoring import Remembered, truth
@@ -51,14 +51,14 @@ class BoxScoring:
             return None
         x = self.reward_input(sample, episode)
         boxes = matched_boxes(x, self.variant)
-        keyframe = self._keyframe(read_reply(x.text, self.variant), episode, self.variant)
-        if not boxes or keyframe is None:
+        position = chosen_position(read_reply(x.text, self.variant), x.timestamps, self.variant)
+        if not boxes or position is None:
             return None
-        given = self._in_clip(boxes, sample)
-        return BoxRequest(sample.clip, list(episode.spatial_frames), keyframe, given, truth(sample))
+        frames = list(episode.spatial_frames)
+        return BoxRequest(sample.clip, frames, frames[position], self._in_clip(boxes, sample), truth(sample))
 
     def rewards(self, sample: Sample, episode: Episode, answer: BoxScores | None) -> dict[str, float]:
-        """A dialogue that never began (its clip was refused) is scored like an empty reply."""
+        """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
         x = self.reward_input(sample, episode)
         if answer is not None:
             x = replace(x, frame_ious=answer.ious)
@@ -68,36 +68,29 @@ class BoxScoring:
         return {"frames": float(np.mean(answer.ious))}
 
     def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> BoxRequest:
-        """Every well-formed box, one object each, propagated over all frames; nothing without a chosen frame."""
-        reply = read_reply(_text(episode), "intended")
-        keyframe = self._keyframe(reply, episode, "intended")
-        boxes: list[Box] = []
-        if reply is not None and keyframe is not None:
-            boxes = [box for value in reply.candidates if (box := usable_box(value, "intended")) is not None]
+        """Every usable box, one object each, propagated over all frames; nothing without a frame that was shown."""
+        answer = parse_box_turn(_text(episode)).answer
+        times = self.settings.timestamps(sample.clip, episode.spatial_frames)
+        keyframe, boxes = 0, []
+        if answer is not None and answer.keyframe_timestamp in times:
+            keyframe = episode.spatial_frames[times.index(answer.keyframe_timestamp)]
+            boxes = self._in_clip(answer.boxes, sample)
         frames = list(range(sample.clip.num_frames))
-        given = self._in_clip(boxes, sample)
-        return BoxRequest(sample.clip, frames, keyframe or 0, given, sample.masklets, with_masks=True)
+        return BoxRequest(sample.clip, frames, keyframe, boxes, sample.masklets, with_masks=True)
 
     def reward_input(self, sample: Sample, episode: Episode) -> BoxRewardInput:
         """The reply and the ground truth of the frames that were shown."""
         frames = episode.spatial_frames or (sample.clip.num_frames // 2,)
         boxes, areas = self._truth.get(sample, lambda: frame_truth(truth(sample), frames, self.settings.side), frames)
-        return BoxRewardInput(_text(episode), self._timestamps(frames), boxes, areas, stop=episode.stop)
-
-    def _timestamps(self, frames: Sequence[int]) -> list[int]:
-        """Whole seconds, as the prompt writes them."""
-        return [int(f / self.settings.fps) for f in frames]
-
-    def _keyframe(self, reply: BoxReply | None, episode: Episode, variant: Variant) -> int | None:
-        """The clip's frame behind the chosen timestamp; None if it is not one of those shown."""
-        position = None if reply is None else reply.frame(self._timestamps(episode.spatial_frames), variant)
-        return None if position is None else episode.spatial_frames[position]
+        times = self.settings.timestamps(sample.clip, frames)
+        return BoxRewardInput(_text(episode), times, boxes, areas, stop=episode.stop)
 
     def _in_clip(self, boxes: Sequence[Box], sample: Sample) -> list[tuple[float, ...]]:
-        """From prompt pixels to the clip's pixels."""
+        """From prompt pixels to the clip's pixels, cut to the frame: SAM 2 has no number for a box far outside it."""
         side = self.settings.side
         across, down = sample.clip.width / side, sample.clip.height / side
-        return [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in boxes]
+        inside = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0, side)
+        return [tuple(box) for box in (inside * [across, down, across, down]).tolist()]
 
 
 def frame_truth(masklets: Masklets, frames: Sequence[int], side: int) -> FrameTruth:

@@ -50,7 +50,7 @@ class SegScoring:
         return SegRequest(sample.clip, truth(sample), list(episode.spatial_frames), list(states), keyframes)
 
     def rewards(self, sample: Sample, episode: Episode, answer: MaskScores | None) -> dict[str, float]:
-        """A dialogue that never began (its clip was refused) is scored like an empty reply."""
+        """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
         turns = episode.texts or [""]
         spatial = list(episode.spatial_frames) or [sample.clip.num_frames // 2]
         if answer is None:

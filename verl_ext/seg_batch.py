@@ -46,6 +46,13 @@ class SegBatch:
         rows = [m for m, p in enumerate(self.pairs) if p[2] == KEYFRAME]
         return torch.tensor(rows, dtype=torch.long)
 
+    def mask_counts(self) -> torch.Tensor:
+        """(B, 2) int64: each sequence's video masks and keyframe masks."""
+        counts = torch.zeros(len(self.positions), 2, dtype=torch.long)
+        for _, _, kind, b in self.pairs:
+            counts[b, kind] += 1
+        return counts
+
 
 def collect(samples: Sequence[Sample], episodes: Sequence[dict[str, Any]], with_video_frames: bool) -> SegBatch:
     """Lay out states, frames and pairs of a micro-batch.
@@ -78,6 +85,13 @@ def collect(samples: Sequence[Sample], episodes: Sequence[dict[str, Any]], with_
                 state += 1
         batch.positions.append(positions)
     return batch
+
+
+def mask_totals(episodes: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Video masks and keyframe masks of all ``episodes``: every ``[SEG]`` draws each spatial frame and its keyframe."""
+    tokens = [sum(len(turn["seg_positions"]) for turn in episode["turns"]) for episode in episodes]
+    video = sum(n * len(episode["spatial_frames"]) for n, episode in zip(tokens, episodes, strict=True))
+    return video, sum(tokens)
 
 
 def token_mask(batch: SegBatch, lengths: Sequence[int], shape: torch.Size, packed: bool) -> torch.Tensor:

@@ -8,14 +8,17 @@ from numpy.typing import NDArray
 
 from rollout.types import Sample
 from verl_ext.losses import mask_bce, mask_dice
+from verl_ext.scoring import truth
 from verl_ext.seg_batch import KEYFRAME, SegBatch, ground_truth
 
 
 def union_mask(sample: Sample, frame: int) -> NDArray[np.bool_]:
-    """(H, W) bool ground truth of a sample's frame; a sample without masks has no target anywhere."""
-    if sample.masklets is None:
-        return np.zeros((sample.clip.height, sample.clip.width), dtype=np.bool_)
-    return sample.masklets.union(frame)
+    """(H, W) bool ground truth of a sample's frame.
+
+    Raises:
+        DataError: its split has no masks: a ``[SEG]`` there would learn that nothing is visible.
+    """
+    return truth(sample).union(frame)
 
 
 def mask_losses(seg: SegBatch, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.errors import RecipeError
 from verl_ext.checkpoints import POLICY_FOLDER
-from verl_ext.supervise import Progress, scalar, supervise
+from verl_ext.supervise import Progress, alone_in, scalar, supervise
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -22,25 +22,39 @@ __all__ = ["POLICY_FOLDER", "train_sft"]
 def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = None) -> Path | None:
     """Train until done and return the policy's folder, or None if it was stopped early (a checkpoint is kept).
 
+    ``output_dir/policy`` is a link to the newest policy from the first checkpoint on.
+
     Raises:
         WorkerError: a process failed; the message carries the end of its log.
+        RecipeError: another training process is at work in ``output_dir``, or the recipe cannot continue what is there.
     """
     from verl_ext.launch import node_folder, prepare_run
 
-    recipe, env = prepare_run(recipe, resume)
     out = Path(recipe.output_dir).resolve()
+    with alone_in(node_folder(recipe)):
+        recipe, env = prepare_run(recipe, resume)
+        command, places = _command(recipe)
+        finished = supervise(
+            [*command, "-m", "verl_ext.sft_worker"],
+            env | places,
+            node_folder(recipe),
+            recipe.trainer.steps,
+            progress,
+            _describe,
+            run_dir=out,
+        )
+        return out / POLICY_FOLDER if finished else None
+
+
+def _command(recipe: Recipe) -> tuple[list[str], dict[str, str]]:
+    """How Python is started on this machine, and what its environment needs for that."""
     processes = recipe.trainer.actor_processes // recipe.trainer.nodes
-    if processes == 1 and recipe.trainer.nodes == 1:  # without torchrun's own seconds of imports
-        command = [sys.executable]
-        env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    else:
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *rendezvous(recipe)]
-    finished = supervise(
-        [*command, "-m", "verl_ext.sft_worker"], env, node_folder(recipe), recipe.trainer.steps, progress, _describe
-    )
-    policy = out / POLICY_FOLDER
-    return policy if finished and (policy / "config.json").is_file() else None
+    if processes > 1 or recipe.trainer.nodes > 1:
+        run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *rendezvous(recipe)]
+        return run, {}
+    # without torchrun's own seconds of imports
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    return [sys.executable], alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
 
 
 def _describe(metrics: Mapping[str, Any]) -> str:

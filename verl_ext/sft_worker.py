@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,24 +13,25 @@ from omegaconf import open_dict
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils.device import auto_set_device, get_device_id, get_device_name
 
-from rollout.errors import DataError
-from verl_ext.checkpoints import POLICY_FOLDER, remove_old
+from rollout.errors import DataError, WorkerError
 from verl_ext.context import active_recipe
 from verl_ext.plugin import register_engine
-from verl_ext.policy.export import export_policy
 from verl_ext.render import sft_config
-from verl_ext.run_files import announce_total, stop_requested
+from verl_ext.run_files import announce_total, stop_requested, write_result
+from verl_ext.sft_checkpoints import PolicyCheckpoints
 from verl_ext.sft_loss import supervised_loss
-from verl_ext.supervise import STOPPED_EARLY
 from verl_ext.workers import SegTrainingWorker
+
+logger = logging.getLogger(__name__)
 
 
 class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """verl's trainer with our loss, the recipe's order of data, and an orderly end on request."""
+    """verl's trainer with our loss and checkpoints, the recipe's order of data, and an orderly end on request."""
 
     stopped_early = False
     total_training_steps: int
     resume_global_step: int
+    _begun = 0
 
     def _build_engine(self) -> None:
         with patch.object(verl_sft, "TrainingWorker", SegTrainingWorker):
@@ -42,6 +41,10 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
             supervised_loss, config=None, lm=weights.lm, mask_ce=weights.mask_ce, dice=weights.dice
         )
         self.training_client.set_loss_fn(self.loss_fn)
+
+    def _build_ckpt_handler(self) -> None:
+        with patch.object(verl_sft, "CheckpointHandler", PolicyCheckpoints):
+            super()._build_ckpt_handler()
 
     def _build_dataloader(self) -> None:
         super()._build_dataloader()
@@ -57,6 +60,8 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
                     f"{section}: {len(data)} conversations do not fill one step of trainer.prompts_per_step "
                     f"{recipe.trainer.prompts_per_step}; lower it, or name more data"
                 )
+        if self.val_dataloader is not None:
+            _tell_what_is_evaluated(len(self.val_dataset), len(self.val_dataloader), recipe.trainer.prompts_per_step)
 
     def _init_engine(self) -> None:
         """Ends with the data's last epoch, where verl would leave its loop without saving."""
@@ -69,13 +74,24 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
         super()._init_engine()
 
     def fit(self) -> None:
-        """Nothing is left to do for a run that is continued after its last step (verl would take one more)."""
-        if self.resume_global_step < self.total_training_steps:
-            super().fit()
+        """Nothing is left to do for a run that is continued after its last step (verl would take one more).
+
+        Raises:
+            WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
+        """
+        if self.resume_global_step >= self.total_training_steps:
+            return
+        super().fit()
+        reached = self.resume_global_step + self._begun
+        if reached < self.total_training_steps:
+            raise WorkerError(
+                f"supervised training ended after step {reached} of {self.total_training_steps}: the data gave no more "
+                "batches. Continue it with --resume"
+            )
 
     def _get_batch_seqlens(self, data: Any) -> list[int]:
         """verl calls this before each step: asked to stop, it makes this step the last one, which saves."""
-        self._begun = getattr(self, "_begun", 0) + 1
+        self._begun += 1
         step = self.resume_global_step + self._begun
         if step < self.total_training_steps and self._stop_is_requested():
             self.total_training_steps, self.stopped_early = step, True
@@ -88,7 +104,20 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
         return bool(flag.item())
 
 
-def main() -> int:
+def _tell_what_is_evaluated(conversations: int, batches: int, batch: int) -> None:
+    """verl evaluates whole batches; what is left over is said rather than lost in silence."""
+    evaluated = min(conversations, batches * batch)
+    if evaluated < conversations:
+        logger.warning(
+            "val: the first %d of %d conversations are evaluated, whole steps of trainer.prompts_per_step %d; set "
+            "trainer.eval_samples to a multiple of it to choose which",
+            evaluated,
+            conversations,
+            batch,
+        )
+
+
+def main() -> None:
     recipe = active_recipe()
     register_engine()
     config = sft_config(recipe)
@@ -97,14 +126,11 @@ def main() -> int:
     torch.manual_seed(recipe.seed)
     trainer = SegSFTTrainer(config=config)
     trainer.fit()
-    if not trainer.stopped_early:
-        export_policy(trainer.engine, Path(recipe.output_dir) / POLICY_FOLDER)
     if torch.distributed.get_rank() == 0:
-        remove_old(Path(recipe.output_dir), recipe.trainer.keep_checkpoints)
+        write_result(recipe.output_dir, finished=not trainer.stopped_early)
+    torch.distributed.barrier()  # no process has ended before the result is there: further machines read it
     torch.distributed.destroy_process_group()
-    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ  # it takes any other code for a failure
-    return STOPPED_EARLY if trainer.stopped_early and not by_torchrun else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

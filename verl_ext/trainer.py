@@ -1,18 +1,14 @@
 """verl's synchronous trainer with the segmenter pool in its step.
 
 One step reads: roll out -> old log-probs and ``[SEG]`` states -> masks and rewards from the pool -> reference ->
-advantages -> update -> weights to vLLM and to the pool (DESIGN 1).
+advantages -> update -> weights to vLLM and to the pool.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 import transfer_queue as tq
@@ -21,30 +17,29 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from rollout.errors import DataError
+from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
-from verl_ext.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old
+from verl_ext.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
 from verl_ext.context import active_recipe
 from verl_ext.episodes import non_tensor_rows
-from verl_ext.held_out import forget_after, held_out_metrics
-from verl_ext.run_files import announce_total, stop_requested
-from verl_ext.scoring import Rollout, episode_from_dict, metrics_of, predict_masks, recipe_scoring, score_rollouts
+from verl_ext.failures import check_failed
+from verl_ext.run_files import announce_total, stop_requested, write_result
+from verl_ext.scoring import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
 from verl_ext.seg_batch import row_lengths
+from verl_ext.validation import HeldOutValidation
 from verl_ext.workers import SegActorRolloutRefWorker
 
-logger = logging.getLogger(__name__)
-
-HELD_OUT = "held_out.jsonl"
-"""In ``output_dir``: one line an evaluation."""
+NO_DIALOGUES = "no materializable trajectories"
+"""verl's words (0.9.1) for a step of which every dialogue failed."""
 
 
-class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
+class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     """Runs inside verl's TaskRunner (:mod:`verl_ext.launch`)."""
 
     total_training_steps: int
 
-    _validating = False
     _saved_at = -1
+    _stopped_early = False
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
@@ -78,17 +73,30 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.pool = build_pool(self.recipe)
         super()._setup()
 
-    # ---- the step -----------------------------------------------------------------------------------------------
-
     def on_init_end(self) -> None:
         super().on_init_end()
         self._sync_pool()  # a resumed actor, or one whose pool has other weights, decodes differently
-        if self.global_steps > 0:  # continued: what comes before training has been evaluated
-            with open_dict(self.config):
-                self.config.trainer.val_before_train = False
-            forget_after(self.run_dir / HELD_OUT, self.global_steps)
-            if not (self._policy_folder() / "config.json").is_file():  # the run died between saving and exporting
-                self._export_policy()
+        with open_dict(self.config):  # a continued run does again what it died before
+            self.config.trainer.val_before_train = self.validation_is_due()
+        if self.global_steps > 0 and not (self._policy_folder() / "config.json").is_file():
+            self._export_policy()
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Trains, and writes how that ended.
+
+        Raises:
+            WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
+        """
+        super().fit(agent_loop_manager)
+        reached = self.global_steps - 1
+        if reached < self.total_training_steps:
+            raise WorkerError(
+                f"training ended after step {reached} of {self.total_training_steps}: the data gave no more prompts. "
+                "Continue it with --resume"
+            )
+        write_result(self.run_dir, finished=not self._stopped_early)
+
+    # ---- the step -----------------------------------------------------------------------------------------------
 
     def on_step_end(self) -> None:
         super().on_step_end()
@@ -96,7 +104,16 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             self._sync_pool()
         if self.global_steps < self.total_training_steps and stop_requested(self.run_dir):
             self._save_checkpoint()
+            self._stopped_early = True
             self.total_training_steps = self.global_steps  # verl's loop then ends by itself
+
+    def _step_once(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._step_once(*args, **kwargs)
+        except RuntimeError as e:
+            if NO_DIALOGUES in str(e):
+                check_failed(self.run_dir, self.global_steps, self.recipe.rollouts_per_step, 0)
+            raise
 
     def _sync_pool(self) -> None:
         state = self.actor_rollout_wg.decoder_state()[0]
@@ -110,7 +127,13 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         return int(super()._get_required_batch_multiple(dp_size))
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """verl fills a batch up with short copies of a row; the copies must not keep its dialogue's ``[SEG]``s."""
+        """verl fills a batch up with short copies of a row; the copies must not keep its dialogue's ``[SEG]``s.
+
+        Before that, what is missing is counted: a batch that is mostly copies would train on little, in silence.
+        """
+        if not self._validating:
+            found, wanted = len(batch.keys), self.recipe.rollouts_per_step
+            metrics["rollout/failed"] = float(check_failed(self.run_dir, self.global_steps, wanted, found))
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         copies = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
         if copies:
@@ -126,18 +149,10 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             rollouts = self._score(batch)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
             metrics.update(metrics_of(real))
-            metrics["rollout/failed"] = self._failed(len(real))
             if self.pool is not None:
                 metrics["pool/restarts"] = float(self.pool.restarts)
             self._put_rewards(batch, rollouts)
         return batch
-
-    def _failed(self, found: int) -> float:
-        """Dialogues of this step that raised: verl (0.9.1) logs the error and fills the batch up without them."""
-        missing = self.recipe.rollouts_per_step - found
-        if missing > 0:
-            logger.warning("step %d: %d dialogues failed; their errors stand above", self.global_steps, missing)
-        return float(missing)
 
     def _score(self, batch: Any) -> list[Rollout]:
         """Masks and rewards for every row of the batch, from what its log-prob pass left."""
@@ -163,63 +178,10 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
             keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict({"rm_scores": scores})
         )
 
-    # ---- held-out clips -----------------------------------------------------------------------------------------
-
-    def _validate(self) -> dict[str, float]:
-        """Greedy dialogues with propagation (J&F) and sampled ones (mean reward), on the recipe's ``val`` data.
-
-        Without a segmenter (box rewards that need none) there is no J&F.
-        """
-        rollouts: list[Rollout] = []
-        greedy: list[bool] = []
-        for batch_dict in self.val_dataloader:
-            rows = len(batch_dict["raw_prompt"])
-            batch_dict["uid"] = np.array([str(uuid.uuid4()) for _ in range(rows)], dtype=object)
-            is_greedy = dict(zip(batch_dict["uid"], batch_dict["greedy"], strict=True))
-            batch = self._roll_out_held_out(tu.get_tensordict(batch_dict))
-            self._validating = True
-            batch = self._balance_batch(batch, metrics={})
-            self._validating = False
-            batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": 1.0})
-            self.actor_rollout_wg.compute_log_prob(batch)
-            scored = self._score(batch)
-            for key, tag, rollout in zip(batch.keys, batch.tags, scored, strict=True):
-                if not tag.get("is_padding", False):
-                    rollouts.append(rollout)
-                    greedy.append(bool(is_greedy[key.rsplit("_", 2)[0]]))
-            tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
-        firm = [r for r, g in zip(rollouts, greedy, strict=True) if g]
-        metrics: dict[str, float] = {}
-        if self.pool is not None:
-            metrics = held_out_metrics(firm, predict_masks(self.scoring, self.pool, firm))
-        sampled = [r for r, g in zip(rollouts, greedy, strict=True) if not g]
-        metrics.update(metrics_of(sampled, prefix="val/"))
-        metrics.update(metrics_of(firm, prefix="val/greedy_"))
-        self._write_held_out(metrics, sampled)
-        return metrics
-
-    def _roll_out_held_out(self, batch: Any) -> Any:
-        tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
-        tu.assign_non_tensor_data(batch, "validate", True)
-        tags = [{"is_prompt": True, "status": "pending", "global_steps": self.global_steps} for _ in range(len(batch))]
-        tq.kv_batch_put(keys=list(batch["uid"]), partition_id="val", tags=tags)
-        self.agent_loop_manager.generate_sequences(batch)
-        found, _ = self.replay_buffer.sample(global_steps=self.global_steps, partition_id="val", batch_size=len(batch))
-        return found
-
-    def _write_held_out(self, metrics: dict[str, float], sampled: list[Rollout]) -> None:
-        """One line an evaluation; the rewards by prompt let two of them be compared pair by pair."""
-        by_prompt: dict[str, list[float]] = {}
-        for rollout in sampled:
-            by_prompt.setdefault(rollout.sample.id, []).append(rollout.rewards["total"])
-        rewards = {key: float(np.mean(values)) for key, values in by_prompt.items()}
-        with (self.run_dir / HELD_OUT).open("a") as f:
-            f.write(json.dumps({"step": self.global_steps, **metrics, "rewards": rewards}) + "\n")
-
     # ---- saving -------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
-        """Once a step: verl (0.9.1) would count a folder saved twice as two, and delete it as its own predecessor."""
+        """Once a step. Old checkpoints go only when the new one is whole, its policy included."""
         if self._saved_at == self.global_steps:
             return
         self._saved_at = self.global_steps
@@ -228,8 +190,7 @@ class VideosegTrainer(PPOTrainerSync):  # type: ignore[misc]
         remove_old(self.run_dir, self.recipe.trainer.keep_checkpoints)
 
     def _policy_folder(self) -> Path:
-        checkpoints = Path(self.config.trainer.default_local_dir)
-        return checkpoints / f"global_step_{self.global_steps}" / POLICY_FOLDER
+        return step_folder(self.run_dir, self.global_steps) / POLICY_FOLDER
 
     def _export_policy(self) -> None:
         self.actor_rollout_wg.export_policy(str(self._policy_folder()))

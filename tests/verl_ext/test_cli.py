@@ -30,9 +30,13 @@ def run() -> Any:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Overrides for a recipe whose folders all exist."""
-    keys = ("policy.path", "data.0.root", "data.1.root", "output_dir")
-    return [f"{key}={tmp_path}" for key in keys]
+    """Overrides for a recipe whose folders all exist, and whose policy has a head."""
+    policy = tmp_path / "policy"
+    (policy / "segmentation_head").mkdir(parents=True)
+    (policy / "segmentation_head" / "config.json").write_text("{}")
+    (policy / "tokenizer.json").write_text('{"added_tokens": [{"content": "[SEG]"}]}')
+    source = f"{{dataset: revos, root: {tmp_path}}}"
+    return [f"policy.path={policy}", f"data=[{source}]", f"output_dir={tmp_path}"]
 
 
 def install(monkeypatch: pytest.MonkeyPatch, module: str, **attributes: Any) -> None:
@@ -52,10 +56,10 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["", "train", "eval", "convert", "score", "report", "quickstart", "doctor", "data synthetic", "data check"],
-)
+COMMANDS = ("", "train", "eval", "convert", "policy new", "score", "report", "quickstart", "doctor")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "data synthetic", "data check", "data segmentation"])
 def test_every_help_teaches_with_an_example(command: str, run: Any) -> None:
     result = run(*command.split(), "--help", env={"COLUMNS": "200"})
     assert result.exit_code == 0
@@ -87,6 +91,18 @@ def test_missing_files_stop_before_anything_starts(run: Any, monkeypatch: pytest
     assert "data[0].root: /nowhere/ReVOS does not exist" in result.stderr and "VIDEOSEG_DATA" in result.stderr
 
 
+def test_a_policy_that_cannot_be_trained_stops_before_anything_starts(
+    run: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "verl_ext.sft", train_sft=lambda *a, **k: pytest.fail("started"))
+    (tmp_path / "policy" / "segmentation_head" / "config.json").unlink()
+    result = run("train", SFT, *files)
+    assert result.exit_code == 2
+    assert "has no segmentation_head/config.json" in result.stderr and "videoseg policy new" in result.stderr
+    assert "data[0].annotations: null with stage: sft" in result.stderr
+    assert "VIDEOSEG_DATA" not in result.stderr  # no file is missing
+
+
 def test_dry_run_writes_the_resolved_recipe_and_the_plan_and_starts_nothing(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +128,7 @@ def test_train_dispatches_by_stage(
         return Path("there/policy")
 
     install(monkeypatch, f"verl_ext.{module}", **{name: train})
-    more = ["val.0.root=/tmp"] if module == "grpo" else [f"data.{i}.annotations=/tmp" for i in (0, 1)]
+    more = ["val.0.root=/tmp"] if module == "grpo" else ["data.0.annotations=/tmp"]
     result = run("train", recipe, *files, *more, *(["--resume"] if resume else []))
     assert result.exit_code == 0, result.output + str(result.exception)
     assert seen == [(module, resume)]
@@ -131,6 +147,41 @@ def test_an_interrupted_run_says_how_to_go_on(
     result = run("train", O3, *files, "val.0.root=/tmp")
     assert result.exit_code == 130
     assert "--resume" in result.output
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "name", "said"),
+    [
+        (["quickstart"], "verl_ext.quickstart", "run_quickstart", "goes on where it stopped"),
+        (["--debug", "doctor"], "verl_ext.doctor", "diagnose", None),
+        (["doctor"], "verl_ext.doctor", "diagnose", "Interrupted.\n"),
+        (["data", "synthetic", "x"], "data_construction.synthetic", "make_synthetic", "Interrupted.\n"),
+    ],
+)
+def test_ctrl_c_says_what_the_command_can_do_then(
+    line: list[str], module: str, name: str, said: str | None, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    install(monkeypatch, module, **{name: stop}, to_report=None)
+    result = run(*line)
+    if said is None:  # --debug shows where it was; the runner turns that into an exit code of its own
+        assert "Interrupted." not in result.stderr
+        return
+    assert result.exit_code == 130 and result.stderr.endswith(said if said.endswith("\n") else f"{said}.\n")
+    assert "--resume" not in result.output
+
+
+def test_a_stopped_quickstart_ends_like_an_interrupted_one(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from verl_ext.quickstart.stages import StoppedError
+
+    def stop(*_: Any) -> None:
+        raise StoppedError("what is done lies in x; the same command goes on from there")
+
+    install(monkeypatch, "verl_ext.quickstart", run_quickstart=stop)
+    result = run("quickstart")
+    assert result.exit_code == 130 and result.stderr.startswith("Stopped: what is done")
 
 
 def test_an_error_out_of_a_ray_worker_shows_its_own_sentence(

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from rollout.environments.single_turn_boxes import BoxSettings
 from rollout.errors import DataError
+from rollout.types import Clip
 from verl_ext.cli.eval_targets import dataset_target, keys_of
 from verl_ext.cli.evaluation import Request, inference_settings, recipe_of, run
 from verl_ext.cli.main import app
 from verl_ext.recipe import Recipe
+from verl_ext.rollout_settings import environment_of
 
 QUICKSTART = Path(__file__).parents[2] / "recipes/quickstart/grpo.yaml"
 CLIPS = ["--train", "1", "--valid", "2", "--test", "0", "--frames", "16", "16", "--size", "64"]
@@ -95,6 +98,14 @@ def test_without_a_recipe_the_published_dialogue_is_used(root: Path, tmp_path: P
 def test_a_policy_without_a_head_answers_with_boxes(root: Path, tmp_path: Path) -> None:
     recipe = recipe_for(request(root, tmp_path, device="cuda"))
     assert (recipe.method, inference_settings(recipe).environment) == ("veason_r1", "single_turn_boxes")
+
+
+def test_box_frames_have_the_same_times_in_training_and_evaluation(root: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(request(root, tmp_path, device="cuda"))
+    (name, trained), (same, evaluated) = (environment_of(recipe, evaluation=e) for e in (False, True))
+    assert name == same and {k for k in trained | evaluated if trained.get(k) != evaluated.get(k)} == {"sampling"}
+    clip = Clip("c", tuple(f"{t}.jpg" for t in range(60)), 4, 4, fps=6.0)
+    assert BoxSettings.from_dict(evaluated).timestamps(clip, (0, 6, 13)) == (0, 1, 2)
 
 
 def test_a_recipe_gives_dialogue_and_engine(root: Path, tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def test_each_misfit_is_found_with_a_remedy(facts: Facts, level: str, what: str,
     assert to_report(examine(facts))["ok"] is (level != "error")
 
 
+@pytest.mark.parametrize(
+    ("facts", "what", "remedy"),
+    [
+        (with_versions(CPU, torch="2.12.0+cpu"), "torch", "make -B install EXTRA=cpu"),
+        (with_versions(GPU, vllm="0.23.0"), "vllm", "make -B install EXTRA=gpu"),
+        (
+            replace(with_versions(CPU, peft="0.20.0"), pins={"cpu": PINS["cpu"] | {"peft": "0.21.2"}, "gpu": {}}),
+            "peft",
+            ".venv/bin/pip install -c constraints/cpu.txt peft==0.21.2",
+        ),
+        (with_versions(CPU, torch=None), "torch", "make -B install EXTRA=cpu"),
+    ],
+)
+def test_a_remedy_does_not_break_what_fits_together(facts: Facts, what: str, remedy: str) -> None:
+    """pip alone would take CUDA's torch; make does nothing where its stamp is newer than its inputs, without -B."""
+    assert next(f for f in bad(facts) if f.what == what).remedy == remedy
+
+
 def test_a_missing_browser_breaks_nothing() -> None:
     assert bad(replace(CPU, browser=None)) == []
 

@@ -14,6 +14,7 @@ import torch
 from verl.utils import tensordict_utils as tu
 
 from tests.verl_ext.batches import as_rollouts, supervised_batch
+from verl_ext.engine import cached_frames
 from verl_ext.episodes import micro_batch_episodes, non_tensor_rows
 from verl_ext.policy.adapters import plain_name
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
@@ -108,6 +109,16 @@ def test_adapters_train_with_dropout_beside_embeddings_and_head(
     assert any(".lora_B" in n for n in moved) and any(n.startswith(DECODER_PREFIXES) for n in moved)
 
 
+def test_box_policies_learn_by_adapters_alone(
+    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """No new token needs an embedding there (SPEC 3: a plain LoRA)."""
+    boxes = ("method=veason_r1", "rollout.max_turns=1", "sft_loss={mask_ce: 0, dice: 0}")
+    engine = build_worker(tiny_recipe("sft", *FAST, *LORA, *boxes)).engine
+    trained = {plain_name(n) for n, p in engine.module.named_parameters() if p.requires_grad}
+    assert trained and all(".lora_" in n or is_head_parameter(n) for n in trained)
+
+
 def test_exported_adapters_are_merged(
     build_worker: Callable[..., Any],
     tiny_recipe: Callable[..., Recipe],
@@ -135,7 +146,8 @@ def test_reinforcement_leaves_what_its_reference_shares(
     build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe]
 ) -> None:
     """The reference is this model without its adapters, so nothing else of the language model may move."""
-    recipe = replace(tiny_recipe("sft", *FAST, *LORA, "policy.lora.dropout=0"), stage="grpo")
+    recipe = tiny_recipe("sft", *FAST, *LORA, "policy.lora.dropout=0", "data.0.annotations=null")
+    recipe = replace(recipe, stage="grpo")
     engine = build_worker(recipe).engine
     trained = {plain_name(n) for n, p in engine.module.named_parameters() if p.requires_grad}
     assert all(".lora_" in n or is_head_parameter(n) for n in trained)
@@ -143,6 +155,10 @@ def test_reinforcement_leaves_what_its_reference_shares(
     sent = {n for n, _ in items}
     policy = load_policy(recipe.policy.path).state_dict()
     assert peft is None and sent == {n for n in policy if not is_head_parameter(n)}
+
+
+def test_frames_are_kept_within_half_a_gibibyte() -> None:
+    assert cached_frames(64) == 256 and cached_frames(1024) == 42 and cached_frames(8192) == 8
 
 
 # ---- what it returns --------------------------------------------------------------------------------------------
@@ -191,16 +207,20 @@ def test_log_prob_pass_returns_the_states_and_masks_of_a_direct_forward(
     assert "aux_bce" not in out.keys()  # noqa: SIM118
 
 
+@pytest.mark.parametrize("frames", ["keyframe", "all"])
 def test_second_pass_aims_at_the_first_pass_masks_and_agrees_exactly(
-    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe]
+    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe], frames: str
 ) -> None:
     """Before any update, mask log-probs now and at rollout are the same numbers: the ratio starts at exactly 1."""
-    worker = build_worker(tiny_recipe("sft", *FAST))
+    worker = build_worker(tiny_recipe("sft", *FAST, f"objective.calibration.frames={frames}"))
     batch = rollout_batch(worker)
     first = log_prob_pass(worker, batch.clone(recurse=False))
     batch["old_mask_target"] = first["mask_target"]
     second = log_prob_pass(worker, batch)
     assert "mask_target" not in second.keys()  # noqa: SIM118
+    per_token = {"keyframe": 1, "all": 1 + 2}[frames]
+    found = [len(r) for r in rows_without_dummy(first["mask_target"], 1024)]
+    assert found == [per_token * len(r) for r in rows_without_dummy(first["mask_log_prob"])]
     assert torch.equal(first["mask_log_prob"].values(), second["mask_log_prob"].values())
     assert torch.equal(first["log_probs"].values(), second["log_probs"].values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 from rollout.errors import DataError
 from verl_ext.policy.checkpoint import (
     HEAD_FOLDER,
+    _plain,
     has_head,
     load_head_config,
     load_head_state,
@@ -223,3 +225,45 @@ def test_the_pool_gets_sam2_under_its_own_names(model: Any, tiny_policy: Path) -
     decoder = dict(decoder_items(iter(model.state_dict().items())))
     assert decoder.keys() <= state.keys()
     assert {n.split(".")[0] for n in decoder} == {"sam_prompt_encoder", "sam_mask_decoder"}
+
+
+# ---- interrupted writes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_writer_left_is_mended_by_the_next_one(there: bool, tiny_policy: Path, tmp_path: Path) -> None:
+    """Killed between the two renames, the folder lies under a hidden name; killed while writing, a half does."""
+    target = tmp_path / "policy"
+    old, half = tmp_path / ".policy.old", tmp_path / ".policy.new.x1"
+    shutil.copytree(tiny_policy, target if there else old)
+    if there:
+        old.mkdir()  # killed before it was removed
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    model, processor = load_policy(tiny_policy), AutoProcessor.from_pretrained(tiny_policy)
+    real, seen = os.replace, []
+
+    def killed(source: Any, place: Any) -> None:
+        seen.append((Path(source).name, Path(place).name))
+        if Path(source).name.startswith(".policy.new."):
+            raise KeyboardInterrupt
+        real(source, place)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verl_ext.policy.checkpoint.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_policy(model, processor, target)
+    assert seen[0] == (("policy", ".policy.old") if there else (".policy.old", "policy"))
+    assert not target.exists() and sorted(p.name for p in tmp_path.iterdir()) == [".policy.old"]
+    save_policy(model, processor, target)
+    assert load_policy(target).state_dict().keys() == model.state_dict().keys()
+    assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+
+
+def test_weights_that_share_memory_are_written_apart_and_others_are_not_copied() -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    given = {"a": whole, "tied": whole, "view": whole[1], "b": torch.ones(2)}
+    plain = dict(_plain(given.items()))
+    assert all(torch.equal(plain[n], given[n]) for n in given)
+    assert len({t.untyped_storage().data_ptr() for t in plain.values()}) == 4
+    assert plain["a"].data_ptr() == whole.data_ptr()  # a policy of 8 GB is not held twice

@@ -8,11 +8,25 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from data_construction.layouts import write_layout
+from data_construction.readers.stanza import load_stanza
 from rewards.compose import VEASON_REWARDS, VIDEOSEG_O3_REWARDS
 from rollout.errors import RecipeError
-from verl_ext.recipe import Recipe, load_recipe, load_resolved, plan, recipe_from_overrides, save_resolved
+from verl_ext.cli.main import app
+from verl_ext.recipe import (
+    Recipe,
+    check_paths,
+    load_recipe,
+    load_resolved,
+    override,
+    plan,
+    recipe_from_overrides,
+    save_resolved,
+)
 from verl_ext.recipe.convert import field_types
+from verl_ext.sources import load_samples
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -29,7 +43,8 @@ def name_of(path: Path) -> str:
 def test_every_shipped_recipe_parses_and_can_be_planned(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert path.parent.name in (recipe.method, "quickstart") and path.stem.startswith(recipe.stage.replace("sft", ""))
+    assert path.parent.name in (recipe.method, "quickstart")
+    assert (recipe.stage == "grpo") == path.stem.startswith("grpo")
     planned = plan(recipe)
     roles = " ".join(p.role for p in planned.processes)
     assert ("vLLM" in roles) == ("segmenter pool" in roles) == (recipe.stage == "grpo")
@@ -93,6 +108,30 @@ def test_veason_recipes_hold_the_published_numbers(size: str) -> None:
     assert r.rewards.weights == dict.fromkeys(VEASON_REWARDS, 1.0)
 
 
+def test_veason_trains_on_the_sample_that_the_command_in_its_comment_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDEOSEG_DATA", str(tmp_path))
+    text = (ROOT / "recipes/bases/veason_r1_grpo.yaml").read_text()
+    command = next(line.strip(" #") for line in text.splitlines() if "videoseg data sample" in line).split()
+    write_layout("revos", tmp_path / "ReVOS")
+    command[command.index("data/ReVOS")], command[command.index("10000")] = str(tmp_path / "ReVOS"), "2"
+    assert CliRunner().invoke(app, command[1:]).exit_code == 0
+    recipe = load_recipe(ROOT / "recipes/veason_r1/grpo_3b.yaml")
+    assert "data" not in " ".join(check_paths(recipe))
+    assert len(load_samples(recipe)) == 2
+
+
+def test_supervised_stages_name_the_papers_data() -> None:
+    sft, cold = (load_recipe(ROOT / f"recipes/videoseg_o3/{n}_2b.yaml") for n in ("sft", "cold_start"))
+    videos, images = {"ref_ytvos", "revos", "mevis", "ref_sav", "long_rvos"}, {"reasonseg", "gcg"}
+    assert {s.dataset for s in sft.data} == videos | images | {"refcoco", "refcoco_plus", "refcocog"}
+    assert {s.dataset for s in cold.data} == {"revos", "mevis", "long_rvos"}
+    assert all(s.annotations for s in [*sft.data, *cold.data])
+    for source in sft.data:
+        assert source.split in load_stanza(source.dataset).splits
+
+
 def test_quickstart_runs_on_a_cpu_and_starts_from_the_cold_start() -> None:
     cold, rl = (load_recipe(ROOT / f"recipes/quickstart/{n}.yaml") for n in ("cold_start", "grpo"))
     assert cold.device == rl.device == "cpu" and cold.policy.dtype == "float32"
@@ -143,6 +182,12 @@ def test_overrides_reach_lists_maps_and_null() -> None:
     assert "interval" not in r.rewards.weights and r.rewards.weights["temporal_iou"] == 0.5
     assert r.trainer.eval_samples is None and r.optim.decoder_lr == 1e-4
     assert type(r.optim.lr) is float
+
+
+@pytest.mark.parametrize("path", ["/home/me/run #1", "a: b", "it's {x}", 'say "no"', "~", "a=b", "naïve 🎬", "12"])
+def test_any_path_survives_as_an_override(path: str) -> None:
+    r = load_recipe(GRPO_2B, [override("output_dir", path), override("data.0.root", path), override("seed", 3)])
+    assert (r.output_dir, r.data[0].root, r.seed) == (path, path, 3)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=name_of)

@@ -36,6 +36,19 @@ def test_every_key_has_a_row_with_an_explanation() -> None:
     assert not [key for key, row in rows.items() if len(row.split("|")[4].strip()) < 5]
 
 
+def test_every_default_is_the_recipes_own() -> None:
+    """A section may be used twice with other defaults (rollout.budgets, rollout.eval.budgets)."""
+    for line in recipe_page().splitlines():
+        if line.startswith("| `") and "[]" not in line.split("|")[1]:
+            key, _, default = (cell.strip() for cell in line.split("|")[1:4])
+            value: Any = Recipe()
+            for part in key.strip("`").split("."):
+                value = getattr(value, part)
+            if default not in ("to be set", "`trainer.prompts_per_step`", "`rollout.engine.max_model_len`"):
+                written = "null" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+                assert default == written, key
+
+
 @pytest.mark.parametrize("word", ["SPEC", "``", "???"])
 def test_nothing_of_the_source_shows_through(word: str) -> None:
     assert word not in recipe_page()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import RecipeError
-from verl_ext.recipe import check, check_paths, load_recipe
+from verl_ext.recipe import check, check_paths, check_ready, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 O3, VEASON = RECIPES / "videoseg_o3/grpo_2b.yaml", RECIPES / "veason_r1/grpo_3b.yaml"
@@ -43,6 +43,14 @@ def problems(path: Path, *overrides: str) -> str:
         ("optim.lr=-1", ["optim.lr: -1.0 is too small; the least is 0"]),
         ("rollout.top_p=1.5", ["rollout.top_p: 1.5 is too large; the most is 1"]),
         ("rollout.budgets.spatial=3", ["rollout.budgets.spatial: 3 is too small; the least is 4"]),
+        ("val.0.max_samples=-1", ["val[0].max_samples: -1 is too small; the least is 1"]),
+        ("policy.lora.alpha=0", ["policy.lora.alpha: 0 is too small"]),
+        ("policy.lora.dropout=-0.1", ["policy.lora.dropout: -0.1 is too small"]),
+        ("policy.lora.dropout=1.0", ["policy.lora.dropout: 1.0 is too large"]),
+        ("objective.calibration.topk=-0.5", ["objective.calibration.topk: -0.5 is too small"]),
+        ("rollout.engine.gpu_memory_utilization=0", ["gpu_memory_utilization: 0.0 is too small"]),
+        ("rollout.engine.kv_cache_gib=0", ["kv_cache_gib: 0 is too small; the least is 1"]),
+        ("rollout.engine.kv_cache_gib=1.5", ["kv_cache_gib: found 1.5 (float), expected int"]),
         ("trainer.nodes=0", ["trainer.nodes: 0 is too small; the least is 1"]),
     ],
 )
@@ -87,6 +95,20 @@ def test_a_wrong_key_type_or_number(override: str, said: list[str]) -> None:
         (O3, ["val=[]"], "trainer.eval_every: 100, but val is empty"),
         (O3, ["optim.betas=[0.9]"], "AdamW has two"),
         (O3, ["optim.lr=0"], "trains nothing"),
+        (O3, ["rollout.initial_low_res=0", "rollout.initial_spatial=0"], "rollout: initial_low_res and"),
+        (SFT, ["rollout.eval={initial_low_res: 0, initial_spatial: 0}"], "rollout.eval: initial_low_res and"),
+        (O3, ["rollout.initial_spatial=0"], "rollout.initial_spatial: 0 with stage: grpo"),
+        (SFT, ["rollout.initial_spatial=0"], None),
+        (VEASON, ["rollout.box_side=550"], "rollout.box_side: 550 is not a multiple of 28"),
+        (O3, ["pool.share_gpu=true"], "pool.share_gpu: true with pool.gpus_per_worker: 1"),
+        (O3, ["pool.share_gpu=true", "pool.gpus_per_worker=0"], None),
+        (CPU, ["pool.share_gpu=true"], "pool.share_gpu: true with device: cpu"),
+        (VEASON, ["pool.checkpoint=null", "rewards.weights.veason_consistency=0", "trainer.actor_processes=8"], None),
+        (O3, ["rollout.environment=no_such"], "rollout.environment: no environment 'no_such'; there are"),
+        (O3, ["rollout.environment=single_turn_boxes"], "hold boxes, but method videoseg_o3 scores masks"),
+        (VEASON, ["rollout.environment=single_turn_boxes"], None),
+        (O3, ["data.0.annotations=x.json"], "data[0].annotations: x.json with stage: grpo"),
+        (O3, ["val.0.annotations=x.json"], "val[0].annotations: x.json with stage: grpo"),
     ],
 )
 def test_settings_that_contradict(path: Path, overrides: list[str], said: str | None) -> None:
@@ -120,3 +142,41 @@ def test_missing_files_are_named_with_the_override_that_helps(tmp_path: Path) ->
     text = "\n".join(check_paths(recipe))
     assert "policy.path" not in text and "val" not in text
     assert f"data[0].root: {tmp_path}/nowhere does not exist; put it there or give data.0.root=..." in text
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> list[str]:
+    """Overrides of a supervised recipe that can start."""
+    head = tmp_path / "policy" / "segmentation_head"
+    head.mkdir(parents=True)
+    (head / "config.json").write_text("{}")
+    (tmp_path / "policy" / "tokenizer.json").write_text('{"added_tokens": [{"id": 7, "content": "[SEG]"}]}')
+    (tmp_path / "file.json").touch()
+    source = f"{{dataset: revos, root: {tmp_path}, annotations: {tmp_path}/file.json}}"
+    return [f"policy.path={tmp_path}/policy", f"data=[{source}]"]
+
+
+def test_training_needs_a_seg_policy(ready: list[str], tmp_path: Path) -> None:
+    assert check_ready(load_recipe(SFT, ready)) == []
+    (tmp_path / "policy" / "tokenizer.json").write_text('{"template": "say \\"[SEG]\\" now"}')
+    (problem,) = check_ready(load_recipe(SFT, ready))
+    assert "has no [SEG] token" in problem and "videoseg policy new" in problem
+    (tmp_path / "policy" / "segmentation_head" / "config.json").unlink()
+    (problem,) = check_ready(load_recipe(SFT, ready))
+    assert f"{tmp_path}/policy has no segmentation_head/config.json" in problem
+    boxes = RECIPES / "veason_r1/sft_3b.yaml"
+    assert check_ready(load_recipe(boxes, ready)) == []  # a box policy has no head
+
+
+def test_recorded_conversations_have_their_own_environment(ready: list[str]) -> None:
+    (problem,) = check_ready(load_recipe(SFT, [*ready, "rollout.environment=keyframe_exploration"]))
+    assert "rollout.environment: keyframe_exploration with stage: sft" in problem
+
+
+def test_a_supervised_source_without_conversations_is_named(ready: list[str], tmp_path: Path) -> None:
+    more = f"val=[{{dataset: revos, root: {tmp_path}}}]"
+    assert check_ready(load_recipe(SFT, [*ready, more])) == []  # never evaluated
+    (problem,) = check_ready(load_recipe(SFT, [*ready, more, "trainer.eval_every=5"]))
+    assert "val[0].annotations: null with stage: sft" in problem and "videoseg data segmentation" in problem
+    (problem,) = check_ready(load_recipe(SFT, [*ready, "data.0.annotations=null"]))
+    assert "data[0].annotations: null" in problem

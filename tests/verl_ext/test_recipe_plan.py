@@ -10,11 +10,12 @@ import pytest
 
 from rollout.errors import DataError
 from verl_ext.recipe import PlannedProcess, load_recipe, plan
-from verl_ext.recipe.memory import GIB, LAYER_FACTOR
+from verl_ext.recipe.memory import CACHE_GIB, GIB, LAYER_FACTOR, PYTHON_GIB
 from verl_ext.recipe.model_size import model_size
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 O3 = RECIPES / "videoseg_o3/grpo_2b.yaml"
+WITHOUT_SAM2 = ["pool.checkpoint=null", "rewards.weights.veason_consistency=0"]
 
 
 def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
@@ -82,6 +83,26 @@ def test_what_saves_memory_is_seen(policy: Path) -> None:
     assert lora.parts["gradients"] < whole.parts["gradients"] and "reference" not in lora.parts
 
 
+def test_host_memory_counts_frames_and_the_copy_that_is_saved_once(policy: Path) -> None:
+    o3, boxes = (
+        plan(load_recipe(file, [f"policy.path={policy}", *more]))
+        for file, more in ((O3, []), (RECIPES / "veason_r1/grpo_3b.yaml", WITHOUT_SAM2))
+    )
+    actor = by_role(o3.processes, "actor")
+    assert "copy while saving" not in actor.parts  # those are of the GPU
+    assert 4 * actor.host_gib == pytest.approx(4 * (PYTHON_GIB + CACHE_GIB / 8) + 2_500_025 * 4 / GIB)
+    assert any("saving a policy holds all of it" in note for note in boxes.notes)
+
+
+def test_only_new_tokens_train_embeddings_beside_adapters(policy: Path) -> None:
+    def gradients(method: str) -> float:
+        recipe = load_recipe(RECIPES / method, [f"policy.path={policy}", "policy.lora.rank=4"])
+        return by_role(plan(recipe).processes, "actor").parts["gradients"] * recipe.trainer.actor_processes
+
+    o3, boxes = gradients("videoseg_o3/sft_2b.yaml"), gradients("veason_r1/sft_3b.yaml")
+    assert o3 - boxes == pytest.approx(64 * 300 * 4 / GIB)
+
+
 def test_processes_and_gpus_of_the_shipped_recipe() -> None:
     planned = plan(load_recipe(O3))
     actor, engine, pool = (by_role(planned.processes, w) for w in ("actor", "vLLM", "pool"))
@@ -96,6 +117,23 @@ def test_a_pool_can_share_one_gpu_or_lie_on_the_cpu() -> None:
     assert by_role(shared.processes, "pool").devices == "GPU 4"
     slow = plan(load_recipe(O3, ["pool.gpus_per_worker=0"]))
     assert by_role(slow.processes, "pool").devices == "CPU" and any("slow" in n for n in slow.notes)
+
+
+def test_a_pool_beside_the_actor_on_one_gpu() -> None:
+    one = ["trainer.actor_processes=1", "trainer.gpus_per_node=1", "pool.workers=1"]
+    shared = plan(load_recipe(O3, [*one, "pool.gpus_per_worker=0", "pool.share_gpu=true"]))
+    assert by_role(shared.processes, "pool").devices == "GPU 0, beside an actor"
+    assert not any("slow" in n for n in shared.notes)
+    spread = plan(load_recipe(O3, ["pool.workers=5", "pool.gpus_per_worker=0.25", "rollout.top_p=0.9"]))
+    assert by_role(spread.processes, "pool").devices == "GPU 4-5"
+
+
+def test_what_does_not_start_is_not_planned() -> None:
+    boxes = plan(load_recipe(RECIPES / "veason_r1/grpo_3b.yaml", WITHOUT_SAM2))
+    assert not any("pool" in p.role for p in boxes.processes)
+    assert any("no segmenter pool" in n for n in boxes.notes)
+    supervised = plan(load_recipe(RECIPES / "videoseg_o3/sft_2b.yaml"))
+    assert [p.role for p in supervised.processes] == ["supervisor", "actor (FSDP)"]
 
 
 def test_on_a_cpu_all_memory_is_on_the_host(policy: Path) -> None:

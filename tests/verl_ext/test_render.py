@@ -12,11 +12,16 @@ import pytest
 from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
+import rollout.environment
 import verl_ext.render as render
+from rollout.environment import make_environment
+from rollout.environments.keyframe_exploration import KeyframeExploration
 from rollout.errors import RecipeError
+from rollout.types import Sample
 from verl_ext.recipe import Recipe, load_recipe
-from verl_ext.render import grpo_config, images_per_dialogue, sft_config
+from verl_ext.render import grpo_config, images_per_dialogue, ray_values, sft_config
 from verl_ext.rollout_settings import conversation_limits, environment_of
+from verl_ext.scoring import recipe_scoring
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if p.parent.name != "bases")
@@ -102,10 +107,9 @@ SETTINGS: list[tuple[str, str, Any]] = [
     ("optim.clip_norm=3", "actor_rollout_ref.actor.optim.clip_grad", 3.0),
     ("trainer.save_every=5", "trainer.save_freq", 5),
     ("trainer.eval_every=0", "trainer.test_freq", -1),
-    ("trainer.keep_checkpoints=4", "trainer.max_actor_ckpt_to_keep", 4),
     ("trainer.steps=9", "trainer.total_training_steps", 9),
     ("trainer.resume=auto", "trainer.resume_mode", "auto"),
-    ("trainer.loggers=[console, jsonl, wandb]", "trainer.logger", ["console", "file", "wandb"]),
+    ("trainer.loggers=[console, wandb]", "trainer.logger", ["console", "wandb", "file"]),
     ("policy.gradient_checkpointing=true", "actor_rollout_ref.model.enable_gradient_checkpointing", True),
     ("policy.lora.rank=4", "actor_rollout_ref.model.lora_rank", 4),
     ("policy.lora.alpha=9", "actor_rollout_ref.model.lora_alpha", 9),
@@ -137,6 +141,18 @@ def test_supervised_validation_needs_held_out_data_and_a_period(tiny_recipe: Cal
         assert (config.data.val_files, config.trainer.test_freq) == (files, every)
 
 
+def test_a_running_ray_cluster_is_told_nothing_that_it_refuses(
+    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_gpu_machine = ("device=cuda", "trainer.gpus_per_node=1", "pool.share_gpu=true")
+    for more in ((), one_gpu_machine):
+        recipe = tiny_recipe("grpo", *more)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        assert "ray_kwargs.ray_init.num_cpus" in ray_values(recipe)
+        monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+        assert ray_values(recipe) == {"ray_kwargs.ray_init.include_dashboard": False}
+
+
 def test_hydra_is_left_as_it_was(tiny_recipe: Callable[..., Recipe]) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
@@ -157,6 +173,23 @@ def test_environments_get_the_recipes_dialogue(tiny_recipe: Callable[..., Recipe
     name, boxes = environment_of(recipe)
     assert name == "single_turn_boxes" and boxes["sampling"] == "keyframe_congruent" and boxes["seed"] == 5
     assert environment_of(recipe, evaluation=True)[1]["sampling"] == "evenly_spaced"
+
+
+def test_a_recipe_can_name_an_environment_of_the_users_own(
+    tiny_recipe: Callable[..., Recipe], sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registering a class is all: the recipe's settings, rewards and masks follow what its replies hold."""
+
+    class ShortExploration(KeyframeExploration):
+        pass
+
+    monkeypatch.setitem(rollout.environment._ENVIRONMENTS, "short_exploration", ShortExploration)
+    recipe = tiny_recipe("grpo", "rollout.environment=short_exploration")
+    name, settings = environment_of(recipe)
+    assert (name, settings) == ("short_exploration", environment_of(tiny_recipe("grpo"))[1])
+    assert type(make_environment(name, sample, settings, 32)) is ShortExploration
+    assert type(recipe_scoring(recipe)) is type(recipe_scoring(tiny_recipe("grpo")))
+    assert images_per_dialogue(recipe) > 0
 
 
 def test_every_setting_is_read_somewhere() -> None:

@@ -30,5 +30,5 @@ def test_a_run_without_evaluation_needs_no_held_out_data(
 
 def test_no_expressions_are_refused(activate: Callable[[Recipe], Recipe], tiny_recipe: Callable[..., Recipe]) -> None:
     activate(tiny_recipe("grpo", "data.0.kinds=[nothing_is_called_so]"))
-    with pytest.raises(DataError, match="nothing to roll out"):
+    with pytest.raises(DataError, match=r"data\[0\]: .* gives no expressions"):
         RLDataset(["train"])

@@ -15,7 +15,7 @@ from verl.utils.metric import Metric
 
 from tests.verl_ext.batches import jagged
 from verl_ext.calibration import SegCountMismatchError
-from verl_ext.losses import grpo_objective
+from verl_ext.losses import grpo_objective, mask_bce, mask_dice, mask_loss
 from verl_ext.recipe import Recipe
 from verl_ext.render import grpo_config
 from verl_ext.rl_loss import rl_loss
@@ -39,6 +39,8 @@ class Case:
     seed: int = 0
     gap: float = 0.05
     """How far old and reference log-probs are from the current ones."""
+    spatial: int = 2
+    """Video masks of each ``[SEG]``."""
 
     def __post_init__(self) -> None:
         g = torch.Generator().manual_seed(self.seed)
@@ -55,7 +57,25 @@ class Case:
         self.mask_now = [-draw(len(s)).abs() for s in self.seg]
         self.mask_old = [x + draw(len(x), self.gap) for x in self.mask_now]
         self.advantage = draw(len(self.responses))
-        self.aux_bce, self.aux_dice = draw(6).abs().view(3, 2), draw(6).abs().view(3, 2)
+        n = len(self.seg)
+        self.masks = [[self._masks(g, len(s) * k) for k in (self.spatial, 1)] for s in self.seg]
+        self.totals = [sum(len(row[i][0]) for row in self.masks) for i in range(2)]
+        self.aux_bce, self.aux_dice, self.aux_masks = (torch.zeros(n, 2, dtype=torch.float64) for _ in range(3))
+        for b, row in enumerate(self.masks):
+            for kind, (logits, truth) in enumerate(row):
+                self.aux_masks[b, kind] = len(logits)
+                if len(logits):
+                    self.aux_bce[b, kind] = mask_bce(logits, truth).mean()
+                    self.aux_dice[b, kind] = mask_dice(logits, truth).mean()
+
+    def _masks(self, g: torch.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, 4, 4) logits and their ground truth."""
+        return torch.randn(n, 4, 4, generator=g), (torch.rand(n, 4, 4, generator=g) < 0.4).float()
+
+    def drawn(self, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and truth of all the batch's video masks (0) or keyframe masks (1)."""
+        logits, truth = zip(*(row[kind] for row in self.masks), strict=True)
+        return torch.cat(logits), torch.cat(truth)
 
     def flat(self, rows: list[torch.Tensor]) -> torch.Tensor:
         counts = [len(r) for r in rows]
@@ -72,6 +92,7 @@ class Case:
             "mask_log_prob": self.flat(self.mask_now),
             "aux_bce": self.aux_bce,
             "aux_dice": self.aux_dice,
+            "aux_masks": self.aux_masks,
         }
 
     def data(self) -> Any:
@@ -93,10 +114,11 @@ class Case:
             "sample": torch.stack([NonTensorData(sample) for _ in episodes]),
         }
         settings = {"dp_size": 1, "global_batch_size": 3, "batch_num_tokens": sum(int(m.sum()) for m in self.mask)}
+        settings |= {"video_masks": self.totals[0], "keyframe_masks": self.totals[1]}
         return tu.get_tensordict(tensor_dict=rows, non_tensor_dict=settings)
 
-    def plain(self, new: list[torch.Tensor], masks: list[torch.Tensor]) -> torch.Tensor:
-        """The loss of SPEC 2.4 in plain torch, without the auxiliary part."""
+    def plain(self, new: list[torch.Tensor], masks: list[torch.Tensor], aux: float = 0.0) -> torch.Tensor:
+        """The loss of SPEC 2.4 in plain torch."""
         pad = torch.nn.utils.rnn.pad_sequence
         lp, old, ref = (pad(x, batch_first=True) for x in (new, self.old, self.ref))
         old_calibrated = old.clone()
@@ -110,7 +132,10 @@ class Case:
             masks,
             self.seg,
             old_calibrated=old_calibrated,
+            video=self.drawn(0),
+            keyframe=self.drawn(1),
             kl_coef=KL,
+            aux_coef=aux,
         ).loss
 
 
@@ -119,18 +144,19 @@ def value(metric: Any) -> float:
     return float(number.detach())
 
 
+@pytest.mark.parametrize("aux", [0.0, AUX])
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_the_plain_objective_and_its_gradients(config: Any, seed: int) -> None:
+def test_equals_the_plain_objective_and_its_gradients(config: Any, seed: int, aux: float) -> None:
     case = Case(seed=seed)
     new = [x.clone().requires_grad_() for x in case.new]
     masks = [x.clone().requires_grad_() for x in case.mask_now]
     case.mask_now = masks
-    loss, metrics = rl_loss(config, case.output(new), case.data(), aux_coef=0.0)
+    loss, metrics = rl_loss(config, case.output(new), case.data(), aux_coef=aux)
     leaves = [*new, *(m for m in masks if len(m))]
     found = torch.autograd.grad(loss, leaves, retain_graph=True)
-    expected_loss = case.plain(new, masks)
+    expected_loss = case.plain(new, masks, aux)
     expected = torch.autograd.grad(expected_loss, leaves)
-    assert value(loss) == pytest.approx(value(expected_loss), abs=1e-9)
+    assert value(loss) == pytest.approx(value(expected_loss), abs=1e-6 if aux else 1e-9)  # masks are float32
     for f, e in zip(found, expected, strict=True):
         assert torch.allclose(f, e, atol=1e-9)
     assert any(float(e.abs().sum()) > 0 for e in expected[len(new) :])  # the mask decoder is reached
@@ -143,20 +169,24 @@ def test_micro_batches_and_ranks_sum_to_the_batch(config: Any) -> None:
     parts = 0.0
     for b in range(3):
         one = Case(case.prompts[b : b + 1], case.responses[b : b + 1], case.seg[b : b + 1])
-        for name in ("new", "old", "ref", "mask", "mask_now", "mask_old", "advantage", "aux_bce", "aux_dice"):
+        for name in ("new", "old", "ref", "mask", "mask_now", "mask_old", "advantage"):
             setattr(one, name, getattr(case, name)[b : b + 1])
+        for name in ("aux_bce", "aux_dice", "aux_masks"):
+            setattr(one, name, getattr(case, name)[b : b + 1])
+        one.totals = case.totals  # of the whole mini-batch, as the engine counts them
         data = one.data()
         tu.assign_non_tensor(data, global_batch_size=3)
         parts += value(rl_loss(config, one.output(one.new), data)[0])
     assert parts == pytest.approx(whole, abs=1e-9)
 
 
-def test_auxiliary_losses_are_batch_means_with_their_coefficient(config: Any) -> None:
+def test_auxiliary_losses_are_means_over_masks_with_their_coefficient(config: Any) -> None:
+    """A dialogue of three turns counts three times one of one turn, and one without ``[SEG]`` not at all."""
     case = Case(seed=1)
     without, _ = rl_loss(config, case.output(case.new), case.data(), aux_coef=0.0)
     with_aux, metrics = rl_loss(config, case.output(case.new), case.data(), aux_coef=AUX)
-    video, keyframe = (case.aux_bce + case.aux_dice).mean(dim=0).tolist()
-    assert value(with_aux) - value(without) == pytest.approx(AUX * (video + keyframe), abs=1e-9)
+    video, keyframe = (float(mask_loss(*case.drawn(kind))) for kind in (0, 1))
+    assert value(with_aux) - value(without) == pytest.approx(AUX * (video + keyframe), abs=1e-6)
     assert value(metrics["aux/video"]) == pytest.approx(video)
     assert value(metrics["aux/keyframe"]) == pytest.approx(keyframe)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,15 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from rewards.segmenter import PropagateRequest
+from rollout.errors import DataError
 from rollout.types import Episode, Sample, StopReason
 from tests.verl_ext.batches import ANSWER, SELECT
-from tests.verl_ext.dialogues import InProcessPool, seg_episode
+from tests.verl_ext.dialogues import InProcessPool, box_recipe, seg_episode
 from verl_ext.calibration import SegCountMismatchError
 from verl_ext.held_out import held_out_metrics, union_rles
 from verl_ext.recipe import Recipe
+from verl_ext.rollout_settings import environment_of
 from verl_ext.scoring import (
     Remembered,
     Rollout,
@@ -26,6 +29,7 @@ from verl_ext.scoring import (
     predict_masks,
     recipe_scoring,
     score_rollouts,
+    scoring_of,
     truth,
 )
 from verl_ext.scoring_seg import states_by_turn
@@ -76,10 +80,10 @@ def test_seg_rewards_are_those_of_the_decoded_masks(
     recipe, sample = tiny_recipe("grpo"), samples[0]
     scoring = recipe_scoring(recipe)
     good, bad = seg_episode(recipe, sample, [SELECT, ANSWER]), seg_episode(recipe, sample, ["nonsense"])
-    refused = Episode([], StopReason.REFUSED_CLIP, (), sample.clip.num_frames)
+    silent = Episode([], StopReason.CONTEXT_FULL, (0, 11), sample.clip.num_frames)
     g = np.random.default_rng(0)
     states: list[list[Any]] = [[g.normal(size=32).astype(np.float32) for _ in range(2)], [None], []]
-    rollouts = score_rollouts(scoring, pool, [sample] * 3, [good, bad, refused], states)
+    rollouts = score_rollouts(scoring, pool, [sample] * 3, [good, bad, silent], states)
     assert len(pool.requests) == 2  # nothing is asked about a dialogue that never began
     assert rollouts[0].rewards.keys() == {*recipe.rewards.weights, "total"}
     assert rollouts[0].rewards["strict_format"] == 1.0 and rollouts[1].rewards["strict_format"] == -1.0
@@ -90,6 +94,28 @@ def test_seg_rewards_are_those_of_the_decoded_masks(
     direct = pool.score([scoring.reward_request(sample, good, states[0])])[0]
     assert rollouts[0].ious["keyframe"] == direct.keyframe_ious[-1]
     assert rollouts[0].ious["video"] == pytest.approx(np.mean(direct.video_ious[-1]))
+
+
+@pytest.mark.parametrize("method", ["videoseg_o3", "veason_r1"])
+def test_a_refused_clip_has_no_score(
+    tiny_recipe: Callable[..., Recipe], samples: list[Sample], pool: InProcessPool, method: str
+) -> None:
+    recipe = tiny_recipe("grpo") if method == "videoseg_o3" else box_recipe(tiny_recipe)
+    scoring = recipe_scoring(recipe)
+    refused = Episode([], StopReason.REFUSED_CLIP, (0, 11), samples[0].clip.num_frames)
+    for ask in (
+        lambda: score_rollouts(scoring, pool, [samples[0]], [refused], [[]]),
+        lambda: predict_masks(scoring, pool, [Rollout(samples[0], refused, [])]),
+    ):
+        with pytest.raises(DataError, match=f"{samples[0].id}: its frames could not be shown"):
+            ask()
+    assert pool.requests == []
+
+
+def test_a_split_without_masks_scores_nothing(samples: list[Sample], pool: InProcessPool) -> None:
+    """It would pass for an expression without a target, and an empty answer for the right one."""
+    with pytest.raises(DataError, match=f"{samples[0].id}: its split has no masks"):
+        truth(replace(samples[0], masklets=None))
 
 
 def test_reward_weights_and_variant_come_from_the_recipe(
@@ -116,6 +142,26 @@ def test_seg_masks_are_propagated_from_the_final_keyframe(
     assert pool.requests[0].keyframe == 5  # what SELECT asked for
     assert [len(m) for m in masks] == [sample.clip.num_frames] * 2
     assert sum(int(coco_mask.area(m)) for m in masks[1] if m is not None) == 0  # no [SEG], no mask
+
+
+@pytest.mark.parametrize(
+    ("replies", "keyframe"),
+    [
+        ([SELECT, ANSWER.replace(": 5}", ": 3}")], 5),
+        ([SELECT, SELECT.replace(": 5}", ": 8}")], 8),  # the turn limit: selected, though no turn saw it
+        ([ANSWER.replace(": 5}", ": 3}")], 3),
+        (["no tags"], 11),  # the middle one of the spatial frames 0 and 11
+    ],
+)
+def test_validation_and_evaluation_start_from_the_same_keyframe(
+    tiny_recipe: Callable[..., Recipe], samples: list[Sample], replies: list[str], keyframe: int
+) -> None:
+    recipe, sample = tiny_recipe("grpo"), samples[0]
+    episode = seg_episode(recipe, sample, replies)
+    alone = scoring_of(*environment_of(recipe, evaluation=True), {})
+    for scoring in (recipe_scoring(recipe), alone):
+        request = scoring.mask_request(sample, episode, [None] * len(replies))
+        assert isinstance(request, PropagateRequest) and request.keyframe == keyframe
 
 
 def test_episode_survives_the_journey(tiny_recipe: Callable[..., Recipe], samples: list[Sample]) -> None:
@@ -148,6 +194,16 @@ def test_facts_about_ground_truth_are_made_once_a_sample(samples: list[Sample]) 
     for sample in (samples[0], samples[0], samples[-1], samples[0]):
         memory.get(sample, lambda: made.append(1) or 0)  # type: ignore[func-returns-value]
     assert len(made) == 3
+
+
+def test_facts_are_those_of_the_clip_and_its_targets(samples: list[Sample]) -> None:
+    """Clips cut short and expressions with other targets share names, first frames and ids."""
+    memory: Remembered[int] = Remembered()
+    a = samples[0]
+    shorter = replace(a, clip=replace(a.clip, frames=a.clip.frames[:4]))
+    other = replace(a, expression=replace(a.expression, anno_ids=("another",)))
+    made = [memory.get(sample, lambda i=i: i) for i, sample in enumerate((a, shorter, other, a))]  # type: ignore[misc]
+    assert made == [0, 1, 2, 0]
 
 
 def test_held_out_truth_scores_a_hundred_and_nothing_what_absence_earns(samples: list[Sample]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
 from rollout.types import Episode, Masklets, Sample, StopReason
-from tests.verl_ext.dialogues import InProcessPool, answer, box_episode, box_recipe, true_answer
+from tests.verl_ext.dialogues import SIDE, InProcessPool, answer, box_episode, box_recipe, true_answer
 from verl_ext.recipe import Recipe
 from verl_ext.rollout_settings import environment_of
 from verl_ext.scoring import Rollout, predict_masks, recipe_scoring, score_rollouts, scoring_of, truth
@@ -60,13 +61,60 @@ def test_malformed_box_replies_score_without_asking(
     assert pool.requests[0].boxes == []
 
 
-def test_a_refused_clip_has_the_rewards_of_an_empty_reply(
+def test_a_dialogue_that_did_not_fit_has_the_rewards_of_an_empty_reply(
     tiny_recipe: Callable[..., Recipe], samples: list[Sample], pool: InProcessPool
 ) -> None:
     recipe, sample = box_recipe(tiny_recipe), samples[0]
-    refused = Episode([], StopReason.REFUSED_CLIP, (), sample.clip.num_frames)
-    rollout = score_rollouts(recipe_scoring(recipe), pool, [sample], [refused], [[]])[0]
+    silent = Episode([], StopReason.CONTEXT_FULL, (0, 4, 8), sample.clip.num_frames)
+    rollout = score_rollouts(recipe_scoring(recipe), pool, [sample], [silent], [[]])[0]
     assert set(rollout.rewards.values()) == {0.0}
+
+
+def test_boxes_far_outside_the_frame_prompt_the_segmenter_inside_it(
+    tiny_recipe: Callable[..., Recipe], samples: list[Sample], pool: InProcessPool
+) -> None:
+    """1e39 is no number in float32: its masks would be NaN."""
+    recipe, sample = box_recipe(tiny_recipe), samples[0]
+    scoring = recipe_scoring(recipe)
+    absurd = [[-1e300, -1e39, 1e39, 1e300], [1e39, 5, 2e39, 9]]
+    episode = box_episode(recipe, sample, lambda e: answer(e.timestamps[1], absurd))
+    rollout = score_rollouts(scoring, pool, [sample], [episode], [[None]])[0]
+    assert 0 <= rollout.rewards["total"] <= 5
+    predict_masks(scoring, pool, [rollout])
+    width, height = sample.clip.width, sample.clip.height
+    inside = [(0, 0, width, height), (width, 5 * height / SIDE, width, 9 * height / SIDE)]
+    np.testing.assert_allclose(pool.requests[-1].boxes, inside)
+    for request in pool.requests:
+        assert all(0 <= x <= width and 0 <= y <= height for box in request.boxes for x, y in (box[:2], box[2:]))
+
+
+def test_environment_rewards_and_masks_read_one_good_and_one_bad_box_alike(
+    tiny_recipe: Callable[..., Recipe], samples: list[Sample], pool: InProcessPool
+) -> None:
+    recipe, sample = box_recipe(tiny_recipe), samples[0]
+    scoring = recipe_scoring(recipe)
+    good = box_episode(recipe, sample, true_answer(sample))
+    episode = box_episode(recipe, sample, lambda e: true_answer(sample)(e).replace("]]", '], "x"]'))
+    rollouts = score_rollouts(scoring, pool, [sample] * 2, [good, episode], [[None]] * 2)
+    assert episode.stop is StopReason.ANSWERED and episode.turns[0].keyframe == good.turns[0].keyframe
+    assert 1.0 < rollouts[1].rewards["veason_format"] < 2.0
+    assert 0 < rollouts[1].rewards["veason_spatial"] < rollouts[0].rewards["veason_spatial"]
+    predict_masks(scoring, pool, rollouts)
+    assert pool.requests[-1].boxes == pool.requests[-2].boxes != []
+
+
+def test_stamps_of_prompt_and_scoring_are_the_same_in_a_clip_of_several_frames_a_second(
+    tiny_recipe: Callable[..., Recipe], samples: list[Sample], pool: InProcessPool
+) -> None:
+    recipe = box_recipe(tiny_recipe)
+    sample = replace(samples[0], clip=replace(samples[0].clip, fps=2.0))
+    scoring = recipe_scoring(recipe)
+    episode = box_episode(recipe, sample, true_answer(sample))
+    x = scoring.reward_input(sample, episode)  # type: ignore[attr-defined]
+    assert [2 * t for t in x.timestamps] == list(episode.spatial_frames) and len(x.timestamps) > 2
+    rollout = score_rollouts(scoring, pool, [sample], [episode], [[None]])[0]
+    assert rollout.rewards["veason_keyframe"] == 1.0 and rollout.rewards["veason_spatial"] == pytest.approx(1.0)
+    assert pool.requests[-1].keyframe == episode.turns[0].keyframe
 
 
 def test_box_rewards_without_consistency_need_no_pool(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rollout.errors import DataError
 from rollout.types import Clip, Expression, Masklets, Sample
 from verl_ext.recipe import Recipe
 from verl_ext.seg_batch import (
@@ -19,6 +20,7 @@ from verl_ext.seg_batch import (
     SegBatch,
     collect,
     ground_truth,
+    mask_totals,
     rows_with_dummy,
     rows_without_dummy,
     token_mask,
@@ -66,6 +68,12 @@ def test_keyframe_pairs_name_one_pair_per_state_in_order() -> None:
     rows = batch.keyframe_pairs()
     assert batch.column(0)[rows].tolist() == [0, 1, 2, 3]
     assert batch.column(2)[rows].tolist() == [KEYFRAME] * 4
+
+
+def test_masks_are_counted_alike_before_and_after_they_are_laid_out() -> None:
+    batch = collect([A, B, B], EPISODES, with_video_frames=True)
+    assert batch.mask_counts().tolist() == [[6, 3], [0, 0], [2, 1]]
+    assert mask_totals(EPISODES) == (8, 4) == tuple(batch.mask_counts().sum(dim=0).tolist())
 
 
 def test_without_video_frames_only_keyframes_are_drawn() -> None:
@@ -119,6 +127,12 @@ def test_frame_cache_reads_each_file_once_until_it_is_full(
     assert len(read) == 3
     cache.get([(sample, 1)])
     assert len(read) == 4
+
+
+def test_a_token_without_ground_truth_does_not_learn_that_nothing_is_there() -> None:
+    batch = collect([A], [episode([(3, [7])])], with_video_frames=True)
+    with pytest.raises(DataError, match="a/0: its split has no masks"):
+        mask_losses(batch, torch.zeros(3, 4, 4))
 
 
 def test_mask_losses_average_video_and_keyframe_masks_apart() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoProcessor
 
+import verl_ext.sft_dataset as sft_dataset
 from rollout.errors import DataError
 from verl_ext.recipe import Recipe
 from verl_ext.sft_dataset import SFTDataset
@@ -65,11 +67,58 @@ def test_second_turn_sees_the_keyframe_that_the_trace_selected(dataset: Any) -> 
     assert episode["spatial_frames"] == tuple(record.sample_frame_indice)
 
 
-def test_a_trace_that_stops_early_is_named(dataset: Any) -> None:
-    data = dataset("rollout.response_length=120", "rollout.turn_length=60")
-    i = next(i for i, (_, r) in enumerate(data.items) if len(r.replies) == 2)
-    with pytest.raises(DataError, match=rf"{data.items[i][0].clip.name}.*context_full.*response_length"):
-        data[i]
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["rollout.response_length=120", "rollout.turn_length=60"],
+            r"\(context_full\) after 1 of 2 turns; .*response_length 120 .* raise what is too small",
+        ),
+        (["rollout.prompt_length=50"], r"\(context_full\) after 0 of [12] turns; .*rollout.prompt_length 50"),
+        (["rollout.max_turns=1"], r"\(turn_limit\) after 1 of 2 turns; rollout.max_turns is 1: raise it to 2"),
+    ],
+)
+def test_traces_that_do_not_fit_stop_before_training_with_their_remedy(
+    dataset: Any, overrides: list[str], words: str
+) -> None:
+    with pytest.raises(DataError, match=r"trace of \S+: the dialogue stopped " + words):
+        dataset(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda reply: reply.replace("</select>", "</answer>"), r"\(bad_action\) .* no <select> or <answer>"),
+        (lambda reply: reply.replace("select>", "answer>"), r"\(answered\) .* before the last one answers"),
+    ],
+)
+def test_a_trace_whose_replies_are_wrong_says_what_is_wrong(dataset: Any, edit: Any, words: str) -> None:
+    data = dataset()
+    sample, record = next(item for item in data.items if len(item[1].replies) == 2)
+    first, last = record.replies
+    wrong = SimpleNamespace(**{n: getattr(record, n) for n in ("sample_frame_indice", "selections")})
+    wrong.replies = (edit(first), last)
+    assert wrong.replies[0] != first
+    with pytest.raises(DataError, match=rf"trace of {sample.id}: .*{words}"):
+        data._replay(sample, wrong)
+
+
+def test_only_the_longest_traces_are_looked_at_before_training_and_processes_share_them(
+    dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(SFTDataset, "_replay", lambda self, sample, record: seen.append(record))
+    monkeypatch.setattr(sft_dataset, "CHECKED", 4)
+    data = dataset("data.0.weight=2.0")
+    assert len(seen) == len({id(r) for r in seen}) == 4  # none twice, though each is shown twice
+    shortest = min(map(sft_dataset._length, seen))
+    assert shortest >= sorted((sft_dataset._length(r) for _, r in data.items[: len(data) // 2]), reverse=True)[3]
+    whole, seen[:] = list(seen), []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        dataset("data.0.weight=2.0")
+    assert sorted(sft_dataset._length(r) for r in seen) == sorted(sft_dataset._length(r) for r in whole)
 
 
 def test_without_annotations_there_is_nothing_to_learn_from(dataset: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from verl.trainer.sft_trainer import SFTTrainer
 
-from rollout.errors import DataError
+from rollout.errors import DataError, WorkerError
 from verl_ext.recipe import Recipe
 from verl_ext.render import sft_config
 from verl_ext.run_files import STOP_FILE, TOTAL_FILE
@@ -128,8 +128,34 @@ def test_less_data_than_one_step_is_refused(
 @pytest.mark.parametrize(("resumed_at", "trains"), [(0, True), (8, True), (9, False), (12, False)])
 def test_a_finished_run_is_not_trained_on(resumed_at: int, trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[int] = []
-    monkeypatch.setattr(SFTTrainer, "fit", lambda self: called.append(1))
+
+    def fit(self: Any) -> None:
+        called.append(1)
+        self._begun = 9 - resumed_at
+
+    monkeypatch.setattr(SFTTrainer, "fit", fit)
     trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
     trainer.resume_global_step, trainer.total_training_steps = resumed_at, 9
     trainer.fit()
     assert bool(called) == trains
+
+
+def test_a_loop_that_ends_too_soon_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SFTTrainer, "fit", lambda self: None)
+    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+    trainer.resume_global_step, trainer.total_training_steps = 6, 9
+    with pytest.raises(WorkerError, match="ended after step 6 of 9"):
+        trainer.fit()
+
+
+def test_held_out_conversations_that_are_left_over_are_named(
+    tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = trainer_of(activate(tiny_recipe("sft")))
+    trainer.val_dataset = list(range(10))
+    trainer._build_dataloader()
+    assert "the first 8 of 10 conversations are evaluated" in caplog.text
+    caplog.clear()
+    trainer.val_dataset = list(range(8))
+    trainer._build_dataloader()
+    assert not caplog.text

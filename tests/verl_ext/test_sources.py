@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +63,23 @@ def test_box_policies_skip_expressions_without_target(tiny_recipe: Callable[...,
     assert all(s.expression.anno_ids for s in load_samples(recipe))
 
 
+def test_a_missing_frame_stops_training_at_load_with_its_name(
+    tiny_recipe: Callable[..., Recipe], tiny_data: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    place = [f"data.0.root={root}", f"val.0.root={root}"]
+    frame = root / "JPEGImages/train_00001/00007.jpg"
+    frame.unlink()
+    (root / "JPEGImages/valid_00001/00002.jpg").unlink()
+    with pytest.raises(DataError, match=rf"missing_frame.*{frame}: clip train_00001, frame 00007"):
+        load_samples(tiny_recipe("grpo", *place))
+    with pytest.raises(DataError, match=r"missing_frame.*clip valid_00001, frame 00002"):
+        load_samples(tiny_recipe("grpo", *place), held_out=True)
+    annotations = f"data.0.annotations={root / 'vts_cot_train.json'}"
+    with pytest.raises(DataError, match=r"missing_frame.*clip train_00001, frame 00007"):
+        load_traces(tiny_recipe("sft", place[0], annotations))
+
+
 def test_held_out_is_evaluated_once_each(tiny_recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(RecipeError, match=r"val\[0\].weight: 2"):
         tiny_recipe("grpo", "val.0.weight=2.0")
@@ -82,9 +101,48 @@ def test_rl_rows_carry_references_and_held_out_rows_come_twice(
     assert [held_out[i]["__rollout_n__"] for i in range(6)] == [1] * 3 + [HELD_OUT_DRAWS] * 3
 
 
-def test_an_empty_source_is_an_error(
-    tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe]
-) -> None:
+def test_an_empty_source_is_an_error(tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe]) -> None:
     activate(tiny_recipe("grpo", "data.0.kinds=[nothing like this]"))
-    with pytest.raises(DataError, match="nothing to roll out"):
+    with pytest.raises(DataError, match=r"data\[0\]: .* gives no expressions"):
         RLDataset(["train"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "load", "words"),
+    [
+        (["data.1.kinds=[attributes]"], load_samples, r"data\[1\]: .*\(split train\) gives no expressions; .*"),
+        (["data.1.kinds=[attributes]"], load_traces, r"data\[1\]: .*vts_cot_train.json .*gives no conversations; .*"),
+        (["data.1.weight=1e-6"], load_samples, r"data\[1\]: .*all kinds with weight 1e-06.*"),
+    ],
+)
+def test_one_source_of_several_that_gives_nothing_is_named_with_what_it_has(
+    overrides: list[str], load: Any, words: str, tiny_recipe: Callable[..., Recipe], tiny_data: Path
+) -> None:
+    """The others would train on, and the user believe that this one did."""
+    source = f'{{"dataset": "revos", "root": "{tiny_data}", "annotations": "{tiny_data / "vts_cot_train.json"}"}}'
+    recipe = tiny_recipe("sft", f"data=[{source}, {source}]", *overrides)
+    with pytest.raises(DataError, match=words + r"Correct data\[1\]\.kinds") as error:
+        load(recipe)
+    assert "of kind attribute" in str(error.value)
+
+
+def test_a_held_out_source_that_gives_nothing_is_named_too(tiny_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(DataError, match=r"val\[0\]: .* asked for are kinds \['none'\]\. Correct val\[0\]\.kinds"):
+        load_samples(tiny_recipe("grpo", "val.0.kinds=[none]"), held_out=True)
+
+
+@pytest.mark.parametrize("load", [load_samples, load_traces])
+def test_an_expression_with_control_text_is_found_at_load(
+    tiny_recipe: Callable[..., Recipe], tiny_data: Path, tmp_path: Path, load: Callable[[Recipe], list[object]]
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(tiny_data, root)
+    recipe = tiny_recipe("sft")
+    recipe.data[0].root, recipe.data[0].annotations = str(root), str(root / "vts_cot_train.json")
+    text = load_samples(recipe)[0].expression.text
+    for file in root.rglob("*.json"):
+        file.write_text(file.read_text().replace(f'"{text}"', '"the [SEG] of it"'))
+    with pytest.raises(
+        DataError, match=r"clip train_\d+, expression \S+: .* contains the control text '\[SEG\]'; edit"
+    ):
+        load(recipe)

@@ -16,16 +16,18 @@ import psutil
 import pytest
 
 from rollout.errors import RecipeError, WorkerError
-from verl_ext.run_files import STARTING
+from verl_ext.run_files import RESULT_FILE, STARTING
 from verl_ext.supervise import (
     LIVE_METRICS,
     METRICS,
     STOP_FILE,
-    STOPPED_EARLY,
     WORKER_DIED,
+    alone_in,
+    asked_to_stop,
     fold_metrics,
     last_words,
     read_metrics,
+    run_finished,
     scalar,
     supervise,
 )
@@ -33,9 +35,15 @@ from verl_ext.supervise import (
 PREAMBLE = "import json, os, pathlib, subprocess, sys, time\nout = pathlib.Path(sys.argv[1])\n"
 
 
-def run(out: Path, code: str, **settings: Any) -> bool:
-    command = [sys.executable, "-c", PREAMBLE + code, str(out)]
-    return supervise(command, os.environ, out, poll_seconds=0.05, **settings)
+def run(out: Path, code: str, finished: bool | None = True, **settings: Any) -> bool:
+    """Supervise ``code``, which at its end writes that it ``finished``, unless that is None."""
+    result = "" if finished is None else f"\n(out / {RESULT_FILE!r}).write_text({json.dumps(said(finished))!r})"
+    command = [sys.executable, "-c", PREAMBLE + code + result, str(out)]
+    return supervise(command, os.environ, settings.pop("here", out), poll_seconds=0.05, **settings)
+
+
+def said(finished: bool) -> dict[str, bool]:
+    return {"finished": finished, "asked_to_stop": False}
 
 
 def interrupt_once(ready: Path, number: int = signal.SIGINT) -> threading.Thread:
@@ -90,12 +98,12 @@ def test_asked_to_stop_it_may_finish_its_step(tmp_path: Path, number: int) -> No
     code = (
         "(out / 'running').touch()\n"
         f"while not (out / {STOP_FILE!r}).exists(): time.sleep(0.02)\n"
-        "(out / 'saved').touch()\n"
-        f"sys.exit({STOPPED_EARLY})"
+        "(out / 'saved').touch()"
     )
     before = signal.getsignal(number)
     interrupt_once(tmp_path / "running", number)
-    assert run(tmp_path, code) is False
+    assert run(tmp_path, code, finished=False) is False
+    assert not run_finished(tmp_path) and asked_to_stop(tmp_path)
     assert (tmp_path / "saved").exists()
     assert not (tmp_path / STOP_FILE).exists()
     assert signal.getsignal(number) is before
@@ -112,16 +120,45 @@ def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
     again.join()
 
 
-def test_a_run_that_finishes_in_spite_of_the_request_is_not_taken_for_done(tmp_path: Path) -> None:
-    """Its last step was under way: a caller that goes on after "finished" would miss the user's wish."""
+def test_a_run_that_finishes_in_spite_of_the_request_has_finished_and_the_wish_is_known(tmp_path: Path) -> None:
+    """Its last step was under way. The quickstart still ends before its next stage."""
     interrupt_once(tmp_path / "running")
     code = f"(out / 'running').touch()\nwhile not (out / {STOP_FILE!r}).exists(): time.sleep(0.02)"
-    assert run(tmp_path, code) is False
+    assert run(tmp_path, code) is True
+    assert run_finished(tmp_path) and asked_to_stop(tmp_path)
+    assert run(tmp_path, "") is True
+    assert not asked_to_stop(tmp_path)
+
+
+def test_a_process_that_ends_without_a_word_has_failed(tmp_path: Path) -> None:
+    (tmp_path / RESULT_FILE).write_text(json.dumps(said(True)))  # an earlier run's
+    with pytest.raises(WorkerError, match=f"ended without .*{RESULT_FILE}"):
+        run(tmp_path, "print('bye')", finished=None)
+
+
+def test_a_further_machine_asks_the_whole_run_to_stop_and_clears_nothing_away(tmp_path: Path) -> None:
+    """Its own folder holds its log; the stop file and the result are the run's."""
+    here = tmp_path / "node_1"
+    (tmp_path / LIVE_METRICS).write_text(live_row(4, loss=1.0))
+    interrupt_once(tmp_path / "running")
+    code = f"(out / 'running').touch()\nwhile not (out / {STOP_FILE!r}).exists(): time.sleep(0.02)"
+    seen: list[int] = []
+    progress = {"progress": lambda done, *_: seen.append(done)}
+    assert run(tmp_path, code, finished=False, here=here, run_dir=tmp_path, **progress) is False
+    assert (tmp_path / STOP_FILE).exists() and (tmp_path / LIVE_METRICS).exists() and 4 in seen
+    assert [p.name for p in here.iterdir()] == ["train.log"]
+
+
+def test_a_signal_that_all_machines_get_ends_none_of_them_at_once(tmp_path: Path) -> None:
+    """The first one's stop file is there when the second one's signal arrives."""
+    interrupt_once(tmp_path / "running")
+    wait = "(out / 'STOP').touch(); (out / 'running').touch(); time.sleep(1)"
+    assert run(tmp_path, wait, finished=False) is False
 
 
 def test_a_stop_file_of_an_earlier_run_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / STOP_FILE).touch()
-    assert run(tmp_path, f"sys.exit(5 if (out / {STOP_FILE!r}).exists() else 0)")
+    assert run(tmp_path, f"if (out / {STOP_FILE!r}).exists(): sys.exit(5)")
 
 
 def test_nothing_of_its_session_is_left(tmp_path: Path) -> None:
@@ -187,14 +224,11 @@ def test_scalar(value: Any, expected: float | None) -> None:
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
-    def second(*_: Any) -> None:
-        with pytest.raises(RecipeError, match="another training process is at work"):
-            run(tmp_path, "")
-        (tmp_path / "seen").touch()
-
-    code = "while not (out / 'seen').exists(): time.sleep(0.02)"
-    assert run(tmp_path, code, progress=second)
-    assert run(tmp_path, "")
+    at_work = pytest.raises(RecipeError, match="another training process is at work")
+    with alone_in(tmp_path), at_work, alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
 
 
 def test_a_run_does_not_outlive_a_display_that_fails(tmp_path: Path) -> None:

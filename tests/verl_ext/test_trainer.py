@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tensordict.tensorclass import NonTensorData
@@ -135,39 +133,3 @@ def test_asked_to_stop_it_saves_and_ends_after_this_step(
     assert saved == [2] and trainer.total_training_steps == 2
     trainer.on_step_end()
     assert saved == [2]  # the last step saves by itself
-
-
-@pytest.mark.parametrize("with_pool", [True, False])
-def test_held_out_evaluation_of_boxes(
-    queue: Queue,
-    tiny_recipe: Callable[..., Recipe],
-    sample: Sample,
-    pool: InProcessPool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    with_pool: bool,
-) -> None:
-    recipe = box_recipe(tiny_recipe)
-    if not with_pool:
-        recipe.rewards.weights.pop("veason_consistency")
-    trainer = trainer_of(recipe, pool if with_pool else None, tmp_path)
-    episodes = [box_episode(recipe, sample, true_answer(sample)), box_episode(recipe, sample, lambda _: "no")]
-    batch = fill(queue, sample, episodes)
-
-    def roll_out(prompts: Any) -> Any:
-        batch.keys = [f"{uid}_0_0" for uid in prompts["uid"]]
-        return batch
-
-    trainer.val_dataloader = [
-        {"raw_prompt": np.array(["q", "q"], dtype=object), "greedy": np.array([True, False], dtype=object)}
-    ]
-    monkeypatch.setattr(trainer, "_roll_out_held_out", roll_out)
-    monkeypatch.setattr(trainer, "_balance_batch", lambda found, metrics: found)
-    monkeypatch.setattr(queue, "kv_clear", lambda keys, partition_id: None, raising=False)
-    trainer.actor_rollout_wg = SimpleNamespace(compute_log_prob=lambda found: None)
-    metrics = trainer._validate()
-    assert ("val/jf" in metrics) == with_pool
-    assert metrics["val/greedy_reward/veason_spatial"] == pytest.approx(1.0)
-    assert metrics["val/reward/mean"] == 0.0  # the sampled dialogue said nothing useful
-    written = [json.loads(line) for line in (tmp_path / "held_out.jsonl").read_text().splitlines()]
-    assert [{k: row.get(k) for k in ("step", *metrics)} for row in written] == [{"step": 2, **metrics}]

@@ -12,11 +12,11 @@ import pytest
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from rollout.errors import DataError
+from rollout.errors import DataError, WorkerError
 from tests.verl_ext.test_trainer import trainer_of
+from verl_ext.checkpoints import TRACKER
 from verl_ext.recipe import Recipe
-from verl_ext.run_files import TOTAL_FILE
-from verl_ext.trainer import HELD_OUT
+from verl_ext.run_files import HELD_OUT, STOP_FILE, TOTAL_FILE, run_finished
 
 
 def config_of(out: Path) -> Any:
@@ -26,24 +26,58 @@ def config_of(out: Path) -> Any:
     return OmegaConf.create({"trainer": trainer, "actor_rollout_ref": {"actor": actor}})
 
 
-@pytest.mark.parametrize(("steps_done", "evaluates"), [(0, True), (3, False)])
-def test_a_continued_run_does_not_evaluate_its_start_again(
+@pytest.mark.parametrize(
+    ("step", "written", "evaluates"),
+    [
+        (0, (), True),
+        (3, (0, 3), False),  # a continued run does not evaluate its start again
+        (3, (0,), True),  # died between the save and the evaluation
+        (4, (0, 3), False),  # no step to evaluate at
+        (9, (0, 3, 6), True),  # the last one always is
+        (9, (0, 9), False),
+    ],
+)
+def test_evaluated_before_training_is_what_is_due_and_missing(
+    step: int,
+    written: tuple[int, ...],
+    evaluates: bool,
     tiny_recipe: Callable[..., Recipe],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    steps_done: int,
-    evaluates: bool,
 ) -> None:
     monkeypatch.setattr(PPOTrainerSync, "on_init_end", lambda self: None)
+    for every, expected in ((3, evaluates), (0, False)):
+        trainer = trainer_of(tiny_recipe("grpo", f"trainer.eval_every={every}"), None, tmp_path)  # 9 steps
+        trainer.config = config_of(tmp_path)
+        trainer.global_steps = step
+        monkeypatch.setattr(trainer, "_export_policy", lambda: None)
+        (tmp_path / HELD_OUT).write_text("".join(f'{{"step": {n}}}\n' for n in written))
+        trainer.on_init_end()
+        assert trainer.config.trainer.val_before_train is expected
+
+
+@pytest.mark.parametrize(("reached", "stop"), [(9, False), (5, True), (5, False)])
+def test_how_it_ended_is_written_by_the_run_itself(
+    reached: int, stop: bool, tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = trainer_of(tiny_recipe("grpo"), None, tmp_path)
-    trainer.config = config_of(tmp_path)
-    trainer.global_steps = steps_done
-    monkeypatch.setattr(trainer, "_export_policy", lambda: None)
-    (tmp_path / HELD_OUT).write_text("".join(f'{{"step": {n}}}\n' for n in (0, 3, 6)))
-    trainer.on_init_end()
-    assert trainer.config.trainer.val_before_train is evaluates
-    kept = [json.loads(line)["step"] for line in (tmp_path / HELD_OUT).read_text().splitlines()]
-    assert kept == ([0, 3, 6] if evaluates else [0, 3])  # a continued run evaluates later steps again
+    monkeypatch.setattr(PPOTrainerSync, "on_step_end", lambda self: None)
+    monkeypatch.setattr(trainer, "_save_checkpoint", lambda: None)
+
+    def train(self: Any, agent_loop_manager: Any) -> None:
+        self.global_steps = reached
+        if stop:
+            (tmp_path / STOP_FILE).touch()
+        self.on_step_end()
+        self.global_steps += 1
+
+    monkeypatch.setattr(PPOTrainerSync, "fit", train)
+    if reached < 9 and not stop:
+        with pytest.raises(WorkerError, match=r"ended after step 5 of 9.*--resume"):
+            trainer.fit(None)
+    else:
+        trainer.fit(None)
+        assert run_finished(tmp_path) is not stop
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -75,7 +109,13 @@ def test_saving_keeps_the_newest_checkpoints_with_their_policies(
     trainer = trainer_of(tiny_recipe("grpo", "trainer.keep_checkpoints=2"), None, tmp_path)
     trainer.config = config_of(tmp_path)
     saved: list[int] = []
-    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", lambda self: saved.append(self.global_steps))
+
+    def save(self: Any) -> None:
+        saved.append(self.global_steps)
+        (tmp_path / "checkpoints" / f"global_step_{self.global_steps}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / TRACKER).write_text(str(self.global_steps))
+
+    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
 
     def export(folder: str) -> None:
         Path(folder).mkdir(parents=True)
@@ -85,10 +125,10 @@ def test_saving_keeps_the_newest_checkpoints_with_their_policies(
     for step in (9, 10, 11):
         trainer.global_steps = step
         trainer._save_checkpoint()
-        trainer._save_checkpoint()  # asked to stop in a step that is saved anyway: verl would delete what it wrote
+        trainer._save_checkpoint()  # asked to stop in a step that is saved anyway
         assert (tmp_path / "policy").resolve().parent.name == f"global_step_{step}"
     assert saved == [9, 10, 11]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["global_step_10", "global_step_11"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("g*")) == ["global_step_10", "global_step_11"]
 
 
 @pytest.mark.parametrize(("steps", "epochs", "expected"), [(9, 100, 9), (1000, 2, 6)])
@@ -124,8 +164,3 @@ def test_less_data_than_one_step_is_refused(
     monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", loaded)
     with pytest.raises(DataError, match=r"data: 3 expressions do not fill one step of trainer.prompts_per_step 4"):
         trainer._init_dataloader()
-
-
-def test_dialogues_that_raised_are_counted(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    trainer = trainer_of(tiny_recipe("grpo"), None, tmp_path)  # 4 prompts x 2
-    assert trainer._failed(8) == 0.0 and trainer._failed(5) == 3.0

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from verl_ext.cli.phase_table import print_phases
 from verl_ext.cli.training_progress import PlainLines, StepClock, duration, training_progress
-from verl_ext.run_files import STARTING, STOPPING
+from verl_ext.grpo import _describe
+from verl_ext.phases import step_seconds
+from verl_ext.run_files import METRICS, STARTING, STOPPING
 
 
 class Clock:
@@ -62,6 +67,32 @@ def test_the_last_step_is_always_told() -> None:
     for step in range(6):
         lines(step, 5, "loss 1.000")
     assert [line.split(" |")[0] for line in said] == ["step 0/5", "step 1/5", "step 5/5"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_where_a_steps_time_went_stands_beside_its_reward(terminal: bool) -> None:
+    out = io.StringIO()
+    step = {"timing_s/step": 9.0, "timing_s/gen": 4.0, "timing_s/old_log_prob": 3.0, "timing_s/pool": 1.0}
+    words = _describe({"reward/mean": 2.5, **step, "timing_s/update_weights": 0.25, "timing_s/update_pool": 0.5})
+    assert words == "reward 2.50\n9.0 s: rollout 4.0, [SEG] 2.0, pool 1.0, sync 0.8"
+    with training_progress(Console(file=out, force_terminal=terminal, width=100)) as progress:
+        progress(0, 0, STARTING)
+        progress(1, 7, words)
+    assert "9.0 s: rollout 4.0, [SEG] 2.0, pool 1.0, sync 0.8" in out.getvalue()
+    assert terminal or "step 1/7 | reward 2.50 | 9.0 s: rollout" in out.getvalue()
+
+
+def test_a_finished_run_ends_with_a_table_of_its_phases(tmp_path: Path) -> None:
+    seconds = [{"timing_s/step": 10.0 * n, "timing_s/gen": 4.0 * n, "timing_s/save_checkpoint": 2.0} for n in (9, 1, 1)]
+    rows = [{"step": 0, "data": {"val/jf": 1.0}}, *({"step": n, "data": s} for n, s in enumerate(seconds, 1))]
+    (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert step_seconds(rows) == {"rollout": 4.0, "step": 8.0}  # without the first step, and what saving took
+    out = io.StringIO()
+    print_phases(tmp_path, Console(file=out, width=100))
+    assert "median of 2" in out.getvalue() and "50%" in out.getvalue() and "whole step" in out.getvalue()
+    silent = io.StringIO()
+    print_phases(tmp_path / "nothing", Console(file=silent))
+    assert silent.getvalue() == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from typing import Any
 
 import pytest
+
+import verl_ext.watchdog as watchdog
 
 CODE = """
 import os, time
@@ -45,3 +49,49 @@ def test_a_dead_worker_ends_the_run_with_its_name() -> None:
     words = next(line for line in run.stderr.splitlines() if "a worker died" in line)
     assert "WorkerDict" in words and "--resume" in words
     assert "SegmenterWorker" not in words
+
+
+class Ray:
+    """Answers ``answers`` in turn, then with no dead actors; counts what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.asked, self.silent = list(answers), 0, threading.Event()
+
+    def dead_actors(self) -> list[str]:
+        self.asked += 1
+        if not self.answers:
+            self.silent.set()
+            return []
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+
+@pytest.mark.parametrize(
+    ("failures", "why"),
+    [(watchdog.UNANSWERED - 1, None), (watchdog.UNANSWERED, "Ray did not answer 5 times in a row, at last: gone")],
+)
+def test_a_check_that_fails_is_done_again_until_nobody_answers(
+    failures: int, why: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ray = Ray(*[ConnectionError("gone")] * failures)
+    ended = threading.Event()
+    monkeypatch.setattr(watchdog, "dead_actors", ray.dead_actors)
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: ended.set())
+    with watchdog.watch_actors(every_seconds=0.01):
+        assert (ended if why else ray.silent).wait(5)
+    assert ended.is_set() == bool(why) and ray.asked >= failures
+    assert (f"{watchdog.WORKER_DIED}: {why}" in caplog.text) == bool(why)
+    assert f"({failures} of {watchdog.UNANSWERED}): gone" in caplog.text
+
+
+def test_failures_are_counted_in_a_row_and_a_death_is_still_seen_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = [ConnectionError("gone")] * (watchdog.UNANSWERED - 1)
+    ray = Ray(*lost, [], *lost, ["WorkerDict: killed"])
+    codes: list[int] = []
+    monkeypatch.setattr(watchdog, "dead_actors", ray.dead_actors)
+    monkeypatch.setattr(watchdog.os, "_exit", codes.append)
+    with watchdog.watch_actors(every_seconds=0.01):
+        assert ray.silent.wait(5)
+    assert codes == [watchdog.EXIT_CODE]

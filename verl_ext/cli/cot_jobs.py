@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollout.errors import DataError, RecipeError
+from verl_ext.cli.cot_text import estimate_text, summary_text
 
 if TYPE_CHECKING:
     from data_construction.cot.seed import SeedSettings
     from data_construction.cot.vts_plan import VTSSettings
-    from data_construction.generate import Estimate, Job, Source, Summary
-    from data_construction.vlm import ClientSettings, Ledger
+    from data_construction.generate import Job, Source, Summary
+    from data_construction.readers import Dataset
+    from data_construction.vlm import ClientSettings
     from rollout.types import Expression
 
 EXIT_INCOMPLETE, EXIT_SIGINT, EXIT_SIGTERM = 1, 130, 143
@@ -74,9 +77,9 @@ class Asked:
         from data_construction.generate import Again, Source
         from data_construction.readers import open_dataset
 
-        again = None if self.again is None else Again.of_folder(self.again, self.attempts)
-        select = None if self.only is None else read_ids(self.only)
         dataset = open_dataset(self.name, self.root, self.split)
+        again = None if self.again is None else Again.of_folder(self.again, self.attempts, dataset)
+        select = None if self.only is None else read_ids(self.only, dataset)
         return Source(dataset, limit=self.limit, select=select, again=again, **more)
 
     def job(self, method: Any, settings: dict[str, Any], **more: Any) -> Job:
@@ -86,8 +89,11 @@ class Asked:
         return Job(method, settings, self.out, self.client(), cache, self.threads, **more)
 
 
-def read_ids(path: Path) -> frozenset[tuple[str, str]]:
-    """(clip, expression id) of each line of a file of ids. Raises DataError naming the line that is none."""
+def read_ids(path: Path, dataset: Dataset) -> frozenset[tuple[str, str]]:
+    """(clip, expression id) of each line of a file of ids.
+
+    Raises DataError naming the line that is none, or that names what the data set does not hold.
+    """
     from data_construction.generate.journal import read_lines
 
     if not path.is_file():
@@ -96,7 +102,11 @@ def read_ids(path: Path) -> frozenset[tuple[str, str]]:
     for number, (_, line) in enumerate(read_lines(path), start=1):
         if "clip" not in line or "expression_id" not in line:
             raise DataError(f"{path}, line {number}: needs 'clip' and 'expression_id', found {sorted(line)}")
-        found.append((str(line["clip"]), str(line["expression_id"])))
+        clip, expression = str(line["clip"]), str(line["expression_id"])
+        if clip not in dataset.index or expression not in dataset.index[clip].expressions:
+            what = f"clip {clip!r}, expression {expression!r} is not in {dataset.name}, split {dataset.split}"
+            raise DataError(f"{path}, line {number}: {what}, at {dataset.root}; sample from what you make traces of")
+        found.append((clip, expression))
     return frozenset(found)
 
 
@@ -152,18 +162,54 @@ def vts_settings(
     return settings
 
 
-def run(job: Job, dry_run: bool) -> None:
-    """Do it, or say what it would take. Exits with 1 where not every item has its trace."""
+def run(make: Callable[[], Job], dry_run: bool, again: Path | None = None) -> None:
+    """Do it, or say what it would take. ``make`` gives the job; with ``again`` it is made anew after each round.
+
+    Exits with 1 where not every item has its trace.
+    """
     from rich.console import Console
 
-    from data_construction.generate import estimate_job, run_job
+    from data_construction.generate import estimate_job
     from verl_ext.cli.progress import progress_bar
 
+    job = make()
     if dry_run:
         with progress_bar(Console(stderr=True)) as progress:
             estimate = estimate_job(job, progress)
         typer.echo(estimate_text(estimate, job))
         return
+    complete = _run_once(job).complete if again is None else _rounds(job, make, again)
+    if not complete:
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _rounds(job: Job, make: Callable[[], Job], folder: Path) -> bool:
+    """Make what ``verify`` rejected, verify it as before, and so on until all is sound or has had its attempts."""
+    from verl_ext.cli.verify_job import VerifyRequest, run_verify
+
+    request, complete = VerifyRequest.again(folder), True
+    made = request.traces if request.traces.is_dir() else request.traces.parent
+    if made.resolve() != job.out.resolve():
+        what = f"was verified from the traces in {made}, and --out is {job.out}"
+        raise DataError(f"{folder}: {what}; give that as --out, or run `videoseg data verify {job.out} {folder}` first")
+    if not len(job.method.source):
+        typer.echo(f"{folder}: nothing there is to be made again")
+    while len(job.method.source):
+        summary = _run_once(job)
+        complete = summary.complete and run_verify(request)
+        if summary.stopped or not summary.made:
+            break
+        job = make()
+    return complete
+
+
+def _run_once(job: Job) -> Summary:
+    """Raises typer.Exit if a signal stopped it."""
+    from rich.console import Console
+
+    from data_construction.generate import run_job
+    from verl_ext.cli.progress import progress_bar
+
     with progress_bar(Console(stderr=True)) as progress:
         summary, ledger = run_job(job, progress)
     typer.echo(summary_text(summary, ledger, job.out))
@@ -171,39 +217,4 @@ def run(job: Job, dry_run: bool) -> None:
         raise typer.Exit(EXIT_SIGINT)
     if "SIGTERM" in summary.stopped:
         raise typer.Exit(EXIT_SIGTERM)
-    if not summary.complete:
-        raise typer.Exit(EXIT_INCOMPLETE)
-
-
-def estimate_text(estimate: Estimate, job: Job) -> str:
-    e = estimate
-    lines = [f"{e.items} items, {e.there} of them already there; {e.requests} requests"]
-    lines.append(f"about {e.prompt_tokens:,} prompt tokens, at most {e.completion_tokens:,} of replies")
-    if job.client.prices.known:
-        lines.append(f"cost at most about {e.cost:,.2f} (at {job.client.prices.prompt:g} and "
-                     f"{job.client.prices.completion:g} per million tokens)")  # fmt: skip
-    else:
-        lines.append("cost: give --prices PROMPT REPLY (per million tokens)")
-    lines += [f"would be set aside: {n} {code}" for code, n in e.set_aside.most_common()]
-    return "\n".join(lines)
-
-
-def summary_text(summary: Summary, ledger: Ledger, out: Path) -> str:
-    s = summary
-    lines = [f"{out}: {s.there + s.made} of {s.items} traces ({s.made} made now) in {s.seconds:.0f} s"]
-    lines.append(f"requests: {ledger.answered} answered, {ledger.cached} from the cache, "
-                 f"{ledger.retried.total()} asked again{_reasons(ledger.retried)}")  # fmt: skip
-    tokens = f"tokens: {ledger.usage.prompt_tokens:,} of prompts, {ledger.usage.completion_tokens:,} of replies"
-    spent = f"; cost {ledger.usage.cost:.4f}, with earlier runs {ledger.spent:.4f}" if ledger.prices.known else ""
-    lines.append(tokens + spent)
-    if s.failed:
-        lines.append(f"failed: {s.failed.total()}{_reasons(s.failed)}; see {out / 'failed.jsonl'}")
-    if s.set_aside:
-        lines.append(f"set aside, bad data: {s.set_aside.total()}{_reasons(s.set_aside)}; see {out / 'failed.jsonl'}")
-    if s.stopped:
-        lines.append(f"stopped: {s.stopped}; the same command goes on from here")
-    return "\n".join(lines)
-
-
-def _reasons(counts: Any) -> str:
-    return f" ({', '.join(f'{n} {reason}' for reason, n in counts.most_common())})" if counts else ""
+    return summary

@@ -1,4 +1,4 @@
-"""``videoseg data``: make and check data sets."""
+"""``videoseg data``: make and check data sets; its other commands are in files of their own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Make synthetic clips, check data sets.", no_args_is_help=True)
+app = typer.Typer(help="Make, check and sample data sets; make, verify and show traces.", no_args_is_help=True)
+SYNTHETIC_ONLY = ("train", "valid", "test", "frames", "size")
+LAYOUT_ONLY = ("clips",)
 
 
 @app.command()
 def synthetic(
+    context: typer.Context,
     root: Annotated[Path, typer.Argument(help="Folder to make.")],
     train: Annotated[int, typer.Option(help="Clips of the train split.", min=0)] = 48,
     valid: Annotated[int, typer.Option(help="Clips of the valid split.", min=0)] = 12,
@@ -37,6 +40,7 @@ def synthetic(
     """
     from rich.console import Console
 
+    _refuse_unused(context, LAYOUT_ONLY if layout is None else SYNTHETIC_ONLY, layout)
     if layout is not None:
         from data_construction.layouts import write_layout
 
@@ -49,11 +53,20 @@ def synthetic(
 
     console = Console()
     wanted = {split: n for split, n in (("train", train), ("valid", valid), ("test", test)) if n}
-    with progress_bar(console) as progress:
+    with progress_bar(console, pace=True) as progress:
         report = make_synthetic(root, clips=wanted, seed=seed, frames=frames, size=size, progress=progress)
     counts = ", ".join(f"{n} {split}" for split, n in report.clips.items())
     done = "was there already" if report.reused else "written"
     console.print(f"{root}: {done}: clips {counts}; {report.frames} frames, {report.traces} traces")
+
+
+def _refuse_unused(context: typer.Context, names: tuple[str, ...], layout: str | None) -> None:
+    """Raise typer.BadParameter for an option that would be without effect beside (or without) --layout."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            what = "needs --layout" if layout is None else f"has no effect with --layout {layout}, which takes --clips"
+            raise typer.BadParameter(what, param_hint=f"--{name}")
 
 
 @app.command()
@@ -92,7 +105,7 @@ def check(
     if frames not in ("decode", "exist", "none"):
         raise typer.BadParameter(f"{frames!r}: wants decode, exist or none", param_hint="--frames")
     notes: list[str] = []
-    with progress_bar(Console(stderr=True)) as progress:
+    with progress_bar(Console(stderr=True), pace=True) as progress:
         report = check_dataset(name, root, splits=split or None, frames=frames, progress=progress)  # type: ignore[arg-type]
         if draw:
             notes.append(draw_splits(report, draw, out))

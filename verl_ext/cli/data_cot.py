@@ -20,7 +20,9 @@ Workers = Annotated[int, typer.Option(help="Requests in flight at most.", min=1)
 Threads = Annotated[int, typer.Option(help="Threads that decode, draw and encode frames.", min=1)]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many expressions.", min=1)]
 Only = Annotated[Path | None, typer.Option(help="Only the ids in this file (of `data sample --ids`).")]
-Again = Annotated[Path | None, typer.Option(help="Folder of `data verify`: ask again for what it rejected.")]
+Again = Annotated[
+    Path | None, typer.Option(help="Folder of `data verify`: make and verify anew what it rejected, in rounds.")
+]
 Attempts = Annotated[int, typer.Option(help="With --again: traces of one expression at most.", min=2)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many requests it takes and what they may cost.")]
 Prices = Annotated[tuple[float, float], typer.Option(help="Per million tokens of prompts and of replies.")]
@@ -50,7 +52,9 @@ def seed(
     per_video: PerVideo = 10,
     frames: Annotated[int, typer.Option(help="Frames of a clip, at most.", min=2)] = 8,
     side: Annotated[int, typer.Option(help="Side of the square frames, in pixels.", min=28)] = 560,
-    fps: Annotated[float, typer.Option(help="Of the frames on disk: their numbers become seconds.")] = 1.0,
+    fps: Annotated[
+        float | None, typer.Option(help="Of the frames on disk; default: what the data set says, else 1.")
+    ] = None,
     workers: Workers = 32,
     threads: Threads = 2,
     limit: Limit = None,
@@ -73,8 +77,9 @@ def seed(
 ) -> None:
     """Veason-R1's seed traces: one turn, a keyframe, its boxes and three steps of reasoning.
 
-    Ground truth gives keyframe and boxes, the model writes the reasoning. Writes OUT/traces.jsonl as it goes and what
-    could not be made to OUT/failed.jsonl; exits with 1 if anything is there. Examples:
+    Ground truth gives keyframe and boxes, the model writes the reasoning. Of clips with more than one frame a second
+    one a second is taken. Writes OUT/traces.jsonl as it goes and what could not be made to OUT/failed.jsonl; exits with
+    1 if anything is there. Examples:
 
       videoseg data cot seed revos data/ReVOS --model gpt-5 --out runs/seed --dry-run --prices 1.25 10
 
@@ -88,7 +93,7 @@ def seed(
         max_cost, cache, no_cache, timeout, tries, backoff, max_tokens, temperature, structured,
     )  # fmt: skip
     settings = SeedSettings(frames, side, fps, random_seed, max_chars)
-    run(seed_job(asked, settings, per_video), dry_run)
+    run(lambda: seed_job(asked, settings, per_video), dry_run, again)
 
 
 @app.command()
@@ -145,4 +150,4 @@ def vts(
         max_cost, cache, no_cache, timeout, tries, backoff, max_tokens, temperature, structured,
     )  # fmt: skip
     settings = vts_settings(recipe, turns, recover, marks, random_seed, max_chars)
-    run(vts_job(asked, settings, per_video), dry_run)
+    run(lambda: vts_job(asked, settings, per_video), dry_run, again)

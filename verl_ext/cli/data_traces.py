@@ -13,6 +13,9 @@ Roots = Annotated[
 ]
 DatasetOf = Annotated[str, typer.Option("--dataset", help="For VTS-CoT records, which do not say it themselves.")]
 SplitOf = Annotated[str, typer.Option("--split", help="For VTS-CoT records, which do not say it themselves.")]
+Side = Annotated[
+    int | None, typer.Option(help="Of Veason-R1's square frames, for traces that do not say; else 560.", min=1)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there from other settings.")]
 
 
@@ -36,12 +39,14 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="Annotation file; default: the split's own, ..._select.")] = None,
     ids: Annotated[Path | None, typer.Option(help="Also write ids as JSON lines, for `cot --only`.")] = None,
     no_annotations: Annotated[bool, typer.Option("--no-annotations", help="Write --ids only.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Faster: do not look at frames and masks.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a stratified sample: the joint shares of all strata are kept within one expression, the size is exact.
 
     Writes the data set's annotation file with the drawn expressions alone, and a stanza beside it by which every
-    command opens it as split SPLIT_select. Exits with 1 if expressions had to be left out as unreadable. Examples:
+    command opens it as split SPLIT_select. Drawn is what can be used; exits with 1 if expressions had to be set aside
+    for a missing frame, masks that do not fit or text that cannot be read. Examples:
 
       videoseg data sample revos data/ReVOS --size 10000
 
@@ -53,7 +58,21 @@ def sample(
 
     names = tuple(part.strip() for part in strata.split(",") if part.strip())
     request = SampleRequest(
-        name, root, split, size, names, bins, per_clip, relax, targets_only, seed, out, ids, no_annotations, overwrite
+        name,
+        root,
+        split,
+        size,
+        names,
+        bins,
+        per_clip,
+        relax,
+        targets_only,
+        seed,
+        out,
+        ids,
+        no_annotations,
+        overwrite,
+        no_check,
     )
     if not run_sample(request):
         raise typer.Exit(EXIT_SET_ASIDE)
@@ -69,10 +88,14 @@ def verify(
     max_words: Annotated[int, typer.Option(help="Of the thinking of one turn.", min=1)] = 350,
     precision: Annotated[float, typer.Option(help="Least share of the answered interval that shows a target.")] = 0.5,
     box_iou: Annotated[float, typer.Option(help="Least IoU of each box with its object.")] = 0.5,
-    duplicate: Annotated[float, typer.Option(help="Similarity of near-duplicates; above 1: keep them.")] = 0.9,
-    vocabulary: Annotated[str, typer.Option(help="Things that thinking may name: auto, strict or off.")] = "auto",
-    fps: Annotated[float, typer.Option(help="Frames a second behind Veason-R1's timestamps.")] = 1.0,
-    side: Annotated[int, typer.Option(help="Side of Veason-R1's square frames, in pixels.")] = 560,
+    duplicate: Annotated[
+        float, typer.Option(help="Share of 5-word runs in common that makes two traces the same; above 1: keep both.")
+    ] = 0.9,
+    vocabulary: Annotated[
+        str, typer.Option(help="Things that thinking may name: auto; strict (colours as well); off.")
+    ] = "auto",
+    fps: Annotated[float | None, typer.Option(help="Frames a second, for traces that do not say.")] = None,
+    side: Side = None,
     skip: Annotated[list[str] | None, typer.Option(help="Leave out this check; may be repeated.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="A second model that judges what passed the checks.")] = None,
     base_url: Annotated[str | None, typer.Option(help="The judge's endpoint, as http://host:8000/v1.")] = None,
@@ -82,17 +105,19 @@ def verify(
         0,
         0,
     ),
-    max_cost: Annotated[float | None, typer.Option(help="Stop before the judge costs more than this.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop before the judge costs more than this, earlier runs included.")
+    ] = None,
     min_share: Annotated[float, typer.Option(help="Fail if a smaller share survives.", min=0, max=1)] = 0.0,
     overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Check every trace before it counts; rejected ones go to OUT/rejected.jsonl with check and reason.
 
-    The same command goes on where it stopped and takes in traces that were added. To ask again for what was rejected,
-    run `videoseg data cot ... --again OUT` and then this again. Exit code: 0 when every trace was judged, however many
-    were rejected; 1 if lines could not be read, clips are missing, or fewer than --min-share survive; 2 on errors.
-    Examples:
+    The same command goes on where it stopped, takes in traces that were added, and asks again where the judge could not
+    be asked. To have what was rejected made and verified again, run `videoseg data cot ... --again OUT`. Exit code: 0
+    when every trace has its verdict, however many were rejected; 1 if lines could not be read, clips are missing, the
+    judge did not come to all, or fewer than --min-share survive; 2 on errors. Examples:
 
       videoseg data verify runs/vts runs/vts/verified --root data/ReVOS
 
@@ -127,11 +152,13 @@ def export(
         typer.Option(help="link: the frames on disk; copy: JPEGs at the size shown; embed: inside the parquet."),
     ] = None,
     factor: Annotated[int, typer.Option(help="Patch times merge of the policy: 32 Qwen3-VL, 28 Qwen2.5-VL.")] = 32,
-    side: Annotated[int, typer.Option(help="Side of Veason-R1's square frames, in pixels.")] = 560,
+    side: Side = None,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Export traces that nobody verified.")] = False,
 ) -> None:
     """Write verified traces as trainers want them, and back from there without loss.
 
-    Rejected traces are left out; a trace whose clip or frames are missing is named and set aside (exit code 1).
+    Rejected traces are left out; a trace whose clip or frames are missing is named and set aside (exit code 1, as for a
+    torn last line). Of a folder of traces the ones in its `verified` are taken.
     Examples:
 
       videoseg data export runs/vts/verified runs/export --to verl --root data/ReVOS
@@ -147,7 +174,7 @@ def export(
     if to == "traces":
         run_import(source, out)
         return
-    request = ExportRequest(source, out, to, tuple(root or ()), dataset, split, name, images, factor, side)
+    request = ExportRequest(source, out, to, tuple(root or ()), dataset, split, name, images, factor, side, unverified)
     if not run_export(request):
         raise typer.Exit(EXIT_SET_ASIDE)
 
@@ -162,11 +189,13 @@ def view(
     verdict: Annotated[str, typer.Option(help="Only verified, rejected or unchecked ones.")] = "",
     kind: Annotated[str, typer.Option(help="Only this kind of expression.")] = "",
     seed: Annotated[int, typer.Option(help="Another seed shows other traces.")] = 0,
+    side: Side = None,
 ) -> None:
     """Look at traces: one HTML page with frames, masks or boxes, turns, thinking and verdicts, that needs no network.
 
     The page filters by verdict, type, check and text, and is driven by keys (press ? on it). With more traces than
-    --limit, they are drawn in turn from every verdict, check and type, and the page says so. Examples:
+    --limit, they are drawn in turn from every verdict, check and type, and the page says so. Exits with 1 if a line
+    could not be read or a trace has no pictures. Examples:
 
       videoseg data view runs/vts/verified runs/vts/traces.html --root data/ReVOS
 
@@ -174,8 +203,9 @@ def view(
     """
     from verl_ext.cli.trace_jobs import ViewRequest, run_view
 
-    request = ViewRequest(traces, out, tuple(root), dataset, split, limit, verdict, kind, seed)
-    typer.echo(run_view(request))
+    request = ViewRequest(traces, out, tuple(root), dataset, split, limit, verdict, kind, seed, side)
+    if not run_view(request):
+        raise typer.Exit(EXIT_SET_ASIDE)
 
 
 COMMANDS = (sample, verify, export, view)

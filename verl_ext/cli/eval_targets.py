@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rollout.types import Sample
 
 
+WHOLE_CLIP = "(all of the clip)"
+"""Stands for the expression where nothing of a clip can be used."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One results folder to be filled."""
@@ -53,12 +57,28 @@ def benchmark_targets(names: str, roots: Sequence[str], out: Path) -> list[Targe
 
 def dataset_target(dataset: str, roots: Sequence[str], split: str, out: Path) -> Target:
     """``--dataset D --split S``: results in ``out`` itself. Raises DataError unless there is exactly one root."""
-    from eval.benchmarks import Benchmark
-
     if len(roots) != 1:
         raise DataError(f"--root: --dataset takes one folder, {len(roots)} are given")
     path = Path(roots[0].removeprefix(f"{dataset}="))
-    return Target(Benchmark(Path(dataset).stem, dataset, split, scorer="jf"), path, out, False)
+    return Target(one_benchmark(None, dataset, split), path, out, False)
+
+
+def one_benchmark(name: str | None, dataset: str | None, split: str) -> Benchmark:
+    """``--benchmark NAME``, or J and F on ``--dataset D --split S``. Raises DataError unless exactly one is given."""
+    from eval.benchmarks import Benchmark, benchmark_names, load_benchmark
+
+    if name is not None and dataset is None:
+        return load_benchmark(name)
+    if dataset is not None and name is None:
+        return Benchmark(Path(dataset).stem, dataset, split, scorer="jf")
+    raise DataError(f"give --benchmark (one of {', '.join(benchmark_names())}) or --dataset, and not both")
+
+
+def results_file(path: Path) -> Path:
+    """``results.jsonl`` in an evaluation's folder; any other path is the file itself."""
+    from eval.results import RESULTS_FILE
+
+    return path / RESULTS_FILE if path.is_dir() else path
 
 
 def _root_of(benchmark: Benchmark, all_of_them: Sequence[Benchmark], roots: Sequence[str]) -> Path:
@@ -106,11 +126,31 @@ def keys_of(target: Target, dataset: Dataset, max_samples: int | None, seed: int
 
     keys = [(clip, e.id) for clip in dataset.clips() for e in dataset.expressions(clip)]
     if not keys:
+        for broken in broken_of(dataset, keys, whole=True):
+            raise broken.error
         raise DataError(f"{target.root}: split {target.benchmark.split} of {dataset.name} has no expressions")
     if max_samples is None or max_samples >= len(keys):
         return keys
     drawn = np.random.default_rng(seed).permutation(len(keys))[:max_samples]
     return [keys[i] for i in sorted(drawn)]
+
+
+def broken_of(dataset: Dataset, keys: Sequence[tuple[str, str]], whole: bool) -> list[Broken]:
+    """What the annotations are wrong about, so that it is no expression of ``keys``; in a draw, about its clips.
+
+    A clip of which nothing can be used is named once, unless its expressions are in ``keys``: they fail by name.
+    """
+    from eval.pipeline import Broken
+
+    asked = {clip for clip, _ in keys}
+    found = []
+    for clip in dataset.clips() if whole else sorted(asked):
+        entry = dataset.index[clip]
+        if entry.refused is None:
+            found += [Broken(clip, problem.item, problem.error()) for problem in entry.problems]
+        elif clip not in asked:
+            found.append(Broken(clip, WHOLE_CLIP, entry.refused.error()))
+    return found
 
 
 def stream(target: Target, dataset: Dataset, keys: Sequence[tuple[str, str]]) -> Iterator[Sample | Broken]:

@@ -35,7 +35,10 @@ def evaluate(
         "runs/eval"
     ),
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose dialogue and engine are used; default: the published numbers.")
+        Path | None,
+        typer.Option(
+            help="Recipe whose dialogue and engine are used (--gpus lays out the pool); default: the published numbers."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe setting to change, as key=value; may be repeated.")
@@ -50,7 +53,8 @@ def evaluate(
     """Evaluate a policy: greedy dialogues, masks propagated over the whole clip, scores.
 
     Each finished expression is on disk at once; the same command goes on where it stopped. Exit code 3: some
-    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again). Examples:
+    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again); 2: also
+    where results are there but could not be scored. Examples:
 
       videoseg eval --model models/policy --benchmark revos,mevis_u --root data --gpus 8 --out runs/eval
 
@@ -74,15 +78,19 @@ def evaluate(
         targets = [dataset_target(dataset or "", roots, split, out)]
     folder = _ready(policy or model or Path(), out, base)
     request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples)
-    failed = 0
+    failed, unscored = 0, list[str]()
     try:
         with progress_bar(Console(stderr=True)) as progress:
             for finished in run(request, progress):
                 _tell(finished, len(targets))
                 failed += finished.inferred.failed
+                if finished.unscored is not None:
+                    unscored.append(f"{finished.target.benchmark.name} could not be scored: {finished.unscored}")
     except KeyboardInterrupt as e:
         typer.secho(f"Interrupted. What is finished is in {out}; the same command goes on from there.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from e
+    if unscored:
+        raise DataError("; ".join([*unscored, "the results are kept: mend that and give the same command again"]))
     if failed:
         raise typer.Exit(EXIT_INCOMPLETE)
 
@@ -92,6 +100,8 @@ def _ready(folder: Path, out: Path, base: Path | None) -> Path:
     from verl_ext.policy.released import convert_once, is_released
 
     if not is_released(folder):
+        if base is not None:
+            raise DataError(f"--base {base}: {folder} is no released checkpoint, it has its own; leave --base out")
         return folder
     return convert_once(folder, out.parent / "converted", base, lambda text: typer.echo(text, err=True))
 
@@ -100,12 +110,23 @@ def _tell(finished: Finished, count: int) -> None:
     from eval.failures import FAILED_FILE
     from eval.score_files import scores_table
 
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
     target, inferred = finished.target, finished.inferred
     benchmark = target.benchmark
     if count > 1:
         typer.echo(f"\n{benchmark.name}")
+    if inferred.dropped_bytes:
+        say(
+            f"{inferred.results}: a torn last line of {inferred.dropped_bytes} bytes was cut off, which a kill had left"
+        )
+    if inferred.restarts:
+        say(f"{inferred.restarts} workers died and were replaced; what they had under way was done again")
     if finished.scores is not None:
         typer.echo(scores_table(finished.scores))
+    elif finished.unscored is not None:
+        say(f"{inferred.done} results in {inferred.results} could not be scored; the reason stands at the end")
     elif target.official and benchmark.submission is not None:
         typer.echo(
             f"{inferred.done} results in {inferred.results}. {benchmark.name} has no public ground truth: pack them "

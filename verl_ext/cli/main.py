@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from verl_ext.cli import convert, data, data_cot, data_traces, doctor, evaluate, quickstart, report, score, train
+from verl_ext.cli import (
+    convert,
+    data,
+    data_cot,
+    data_segmentation,
+    data_traces,
+    doctor,
+    evaluate,
+    policy,
+    quickstart,
+    report,
+    score,
+    train,
+)
 from verl_ext.cli.group import VideosegGroup
 
 app = typer.Typer(
@@ -39,11 +52,13 @@ app.command()(quickstart.quickstart)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(convert.convert)
+app.add_typer(policy.app, name="policy")
 app.command()(score.score)
 app.command()(report.report)
 app.command()(report.compare)
 app.command()(report.submit)
 data.app.add_typer(data_cot.app, name="cot")
+data.app.command()(data_segmentation.segmentation)
 for command in data_traces.COMMANDS:
     data.app.command()(command)
 app.add_typer(data.app, name="data")

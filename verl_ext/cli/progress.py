@@ -13,15 +13,37 @@ Callback = Callable[[int, int, str], None]
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callback]:
-    """A bar that shows what is being done; it is taken away when the work is over."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def progress_bar(console: Console, pace: bool = False) -> Iterator[Callback]:
+    """A bar that shows what is being done, in its first line's words; it is taken away when the work is over.
+
+    pace: also rate and time left, for callbacks that do not say them in their words.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("", total=None)
+    paced = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("left")) if pace else ()
+    with Progress(*columns, *paced, console=console, transient=True) as bars:
+        task = bars.add_task("", total=None, rate="")
 
         def update(done: int, total: int, what: str) -> None:
-            bars.update(task, completed=done, total=total, description=what)
+            now, what = bars.tasks[0], what.partition("\n")[0]
+            if pace and (done < now.completed or total != now.total):  # Other work has begun, whose pace is its own.
+                bars.reset(task, total=total, completed=done, description=what, rate="")
+                return
+            bars.update(task, completed=done, total=total, description=what, rate=rate_words(now.speed))
 
         yield update
+
+
+def rate_words(speed: float | None) -> str:
+    """Steps a second, or a minute where they are fewer; empty as long as nothing is known."""
+    if not speed:
+        return ""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rollout.errors import DataError
 
-if TYPE_CHECKING:
-    from eval.benchmarks import Benchmark
-
-RESULTS_FILE = "results.jsonl"
+SHOWN = 3
 RootOption = Annotated[Path, typer.Option(help="The data set's folder.")]
 
 
@@ -20,11 +17,15 @@ def report(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a training run, or of an evaluation.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; default RUN_DIR/report.html.")] = None,
     root: Annotated[Path | None, typer.Option(help="Of an evaluation: the data set's folder, to draw frames.")] = None,
-    shown: Annotated[int, typer.Option(help="Of an evaluation: so many best and worst clips are drawn.", min=1)] = 3,
+    shown: Annotated[
+        int | None, typer.Option(help="Of an evaluation: so many best and worst clips are drawn; default 3.", min=1)
+    ] = None,
 ) -> None:
     """Write a report: one HTML page with tables, curves, clips and dialogues, that needs no network.
 
-    Of an evaluation (results.jsonl and scores.json) it shows the best and worst clips with every turn. Examples:
+    Of a training run it shows curves, and of a finished quickstart its evaluations; of an evaluation (results.jsonl
+    and scores.json) the scores, and the best and worst clips with every turn. A folder with several evaluations gets a
+    page in each of them. Examples:
 
       videoseg report runs/quickstart
 
@@ -33,16 +34,19 @@ def report(
     from eval.report.folder import evaluation_folders, report_folder
 
     folders = evaluation_folders(run_dir)
-    if not folders:
+    if not folders or (run_dir not in folders and _is_training_run(run_dir)):
         from verl_ext.run_report import write_report
 
+        for option, value in (("--root", root), ("--shown", shown)):
+            if value is not None:
+                raise DataError(f"{option}: belongs to an evaluation, and {run_dir} is none; leave it out")
         typer.echo(f"report: {write_report(run_dir, out or run_dir / 'report.html')}")
         return
     if len(folders) > 1 and (out is not None or root is not None):
         names = ", ".join(folder.name for folder in folders)
         raise DataError(f"{run_dir}: holds {len(folders)} evaluations ({names}); give one of them with --out or --root")
     for folder in folders:
-        typer.echo(f"report: {report_folder(folder, out or folder / 'report.html', root, shown)}")
+        typer.echo(f"report: {report_folder(folder, out or folder / 'report.html', root, shown or SHOWN)}")
 
 
 def compare(
@@ -68,10 +72,11 @@ def compare(
     from eval.compare_files import comparison_json, comparison_table, write_comparison
     from eval.report.comparison import Side, build_comparison_report
     from eval.score_benchmark import score_benchmark
+    from verl_ext.cli.eval_targets import one_benchmark, results_file
     from verl_ext.cli.progress import progress_bar
 
-    found = _benchmark(benchmark, dataset, split)
-    paths = [path / RESULTS_FILE if path.is_dir() else path for path in (results_a, results_b)]
+    found = one_benchmark(benchmark, dataset, split)
+    paths = [results_file(path) for path in (results_a, results_b)]
     with progress_bar(Console(stderr=True)) as progress:
         scores = [score_benchmark(path, found, root, progress=progress) for path in paths]
     titles = _titles(paths)
@@ -113,15 +118,19 @@ def submit(
 
     from eval.benchmarks import load_benchmark
     from eval.submission import check_submission, write_submission
+    from verl_ext.cli.eval_targets import results_file
     from verl_ext.cli.progress import progress_bar
 
     found = load_benchmark(benchmark)
     if check:
+        for option, given in (("--out", out is not None), ("--fill-missing", fill_missing), ("--overwrite", overwrite)):
+            if given:
+                raise DataError(f"{option}: --check only looks, and writes nothing; leave one of the two out")
         with progress_bar(Console(stderr=True)) as progress:
             problems = check_submission(results, found, root, progress)
         typer.echo("\n".join(problems) or f"{results}: sound")
         raise typer.Exit(1 if problems else 0)
-    path = results / RESULTS_FILE if results.is_dir() else results
+    path = results_file(results)
     target = out or path.parent / f"{found.name}.zip"
     with progress_bar(Console(stderr=True)) as progress:
         packed = write_submission(
@@ -135,15 +144,11 @@ def submit(
         typer.echo(f"for {found.server}")
 
 
-def _benchmark(name: str | None, dataset: str | None, split: str) -> Benchmark:
-    from eval.benchmarks import Benchmark, benchmark_names, load_benchmark
+def _is_training_run(folder: Path) -> bool:
+    """Whether it holds a run's own files, and evaluations only as parts of it."""
+    from verl_ext.run_files import LIVE_METRICS, METRICS
 
-    if (name is None) == (dataset is None):
-        raise DataError(f"give --benchmark (one of {', '.join(benchmark_names())}) or --dataset, and not both")
-    if name is not None:
-        return load_benchmark(name)
-    assert dataset is not None
-    return Benchmark(Path(dataset).stem, dataset, split, scorer="jf")
+    return any((folder / name).is_file() for name in ("summary.json", METRICS, LIVE_METRICS))
 
 
 def _titles(paths: list[Path]) -> tuple[str, str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from rollout.errors import RecipeError
 from verl_ext.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from data_construction.readers import Dataset
 
 
 @dataclass(frozen=True)
@@ -29,29 +33,46 @@ class SampleRequest:
     ids: Path | None
     no_annotations: bool
     overwrite: bool
+    no_check: bool = False
+    """Do not look at frames and masks."""
 
 
 def run_sample(r: SampleRequest) -> bool:
-    """True if every expression could be read. Raises DataError, RecipeError."""
+    """True if every expression could be read. Everything asked for is written, or nothing. Raises DataError,
+    RecipeError."""
     from rich.console import Console
 
     from data_construction.readers import open_dataset
-    from data_construction.sample import draw, read_population, write_annotations, write_ids
+    from data_construction.sample import draw, read_population
     from data_construction.sample.table import sample_table
-    from data_construction.sample.write import select_path
+    from data_construction.sample.write import annotation_files, ids_file, stanza_path, write_files
 
     if r.no_annotations and r.ids is None:
         raise RecipeError("--no-annotations without --ids FILE writes nothing; add --ids")
     dataset = open_dataset(r.name, r.root, r.split)
-    with progress_bar(Console(stderr=True)) as progress:
-        population = read_population(dataset, r.strata, r.bins, r.targets_only, progress)
+    path = None if r.no_annotations else _annotations(r, dataset)
+    with progress_bar(Console(stderr=True), pace=True) as progress:
+        population = read_population(dataset, r.strata, r.bins, r.targets_only, progress, not r.no_check)
     drawn = draw(population.items, r.size, r.seed, r.per_clip, r.relax)
     typer.echo(sample_table(population, drawn, r.per_clip))
+    files = {} if path is None else annotation_files(dataset, drawn.items, path)
     if r.ids is not None:
-        write_ids(dataset, population.strata, drawn.items, r.ids, r.overwrite)
+        files[r.ids] = ids_file(dataset, population.strata, drawn.items)
+    write_files(files, r.overwrite)
+    if r.ids is not None:
         typer.echo(f"ids: {r.ids}")
-    if not r.no_annotations:
-        path = r.out or select_path(dataset)
-        stanza = write_annotations(dataset, drawn.items, path, r.overwrite)
+    if path is not None:
+        stanza = stanza_path(path)
         typer.echo(f"annotations: {path}\nopen it as: data set {stanza}, root {r.root}, split {r.split}_select")
     return not population.problems
+
+
+def _annotations(r: SampleRequest, dataset: Dataset) -> Path:
+    """Where they go. Raises DataError, RecipeError for what could not be written later, after all the reading."""
+    from data_construction.sample.write import check_format, select_path, stanza_path
+
+    check_format(dataset)
+    path = r.out or select_path(dataset)
+    if r.ids is not None and r.ids.absolute() in (path.absolute(), stanza_path(path).absolute()):
+        raise RecipeError(f"--ids {r.ids}: is where the annotations or their stanza go; give another file")
+    return path

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from eval.score_types import Scores
     from verl_ext.cli.progress import Callback
 
-RESULTS_FILE = "results.jsonl"
-
 
 def score(
     results: Annotated[Path, typer.Argument(help="results.jsonl of an evaluation, or the folder that holds it.")],
@@ -39,23 +37,17 @@ def score(
 
     from eval.score_files import scores_table, write_scores
     from rollout.errors import DataError
+    from verl_ext.cli.eval_targets import one_benchmark, results_file
     from verl_ext.cli.progress import progress_bar
 
-    if (benchmark is None) == (dataset is None):
-        from eval.benchmarks import benchmark_names
-
-        raise DataError(f"give --benchmark (one of {', '.join(benchmark_names())}) or --dataset, and not both")
+    found, path = one_benchmark(benchmark, dataset, split), results_file(results)
     if dataset is not None and (exact or workers is not None):
         raise DataError("--exact and --workers belong to --benchmark; --dataset scores J and F in one process")
-    path = results / RESULTS_FILE if results.is_dir() else results
     with progress_bar(Console(stderr=True)) as progress:
         if benchmark is not None:
-            from eval.benchmarks import load_benchmark
-
-            scores = _score_benchmark(path, load_benchmark(benchmark), root, exact, workers, progress)
+            scores = _score_benchmark(path, found, root, exact, workers, progress)
         else:
-            assert dataset is not None
-            scores = _score_dataset(path, dataset, root, split, progress)
+            scores = _score_dataset(path, found, root, progress)
     if out is not None:
         write_scores(scores, out)
     typer.echo(json.dumps(scores.to_dict(), indent=1) if as_json else scores_table(scores))
@@ -72,12 +64,10 @@ def _score_benchmark(
     )
 
 
-def _score_dataset(path: Path, dataset: str, root: Path, split: str, progress: Callback) -> Scores:
-    from data_construction.readers import open_dataset
+def _score_dataset(path: Path, benchmark: Benchmark, root: Path, progress: Callback) -> Scores:
     from eval.results import read_results
     from eval.run_info import read_run_info
     from eval.score import score_results
 
-    run, records = read_run_info(path), read_results(path)
-    samples = open_dataset(dataset, root, split).samples()
-    return score_results(records, samples, protocol=run.protocol, seed=run.seed, progress=progress)
+    records, samples = read_results(path), benchmark.dataset_at(root).samples()
+    return score_results(records, samples, run=read_run_info(path), progress=progress)

@@ -6,18 +6,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from rollout.errors import DataError, RecipeError
-from verl_ext.cli.progress import progress_bar
+from verl_ext.cli.progress import Callback, progress_bar
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from data_construction.traces import Sources
     from data_construction.view import Entry
+    from data_construction.vlm import Ledger
 
 MOST_NAMED = 10
+VERIFIED = "verified.jsonl"
 VERDICTS = ("", "verified", "rejected", "unchecked")
 
 
@@ -34,30 +38,50 @@ class ExportRequest:
     name: str
     images: Literal["link", "copy", "embed"] | None
     factor: int
-    side: int
+    side: int | None
+    unverified: bool
 
 
 def run_export(r: ExportRequest) -> bool:
     """True if every verified trace was written. Raises DataError."""
     from data_construction.export import export
-    from data_construction.traces import trace_files
+    from data_construction.traces import count_items
     from data_construction.traces.shown import ImageSizes
 
-    source = r.source / "verified.jsonl" if (r.source / "verified.jsonl").is_file() else trace_files(r.source)
+    source = verified_file(r.source, r.unverified)
     if not r.roots:
         raise DataError("the frames' folder is needed: add --root PATH")
-    with progress_bar(_stderr()) as progress:
+    with progress_bar(_stderr()) as bar:
         report = export(
             source, r.out, _sources(r), r.to, r.name, r.images, ImageSizes(factor=r.factor, side=r.side),
-            paced(progress, source),
+            Pace(bar, count_items(source)),
         )  # fmt: skip
-    typer.echo(f"{report.written} traces: " + ", ".join(str(file) for file in report.files))
+    typer.echo(f"{report.written} traces of {source}: " + ", ".join(str(file) for file in report.files))
     if report.rejected:
         typer.echo(f"{report.rejected} that are not verified were left out")
     _name(report.set_aside, "could not be exported")
     if report.torn:
         typer.echo(f"not read: {report.torn}", err=True)
-    return not report.set_aside
+    return not (report.set_aside or report.torn)
+
+
+def verified_file(source: Path, unverified: bool) -> Path:
+    """What ``verify`` let pass: ``verified.jsonl``, given or in the folder or in its ``verified``.
+
+    Raises DataError for any other file of traces, unless it is asked for as it is.
+    """
+    from data_construction.traces import trace_files
+
+    for found in (source, source / VERIFIED, source / "verified" / VERIFIED):
+        if found.name == VERIFIED and found.is_file():
+            return found
+    found = trace_files(source)
+    if not unverified:
+        raise DataError(
+            f"{found}: its traces are not verified; run `videoseg data verify {found} {found.parent / 'verified'}` and "
+            "export that, or add --unverified"
+        )
+    return found
 
 
 def run_import(source: Path, out: Path) -> None:
@@ -80,10 +104,11 @@ class ViewRequest:
     verdict: str
     kind: str
     seed: int
+    side: int | None
 
 
-def run_view(r: ViewRequest) -> str:
-    """What to tell the user. Raises DataError, RecipeError."""
+def run_view(r: ViewRequest) -> bool:
+    """True if every trace of the page has its pictures and every line could be read. Raises DataError, RecipeError."""
     from data_construction.view import write_gallery
 
     if r.verdict not in VERDICTS:
@@ -92,10 +117,13 @@ def run_view(r: ViewRequest) -> str:
     def wanted(entry: Entry) -> bool:
         return r.verdict in ("", entry.verdict) and r.kind in ("", entry.trace.kind)
 
-    with progress_bar(_stderr()) as progress:
-        report = write_gallery(r.traces, r.out, _sources(r), r.limit, r.seed, wanted, f"Traces of {r.traces}", progress)
+    with progress_bar(_stderr(), pace=True) as progress:
+        report = write_gallery(
+            r.traces, r.out, _sources(r), r.limit, r.seed, wanted, f"Traces of {r.traces}", progress, r.side
+        )
     _name(report.problems, "could not be drawn or read")
-    return f"{report.path}: {report.shown} of {report.total} traces"
+    typer.echo(f"{report.path}: {report.shown} of {report.total} traces")
+    return not report.problems
 
 
 def _sources(r: ExportRequest | ViewRequest) -> Sources:
@@ -111,23 +139,30 @@ def _name(problems: Sequence[str], what: str) -> None:
         typer.echo(f"… and {len(problems) - MOST_NAMED} more {what}", err=True)
 
 
-def paced(progress: Any, source: Path, ledger: Any = None) -> Any:
-    """A callback that knows how many there are (one a line), and says rate, cost and time left."""
-    total, begun = 0, time.monotonic()
-    if source.suffix == ".jsonl":
-        with source.open("rb") as file:
-            total = sum(1 for _ in file)
+class Pace:
+    """A progress callback that adds rate, cost and time left. Its first call says how many were there before: the rate
+    is of this run alone. ``known`` is the total for callers that do not know it.
+    """
 
-    def show(done: int, _: int, words: str) -> None:
-        rate = done / max(time.monotonic() - begun, 1e-3)
-        cost = f", cost {ledger.spent:.2f}" if ledger is not None and ledger.prices.known else ""
-        left = f", {max(total - done, 0) / max(rate, 1e-3):.0f} s left" if total else ""
-        progress(done, total, f"{words}, {rate:.0f}/s{cost}{left}")
+    def __init__(self, bar: Callback, known: int = 0, ledger: Ledger | None = None) -> None:
+        self.bar, self.known, self.ledger = bar, known, ledger
+        self._begun = time.monotonic()
+        self._before: int | None = None
 
-    return show
+    def __call__(self, done: int, total: int, words: str) -> None:
+        total = total or self.known
+        if self._before is None:
+            self._before = done
+        rate = (done - self._before) / max(time.monotonic() - self._begun, 1e-3)
+        said = [words, f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"]
+        if self.ledger is not None and self.ledger.prices.known:
+            said.append(f"cost {self.ledger.spent:.2f}")
+        if rate and total:
+            said.append(f"{max(total - done, 0) / rate:.0f} s left")
+        self.bar(done, total, ", ".join(said))
 
 
-def _stderr() -> Any:
+def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)

@@ -43,18 +43,19 @@ def train(
       videoseg train recipes/videoseg_o3/grpo_2b.yaml --resume
     """
     from rollout.errors import RecipeError
-    from verl_ext.recipe import check_paths, load_recipe, plan
+    from verl_ext.recipe import check_paths, check_ready, load_recipe, plan
 
     settings = [*(overrides or []), *(["trainer.resume=auto"] if resume else [])]
     loaded = load_recipe(recipe, settings)
-    missing = check_paths(loaded)
+    problems = check_ready(loaded)
     if dry_run:
         planned = plan(loaded)
-        planned.notes += missing
+        planned.notes += problems
         _show(loaded, planned)
         return
-    if missing:
-        raise RecipeError("\n".join([f"{recipe}: files are missing", *(f"  - {m}" for m in missing), SHIPPED_PATHS]))
+    if problems:
+        hint = [SHIPPED_PATHS] if check_paths(loaded) else []
+        raise RecipeError("\n".join([f"{recipe}: cannot start", *(f"  - {p}" for p in problems), *hint]))
     start(loaded)
 
 
@@ -62,6 +63,7 @@ def start(recipe: Recipe) -> None:
     """Run the recipe's stage until it is done, and say where the policy lies. Exit code 130 if it was interrupted."""
     from rich.console import Console
 
+    from verl_ext.cli.phase_table import print_phases
     from verl_ext.cli.training_progress import training_progress
 
     console = Console()
@@ -71,6 +73,7 @@ def start(recipe: Recipe) -> None:
     if policy is None:
         console.print("Stopped; a checkpoint is kept. The same command with --resume continues.")
         raise typer.Exit(EXIT_INTERRUPTED)
+    print_phases(Path(recipe.output_dir), console)
     console.print(f"policy: {policy}")
 
 
@@ -91,12 +94,13 @@ def _show(recipe: Recipe, planned: Plan) -> None:
 
     from verl_ext.cli.plan_table import print_plan
     from verl_ext.recipe import save_resolved
+    from verl_ext.run_files import write_whole
 
     folder = Path(recipe.output_dir)
     # a run that is or was in this folder reads its own recipe from there
     resolved = folder / (DRY_RUN if (folder / "train.log").exists() else RESOLVED)
     save_resolved(recipe, resolved)
-    (folder / PLAN).write_text(json.dumps(planned.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / PLAN, json.dumps(planned.to_dict(), indent=2) + "\n")
     console = Console()
     console.print(Syntax(resolved.read_text(encoding="utf-8"), "yaml", background_color="default"))
     print_plan(planned, console)

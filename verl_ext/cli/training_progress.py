@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from verl_ext.cli.progress import Callback
 from verl_ext.run_files import STOPPING
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Callback = Callable[[int, int, str], None]
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines, at least."""
@@ -47,19 +46,31 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def training_progress(console: Console) -> Iterator[Callback]:
-    """A callback ``(step, steps, what)``; ``steps`` is 0 while nobody knows them."""
+    """A callback ``(step, steps, what)``; ``steps`` is 0 while nobody knows them.
+
+    A second line of ``what`` (where the step's time went) stands under the bar, or behind the first in plain lines.
+    """
     if not console.is_terminal:
         yield PlainLines(lambda line: console.print(line, highlight=False, soft_wrap=True))
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Bar(Progress):
+        under = ""
+
+        def get_renderables(self) -> Iterator[Any]:
+            yield from super().get_renderables()
+            yield Text(self.under, style="dim", no_wrap=True, overflow="ellipsis")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     clock = StepClock()
-    with Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as bars:
+    with Bar(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as bars:
         task = bars.add_task("", total=None, left="")
 
         def update(done: int, total: int, what: str) -> None:
-            bars.update(task, completed=done, total=total or None, description=what, left=clock.left(done, total))
+            first, _, bars.under = what.partition("\n")
+            bars.update(task, completed=done, total=total or None, description=first, left=clock.left(done, total))
 
         yield update
 
@@ -82,4 +93,4 @@ class PlainLines:
             return
         self._said, self._at = (done, what), self._now()
         step = f"step {done}/{total}" if total else f"step {done}" if done else ""
-        self._say(" | ".join(part for part in (step, what, left) if part))
+        self._say(" | ".join(part for part in (step, *what.splitlines(), left) if part))

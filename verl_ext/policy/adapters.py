@@ -50,8 +50,7 @@ def attach_adapters(module: nn.Module, lora: LoraRecipe, embeddings: bool) -> nn
     verl 0.9.1 builds its LoraConfig without a dropout and freezes everything else, so this takes its place.
 
     Args:
-        embeddings: also train token embeddings and output layer in full (supervised stages). Reinforcement leaves them
-            alone: its reference is this model with the adapters switched off.
+        embeddings: also train token embeddings and output layer in full, see `Recipe.trains_embeddings`.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from verl_ext.policy.modeling import SegPolicyForConditionalGeneration
 
 HEAD_FOLDER = "segmentation_head"
+SCRATCH = ".new."
+"""In the hidden name under which a folder is written, before it takes its place."""
 
 
 def has_head(folder: str | Path) -> bool:
@@ -113,7 +115,9 @@ def write_policy_folder(
 
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    old = target.with_name(f".{target.name}.old")
+    _mend(target, old)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}{SCRATCH}", dir=target.parent))
     try:
         with torch.device("meta"):
             shell = AutoModelForImageTextToText.from_config(config)
@@ -130,8 +134,6 @@ def write_policy_folder(
             )
         os.chmod(scratch, 0o755)
         if target.exists():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
             os.replace(target, old)
             os.replace(scratch, target)
             shutil.rmtree(old, ignore_errors=True)
@@ -141,6 +143,21 @@ def write_policy_folder(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _plain(items: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
+def _mend(target: Path, old: Path) -> None:
+    """After a writer that was killed: its halves gone, and the old folder back if no new one took its place."""
+    if old.exists() and not target.exists():
+        os.replace(old, target)
+    for left in (old, *target.parent.glob(f".{target.name}{SCRATCH}*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _plain(items: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """As safetensors want them: on the CPU, contiguous, each with memory of its own. Copies only what is not."""
+    seen: set[int] = set()
     for name, tensor in items:
-        yield name, tensor.detach().to("cpu").contiguous().clone()
+        plain = tensor.detach().to("cpu").contiguous()
+        memory = plain.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != plain.nbytes:
+            plain = plain.clone()
+        seen.add(plain.untyped_storage().data_ptr())
+        yield name, plain

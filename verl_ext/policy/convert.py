@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from verl_ext.policy.released_parts import lm_names, ready_processor, segmenter_
 from verl_ext.policy.tensor_files import TensorFiles, weight_files
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rewards.segmenter import SegmenterConfig
 
 Progress = Callable[[int, int, str], None]
@@ -53,25 +55,30 @@ def convert_released(
     named = lm_names({n: s for n, s in tensors.shapes.items() if n not in head}, config, str(source))
     rows = tensors.shapes[named[EMBEDDINGS]][0]
     config.text_config.vocab_size = rows
-    _settle_tying(config, named, tensors)
+    settle_tying(config, named, tensors)
     segmenter = segmenter_of(head, config.text_config.hidden_size, folder, segmenter)
     processor = ready_processor(folder, base, rows)
     with new_folder(out) as partial:
         report = progress or (lambda done, total, what: None)
-        _write_lm(partial, named, tensors, shard_bytes, report)
-        _write_head(partial, sorted(head), tensors, segmenter)
+        write_lm(partial, named, tensors, shard_bytes, report)
+        write_head(partial, {name: tensors.get(name) for name in sorted(head)}, segmenter)
         report(len(tensors.shapes), len(tensors.shapes), "converting")
-        config.architectures = ["Qwen3VLForConditionalGeneration"]
-        config.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        for place in (folder, base):
-            if place is not None and (place / "generation_config.json").is_file():
-                shutil.copy(place / "generation_config.json", partial)
-                break
+        write_facts(partial, config, processor, (folder, base))
     return out
 
 
-def _settle_tying(config: Any, named: dict[str, str], tensors: TensorFiles) -> None:
+def write_facts(folder: Path, config: Any, processor: Any, sources: Sequence[Path | None]) -> None:
+    """What a policy folder holds beside weights; generation settings are those of the first source that has any."""
+    config.architectures = ["Qwen3VLForConditionalGeneration"]
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for place in sources:
+        if place is not None and (place / "generation_config.json").is_file():
+            shutil.copy(place / "generation_config.json", folder)
+            return
+
+
+def settle_tying(config: Any, named: dict[str, str], tensors: TensorFiles) -> None:
     """A release may hold an output layer beside tied embeddings: a copy, or one that was trained on its own."""
     if not config.tie_word_embeddings or LM_HEAD not in named:
         return
@@ -81,9 +88,10 @@ def _settle_tying(config: Any, named: dict[str, str], tensors: TensorFiles) -> N
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
 
 
-def _write_lm(
+def write_lm(
     folder: Path, named: dict[str, str], tensors: TensorFiles, shard_bytes: int, report: Callable[[int, int, str], None]
 ) -> None:
+    """``model*.safetensors`` of ``named`` (our name -> name in ``tensors``), one shard in memory at a time."""
     from safetensors.torch import save_file
 
     shards = list(_shards(named, tensors, shard_bytes))
@@ -118,12 +126,13 @@ def _shards(named: dict[str, str], tensors: TensorFiles, shard_bytes: int) -> It
     yield group
 
 
-def _write_head(folder: Path, names: Sequence[str], tensors: TensorFiles, segmenter: SegmenterConfig) -> None:
+def write_head(folder: Path, head: Mapping[str, Tensor], segmenter: SegmenterConfig) -> None:
+    """``segmentation_head/`` of a policy folder."""
     from safetensors.torch import save_file
 
     from verl_ext.policy.checkpoint import HEAD_FOLDER
 
     (folder / HEAD_FOLDER).mkdir()
-    save_file({name: tensors.get(name) for name in names}, str(folder / HEAD_FOLDER / "model.safetensors"))
+    save_file(dict(head), str(folder / HEAD_FOLDER / "model.safetensors"))
     content = {"segmenter": segmenter.to_dict(), "seg_token": "[SEG]"}
     (folder / HEAD_FOLDER / "config.json").write_text(json.dumps(content, indent=1))

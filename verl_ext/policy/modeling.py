@@ -28,7 +28,7 @@ class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
 
 
 class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
-    """One forward does it all, so that FSDP's hooks see every parameter that is used (DESIGN 5)."""
+    """One forward does it all, so that FSDP's hooks see every parameter that is used."""
 
     def forward(
         self,

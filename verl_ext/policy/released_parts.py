@@ -61,7 +61,7 @@ def lm_names(shapes: Shapes, config: Any, where: str) -> dict[str, str]:
     )
     if missing or unknown:
         raise DataError(
-            f"{where}: not a VideoSEG-O3 release of this Qwen3-VL: {len(missing)} tensors missing {missing[:2]}, "
+            f"{where}: not the weights of this Qwen3-VL: {len(missing)} tensors missing {missing[:2]}, "
             f"{len(unknown)} unknown {unknown[:2]}"
         )
     for ours, theirs in named.items():
@@ -79,7 +79,7 @@ def _compare(named: dict[str, str], expected: Shapes, tied: set[str]) -> tuple[d
 def segmenter_of(head: Shapes, hidden: int, folder: Path, given: SegmenterConfig | None) -> SegmenterConfig:
     """SAM 2's architecture, told from the image encoder's shapes; every head tensor is checked against it.
 
-    A ``segmenter.json`` in the folder (as `Segmenter.save` writes) or ``given`` take the place of the guess.
+    A ``segmenter.json`` in the folder (as `SegmenterConfig.save` writes) or ``given`` take the place of the guess.
     """
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.policy.head import build_projection
@@ -88,16 +88,7 @@ def segmenter_of(head: Shapes, hidden: int, folder: Path, given: SegmenterConfig
     if config is None and (folder / "segmenter.json").is_file():
         config = SegmenterConfig.load(folder / "segmenter.json")
     if config is None:
-        stem = head.get(f"{SAM2}image_encoder.trunk.patch_embed.proj.weight", (0,))
-        blocks = {
-            n.split(".blocks.")[1].split(".")[0] for n in head if n.startswith(f"{SAM2}image_encoder.trunk.blocks.")
-        }
-        if (stem[0], len(blocks)) not in TRUNKS:
-            raise DataError(
-                f"{folder}: its SAM 2 has {stem[0]} channels and {len(blocks)} blocks, which is none of "
-                f"{', '.join(TRUNKS.values())}; describe it in {folder}/segmenter.json"
-            )
-        config = SegmenterConfig(preset=TRUNKS[stem[0], len(blocks)], compute_dtype="bfloat16")
+        config = sam2_by_trunk({n.removeprefix(SAM2): shape for n, shape in head.items()}, folder)
     parts = {
         "text_hidden_fcs.": build_projection(hidden, config.prompt_width),
         "grounding_encoder.": Segmenter(config),
@@ -113,31 +104,58 @@ def segmenter_of(head: Shapes, hidden: int, folder: Path, given: SegmenterConfig
     return config
 
 
+def sam2_by_trunk(shapes: Shapes, folder: Path) -> SegmenterConfig:
+    """The published SAM 2 that has this image encoder, from tensors under the sam2 package's own names.
+
+    Raises:
+        DataError: none has it.
+    """
+    from rewards.segmenter import SegmenterConfig
+
+    trunk = "image_encoder.trunk."
+    stem = shapes.get(f"{trunk}patch_embed.proj.weight", (0,))
+    blocks = {n.split(".blocks.")[1].split(".")[0] for n in shapes if n.startswith(f"{trunk}blocks.")}
+    if (stem[0], len(blocks)) not in TRUNKS:
+        raise DataError(
+            f"{folder}: its SAM 2 has {stem[0]} channels and {len(blocks)} blocks, which is none of "
+            f"{', '.join(TRUNKS.values())}; describe it in {folder}/segmenter.json"
+        )
+    return SegmenterConfig(preset=TRUNKS[stem[0], len(blocks)], compute_dtype="bfloat16")
+
+
 def ready_processor(folder: Path, base: Path | None, rows: int) -> Any:
     """The processor with the release's tokens, and limits under which no frame is ever resized again.
 
     The release's own tokenizer must have the added tokens; a base's gets them, in the order of the release.
     """
-    from transformers import AddedToken, AutoProcessor
-
-    from rollout.chat_format import ChatFormat
+    from transformers import AutoProcessor
 
     own = (folder / "tokenizer_config.json").is_file() and (folder / "preprocessor_config.json").is_file()
     place = folder if own or (folder / "processor_config.json").is_file() else base
     if place is None:
         raise DataError(f"{folder}: no tokenizer and processor there; name a Qwen3-VL folder with --base")
     processor = AutoProcessor.from_pretrained(place)
-    tokenizer = processor.tokenizer
-    missing = [t for t in ADDED_TOKENS if t not in tokenizer.get_vocab()]
+    missing = add_tokens(processor)
     if missing and place is folder:
         raise DataError(f"{folder}: its tokenizer lacks {', '.join(missing)}; copy the release's tokenizer files")
-    if missing:
-        tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in missing], special_tokens=True)
-    ids = {t: tokenizer.encode(t, add_special_tokens=False) for t in ADDED_TOKENS}
+    ids = {t: processor.tokenizer.encode(t, add_special_tokens=False) for t in ADDED_TOKENS}
     for token, found in ids.items():
         if len(found) != 1 or found[0] >= rows:
             raise DataError(
                 f"{place}: token {token} has ids {found}, but the weights have {rows} rows; wrong tokenizer?"
             )
-    processor.image_processor.size = ChatFormat.from_tokenizer(tokenizer).processor_size()
     return processor
+
+
+def add_tokens(processor: Any) -> list[str]:
+    """Add those of `ADDED_TOKENS` that the tokenizer lacks, and return them; frames are never resized from then on."""
+    from transformers import AddedToken
+
+    from rollout.chat_format import ChatFormat
+
+    tokenizer = processor.tokenizer
+    missing = [t for t in ADDED_TOKENS if t not in tokenizer.get_vocab()]
+    if missing:
+        tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in missing], special_tokens=True)
+    processor.image_processor.size = ChatFormat.from_tokenizer(tokenizer).processor_size()
+    return missing

@@ -37,8 +37,11 @@ class PeakMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._finished.set()
         self._thread.join()
+        self._sample()  # a block may be over before the first sample is due
 
     def _watch(self) -> None:
-        me = psutil.Process()
         while not self._finished.wait(self._every):
-            self.gib = max(self.gib, tree_bytes(me) / GIB)
+            self._sample()
+
+    def _sample(self) -> None:
+        self.gib = max(self.gib, tree_bytes(psutil.Process()) / GIB)

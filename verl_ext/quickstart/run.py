@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verl_ext.quickstart.memory import PeakMemory
-from verl_ext.quickstart.settings import Layout, QuickstartSettings
+from verl_ext.quickstart.settings import Layout, QuickstartSettings, recipe_file
+from verl_ext.run_files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +33,7 @@ def run_quickstart(
     A second call with the same folder goes on where the first stopped, and does nothing twice.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 5-20x
-    from verl_ext.quickstart import stages
+    from verl_ext.quickstart import evaluation, stages
     from verl_ext.quickstart.summary import summarise
     from verl_ext.run_report import write_report
 
@@ -36,67 +41,98 @@ def run_quickstart(
     layout = Layout(Path(out).resolve())
     layout.out.mkdir(parents=True, exist_ok=True)
     clock = StageClock(layout.out / "seconds.json", console)
-    with PeakMemory() as memory:
-        with clock.stage("1/7 synthetic clips") as progress:
-            stages.make_data(layout, settings, seed, progress)
-        with clock.stage("2/7 tiny policy and its SAM 2") as progress:
-            stages.build_policy(layout, settings, seed, progress)
-        with clock.stage("3/7 segmentation: what a [SEG] state must say") as progress:
-            stages.segmentation(layout, settings, seed, progress)
-        with clock.stage("4/7 cold start: the dialogue, from traces") as progress:
-            cold = stages.cold_start(layout, settings, seed, progress)
-        with clock.stage("5/7 reinforcement: GRPO") as progress:
-            trained = stages.reinforce(layout, settings, seed, progress)
-        policies = {"untrained": layout.untrained, "cold_start": cold, "rl": trained}
-        with clock.stage("6/7 evaluation") as progress:
-            scores = stages.evaluate_stages(layout, settings, seed, policies, progress)
-        with clock.stage("7/7 report"):
-            summary = summarise(layout, scores, settings)
-            summary |= {"seed": seed, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-            summary |= {"seconds": round(clock.total, 1), "stage_seconds": clock.seconds}
-            summary |= {"peak_memory_gib": round(max(memory.gib, clock.peak_memory), 2)}
-            clock.remember_memory(memory.gib)
-            layout.summary.write_text(json.dumps(summary, indent=1) + "\n")
-            write_report(layout.out, layout.report)
+    there = stages.what_is_there(layout)
+    with clock.stage("1/7 synthetic clips", there["data"]) as progress:
+        stages.make_data(layout, settings, seed, progress)
+    with clock.stage("2/7 tiny policy and its SAM 2", there["policy"]) as progress:
+        stages.build_policy(layout, settings, seed, progress)
+    with clock.stage("3/7 segmentation: what a [SEG] state must say", there["segmentation"]) as progress:
+        stages.segmentation(layout, settings, seed, progress)
+    with clock.stage("4/7 cold start: the dialogue, from traces", there["cold_start"]) as progress:
+        cold = stages.cold_start(layout, settings, seed, progress)
+    with clock.stage("5/7 reinforcement: GRPO", there["rl"]) as progress:
+        trained = stages.reinforce(layout, settings, seed, progress)
+    policies = {"untrained": layout.untrained, "cold_start": cold, "rl": trained}
+    with clock.stage("6/7 evaluation", there["evaluation"]) as progress:
+        scores = evaluation.evaluate_stages(layout, settings, seed, policies, progress)
+    summary = summarise(layout, scores, settings) | run_facts(seed, settings)
+    with clock.stage("7/7 report", layout.report.exists()):
+        write_summary(layout, summary, clock)
+        write_report(layout.out, layout.report)
+    write_summary(layout, summary, clock)  # once more, with the time of the report itself
     _tell(console, layout, summary, scores)
     return summary
 
 
+def run_facts(seed: int, settings: QuickstartSettings) -> dict[str, Any]:
+    """What a reader of figures must know to tell whether they are those of another run."""
+    from importlib.metadata import version
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"seed": seed, "date": now, "version": version("videoseg-rl"), "settings": settings_facts(settings)}
+
+
+def settings_facts(settings: QuickstartSettings) -> dict[str, Any]:
+    """All that decides on the figures beside the seed, as JSON would give it back: settings, and the recipes' mark."""
+    recipes = recipe_file("grpo.yaml").parents[1]
+    files = [file for folder in ("bases", "quickstart") for file in sorted((recipes / folder).glob("*.yaml"))]
+    mark = hashlib.blake2b(b"\0".join(f.read_bytes() for f in files), digest_size=8).hexdigest()
+    facts: dict[str, Any] = json.loads(json.dumps(asdict(settings) | {"recipes": mark}))
+    return facts
+
+
+def write_summary(layout: Layout, summary: dict[str, Any], clock: StageClock) -> None:
+    """Bring ``summary`` up to date with the clock, and write it."""
+    summary |= {"seconds": round(clock.total, 1), "stage_seconds": clock.seconds}
+    summary |= {"peak_memory_gib": round(clock.peak_memory, 2)}
+    write_whole(layout.summary, json.dumps(summary, indent=1) + "\n")
+
+
 class StageClock:
-    """Times the stages, shows their bars, and remembers both over restarts."""
+    """Times the stages, shows their bars, samples memory, and remembers all of it over restarts."""
 
     def __init__(self, path: Path, console: Console) -> None:
         self._path, self._console = path, console
         known = json.loads(path.read_text()) if path.exists() else {}
         self.seconds: dict[str, float] = known.get("seconds", {})
-        self.peak_memory: float = known.get("peak_memory_gib", 0.0)
+        self._peaks: dict[str, float] = known.get("peak_gib", {})
+        self._finished: list[str] = known.get("finished", [])
 
     @property
     def total(self) -> float:
         return sum(self.seconds.values())
 
+    @property
+    def peak_memory(self) -> float:
+        """GiB, over all stages and restarts."""
+        return max(self._peaks.values(), default=0.0)
+
     @contextmanager
-    def stage(self, title: str) -> Iterator[Any]:
-        """A bar with what is being done; the time is added to what an interrupted run spent before."""
+    def stage(self, title: str, there: bool = False) -> Iterator[Any]:
+        """A bar with what is being done; time and memory are added to what an interrupted run spent before.
+
+        A stage whose result is ``there`` only looks at it: its time was counted when it was made. A finished one whose
+        result is gone begins at zero.
+        """
         from verl_ext.cli.progress import progress_bar
 
+        again = there and title in self._finished
+        before = 0.0 if title in self._finished else self.seconds.get(title, 0.0)
         began = time.perf_counter()
         self._console.print(f"[bold]{title}[/bold]")
+        memory = PeakMemory()
         try:
-            with progress_bar(self._console) as bar:
+            with memory, progress_bar(self._console) as bar:
                 yield bar
+            self._finished += [] if title in self._finished else [title]
         finally:
             spent = time.perf_counter() - began
-            self.seconds[title] = round(self.seconds.get(title, 0.0) + spent, 1)
-            self._write()
-        self._console.print(f"    done in {spent:.0f} s")
-
-    def remember_memory(self, gib: float) -> None:
-        self.peak_memory = max(self.peak_memory, gib)
-        self._write()
-
-    def _write(self) -> None:
-        self._path.write_text(json.dumps({"seconds": self.seconds, "peak_memory_gib": self.peak_memory}))
+            if not again:
+                self.seconds[title] = round(before + spent, 1)
+            self._peaks[title] = max(self._peaks.get(title, 0.0), round(memory.gib, 3))
+            known = {"seconds": self.seconds, "peak_gib": self._peaks, "finished": self._finished}
+            write_whole(self._path, json.dumps(known))
+        self._console.print("    was there already" if again else f"    done in {spent:.0f} s")
 
 
 def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dict[str, Any]) -> None:
@@ -118,6 +154,8 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
         f"{summary['seconds'] / 60:.1f} minutes, peak memory {summary['peak_memory_gib']:.1f} GiB"
     )
     console.print(f"[bold]report: {layout.report}[/bold]")
+    if shutil.which("videoseg") is None:
+        console.print(f"to call videoseg by its name: . {Path(sys.prefix).resolve() / 'bin' / 'activate'}")
 
 
 def _nothing(group: Any) -> str:

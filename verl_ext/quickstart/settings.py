@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from verl_ext.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,23 @@ class Layout:
 def recipe_file(name: str) -> Path:
     """A recipe shipped with the checkout."""
     return Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / name
+
+
+def stage_recipe(layout: Layout, name: str, overrides: tuple[str, ...], seed: int) -> Recipe:
+    """A shipped recipe with the quickstart's places in it, then ``overrides``."""
+    from verl_ext.recipe import load_recipe, override
+
+    data = layout.data
+    start, folder, annotations, sources = {
+        "segmentation.yaml": (layout.untrained, layout.segmentation, data / "segmentation_train.json", 1),
+        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start, data / "vts_cot_train.json", 2),
+        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None, 1),
+    }[name]
+    places: dict[str, Any] = {"policy.path": start, "output_dir": folder, "seed": seed}
+    places |= {f"data.{i}.root": data for i in range(sources)}
+    if annotations is None:
+        places["val.0.root"] = data
+    else:
+        places |= {f"data.{i}.annotations": annotations for i in range(sources)}
+    given = [override(key, str(value) if isinstance(value, Path) else value) for key, value in places.items()]
+    return load_recipe(recipe_file(name), [*given, *overrides])

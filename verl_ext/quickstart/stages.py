@@ -7,19 +7,35 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rollout.errors import VideosegError
-from rollout.types import Sample
-from verl_ext.quickstart.settings import Layout, QuickstartSettings, recipe_file
+from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
+from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
+from verl_ext.run_files import run_finished, write_whole
 
 Progress = Callable[[int, int, str], None]
 
 
 class StoppedError(VideosegError):
     """The user asked to stop; what is done is kept."""
+
+    exit_code = 130
+
+
+def what_is_there(layout: Layout) -> dict[str, bool]:
+    """Which stages have their result in the folder already."""
+    from data_construction.cot.segmentation import FILE
+
+    return {
+        "data": (layout.data / FILE).exists(),
+        "policy": (layout.untrained / "config.json").exists(),
+        "segmentation": run_finished(layout.segmentation),
+        "cold_start": run_finished(layout.cold_start),
+        "rl": run_finished(layout.grpo),
+        "evaluation": all(all_predicted(layout.evaluation(stage)) for stage in ("untrained", "cold_start", "rl")),
+    }
 
 
 def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
@@ -29,7 +45,7 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     from data_construction.readers import open_dataset
     from data_construction.synthetic import make_synthetic
 
-    rollout = _recipe(layout, "cold_start.yaml", settings.cold_start, seed).rollout
+    rollout = stage_recipe(layout, "cold_start.yaml", settings.cold_start, seed).rollout
     turns = (0.3, 0.7) if rollout.max_turns >= 2 else (1.0,)
     traces = TraceSettings(
         temporal_frames=rollout.initial_low_res,
@@ -48,7 +64,7 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     )
     if not (layout.data / FILE).exists():
         train = open_dataset("revos", layout.data, "train")
-        write_segmentation_file(train, layout.data, settings.taught_kinds)
+        write_segmentation_file(train, layout.data / FILE, settings.taught_kinds)
 
 
 def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
@@ -61,6 +77,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     from verl_ext.tiny.build import build_tiny_policy
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
 
+    forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
     words = {a: (str(o["color"]), str(o["shape"])) for a, o in read_synthetic_objects(layout.data).items()}
     segmenter = Segmenter(SegmenterConfig(seed=seed))
@@ -70,7 +87,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     found = warm_up_segmenter(
         segmenter, samples[: settings.warm_up_samples], words, settings.warm_up_steps, seed, progress, only_frames
     )
-    (layout.out / "warm_up.json").write_text(json.dumps(found, indent=1))
+    write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())
     texts = [c["value"].replace("<image>", "") for t in traces[:3000] for c in t["conversations"]]
     build_tiny_policy(layout.drawn, texts, segmenter, seed=seed)
@@ -87,7 +104,7 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
     from verl_ext.sft_dataset import SFTDataset
     from verl_ext.tiny.centre import centre_projection
 
-    recipe = _recipe(layout, "segmentation.yaml", settings.segmentation, seed)
+    recipe = stage_recipe(layout, "segmentation.yaml", settings.segmentation, seed)
     resolved = layout.out / "segmentation.resolved.yaml"
     save_resolved(recipe, resolved)
     os.environ[RECIPE_ENV] = str(resolved)
@@ -107,6 +124,8 @@ def segmentation(layout: Layout, settings: QuickstartSettings, seed: int, progre
 
 def cold_start(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
     """The second: the dialogue, from traces; returns the policy's folder."""
+    if not run_finished(layout.cold_start):
+        forget_evaluation(layout, "cold_start")
     return _supervised(layout, layout.cold_start, "cold_start.yaml", settings.cold_start, seed, progress)
 
 
@@ -116,80 +135,26 @@ def _supervised(
     from verl_ext.sft import POLICY_FOLDER, train_sft
 
     policy = folder / POLICY_FOLDER
-    if (policy / "config.json").exists():
+    if run_finished(folder) and (policy / "config.json").exists():
         return policy
-    return _finished(train_sft(_recipe(layout, name, overrides, seed), resume=True, progress=progress), folder)
+    return _finished(train_sft(stage_recipe(layout, name, overrides, seed), resume=True, progress=progress), folder)
 
 
 def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
     """GRPO from the cold start; returns the newest policy's folder."""
     from verl_ext.grpo import newest_policy, train_grpo
 
-    recipe = _recipe(layout, "grpo.yaml", settings.grpo, seed)
+    recipe = stage_recipe(layout, "grpo.yaml", settings.grpo, seed)
     last = layout.grpo / "checkpoints" / f"global_step_{recipe.trainer.steps}" / "policy"
-    if (last / "config.json").exists():
+    if run_finished(layout.grpo) and (last / "config.json").exists():  # its last evaluation included
         return newest_policy(layout.grpo)
+    forget_evaluation(layout, "rl")
     return _finished(train_grpo(recipe, resume=True, progress=progress), layout.grpo)
 
 
-def test_samples(layout: Layout, settings: QuickstartSettings, seed: int) -> list[Sample]:
-    """The evaluated expressions: a fixed draw from the test split."""
-    from data_construction.readers import open_dataset
-
-    samples = list(open_dataset("revos", layout.data, "test").samples())
-    order = np.random.default_rng(seed).permutation(len(samples))[: settings.test_samples]
-    return [samples[i] for i in sorted(order)]
-
-
-def evaluate_stages(
-    layout: Layout, settings: QuickstartSettings, seed: int, policies: dict[str, Path], progress: Progress
-) -> dict[str, Any]:
-    """Every policy on the same held-out expressions, one engine for all; returns scores by stage."""
-    from eval.run import evaluate, start_cluster, use_policy
-    from eval.score_files import read_scores
-    from verl_ext.cli.evaluation import inference_settings
-
-    recipe = _recipe(layout, "grpo.yaml", settings.grpo, seed)
-    samples = test_samples(layout, settings, seed)
-    todo = [s for s in policies if not (layout.evaluation(s) / "scores.json").exists()]
-    if todo:
-        cluster = start_cluster(policies[todo[0]], inference_settings(recipe), recipe.device)
-        try:
-            for stage in todo:
-                use_policy(cluster, policies[stage])
-                words = stage.replace("_", " ")
-                evaluate(
-                    cluster,
-                    samples,
-                    layout.evaluation(stage),
-                    progress=lambda done, total, what, w=words: progress(done, total, f"{w}: {what}"),  # type: ignore[misc]
-                    protocol={"policy": str(policies[stage]), "split": "test", "samples": len(samples)},
-                    seed=seed,
-                )
-        finally:
-            cluster.close()
-    return {stage: read_scores(layout.evaluation(stage) / "scores.json") for stage in policies}
-
-
-def _recipe(layout: Layout, name: str, overrides: tuple[str, ...], seed: int) -> Any:
-    from verl_ext.recipe import load_recipe
-
-    data = layout.data
-    start, folder, annotations, sources = {
-        "segmentation.yaml": (layout.untrained, layout.segmentation, data / "segmentation_train.json", 1),
-        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start, data / "vts_cot_train.json", 2),
-        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None, 1),
-    }[name]
-    places = [f"policy.path={start}", f"output_dir={folder}", f"seed={seed}"]
-    places += [f"data.{i}.root={data}" for i in range(sources)]
-    if annotations is None:
-        places.append(f"val.0.root={data}")
-    else:
-        places += [f"data.{i}.annotations={annotations}" for i in range(sources)]
-    return load_recipe(recipe_file(name), [*places, *overrides])
-
-
 def _finished(policy: Path | None, folder: Path) -> Path:
-    if policy is None:
-        raise StoppedError(f"stopped; what is done lies in {folder}. The same command goes on from there.")
+    from verl_ext.supervise import asked_to_stop
+
+    if policy is None or asked_to_stop(folder):
+        raise StoppedError(f"what is done lies in {folder}; the same command goes on from there")
     return policy

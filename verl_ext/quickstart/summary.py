@@ -7,43 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from rollout.errors import DataError
+from verl_ext.phases import PHASES, step_seconds
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
-from verl_ext.supervise import METRICS, read_metrics, scalar
+from verl_ext.supervise import METRICS, read_metrics
 
-PHASES = {
-    "rollout": "gen",
-    "seg_states": "old_log_prob",
-    "pool": "pool",
-    "reference": "ref",
-    "advantage": "adv",
-    "update": "update_actor",
-    "sync": "update_weights",
-    "sync_pool": "update_pool",
-}
-"""Our names of a step's phases -> verl's timers. The old log-prob pass gives the ``[SEG]`` states."""
-
-
-def step_seconds(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Median seconds of each phase over the steps, the first (which warms up) left out where there are more."""
-    steps = [r["data"] for r in rows if scalar(r["data"].get("timing_s/step")) is not None]
-    steps = steps[1:] or steps
-    out = {}
-    for name, timer in {**PHASES, "step": "step"}.items():
-        values = [v for r in steps if (v := scalar(r.get(f"timing_s/{timer}"))) is not None]
-        if name == "step":  # a checkpoint belongs to no step
-            saving = [scalar(r.get("timing_s/save_checkpoint")) or 0.0 for r in steps]
-            values = [v - s for v, s in zip(values, saving, strict=True)]
-        if values:
-            out[name] = round(float(np.median(values)), 3)
-    if "seg_states" in out and "pool" in out:  # the pool is scored inside verl's old-log-prob timer
-        out["seg_states"] = round(max(0.0, out["seg_states"] - out["pool"]), 3)
-    return out
+__all__ = ["PHASES", "paired_gain", "step_seconds", "summarise"]
 
 
 def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettings) -> dict[str, Any]:
-    """J&F of the three policies, held-out reward before and after RL, formats, baselines, time by phase."""
+    """J&F of the three policies, held-out reward before and after RL, formats, baselines, time by phase.
+
+    Raises:
+        DataError: RL was evaluated at one step only.
+    """
     held_out = [json.loads(line) for line in (layout.grpo / "held_out.jsonl").read_text().splitlines()]
     first, last = held_out[0], held_out[-1]
+    if first["step"] == last["step"]:
+        raise DataError(
+            f"{layout.grpo / 'held_out.jsonl'}: evaluations of step {first['step']} alone, so RL has nothing to be "
+            f"compared with; remove {layout.grpo} and run the quickstart again"
+        )
     rows = read_metrics(layout.grpo / METRICS)
     taught = [s.jf for k in settings.taught_kinds for s in scores["cold_start"].expressions if s.kind == k]
     out: dict[str, Any] = {f"jf_{stage}": round(found.jf, 2) for stage, found in scores.items()}

@@ -12,8 +12,10 @@ from verl_ext.recipe.load import load_recipe, load_resolved, recipe_from_overrid
 from verl_ext.recipe.objective import CalibrationRecipe, ObjectiveRecipe, RewardsRecipe, SftLossRecipe
 from verl_ext.recipe.plan import Plan, PlannedProcess, plan
 from verl_ext.recipe.policy import LoraRecipe, PolicyRecipe
+from verl_ext.recipe.readiness import check_ready
 from verl_ext.recipe.rollout import Budgets, EngineRecipe, EvalRollout, RolloutRecipe
 from verl_ext.recipe.schema import Recipe
+from verl_ext.recipe.source import override
 from verl_ext.recipe.training import OptimRecipe, PoolRecipe, TrainerRecipe
 
 __all__ = [
@@ -36,8 +38,10 @@ __all__ = [
     "TrainerRecipe",
     "check",
     "check_paths",
+    "check_ready",
     "load_recipe",
     "load_resolved",
+    "override",
     "plan",
     "recipe_from_overrides",
     "save_resolved",

@@ -52,9 +52,14 @@ def processes_fit(r: Recipe) -> Iterator[str]:
         yield from _gpus_suffice(r)
 
 
+def pool_workers(r: Recipe) -> int:
+    """Actors of the segmenter pool: none in the supervised stages, nor for a box policy whose recipe names no SAM 2."""
+    without = r.method == "veason_r1" and r.pool.checkpoint is None
+    return 0 if r.stage == "sft" or without else r.pool.workers
+
+
 def _gpus_suffice(r: Recipe) -> Iterator[str]:
-    t, pool = r.trainer, r.pool
-    workers = pool.workers if r.stage == "grpo" else 0
+    t, pool, workers = r.trainer, r.pool, pool_workers(r)
     wanted = t.actor_processes + workers * pool.gpus_per_worker
     have = t.gpus_per_node * t.nodes
     if wanted > have:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Rule = Callable[["Recipe"], Iterator[str]]
 RULES: list[Rule] = []
+STANZA_SUFFIXES = (".yaml", ".yml")
+"""A data set may be such a file instead of a name."""
 
 
 def rule(check_one: Rule) -> Rule:
@@ -40,6 +42,8 @@ def check_paths(recipe: Recipe) -> list[str]:
     for section, sources in (("data", recipe.data), ("val", recipe.val)):
         for i, source in enumerate(sources):
             named[f"{section}[{i}].root"] = source.root
+            if source.dataset.endswith(STANZA_SUFFIXES):
+                named[f"{section}[{i}].dataset"] = source.dataset
             if source.annotations is not None:
                 named[f"{section}[{i}].annotations"] = source.annotations
     if recipe.pool.checkpoint is not None and recipe.stage == "grpo":
@@ -60,7 +64,7 @@ def data_is_named(r: Recipe) -> Iterator[str]:
     known = dataset_names()
     for section, sources in (("data", r.data), ("val", r.val)):
         for i, source in enumerate(sources):
-            if source.dataset not in known and not source.dataset.endswith((".yaml", ".yml")):
+            if source.dataset not in known and not source.dataset.endswith(STANZA_SUFFIXES):
                 near = difflib.get_close_matches(source.dataset, known, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 where = f"{section}[{i}].dataset"
@@ -70,6 +74,17 @@ def data_is_named(r: Recipe) -> Iterator[str]:
             yield f"val[{i}].weight: {source.weight:g}, but what is held out is evaluated once each; leave it out"
     if r.trainer.eval_every and not r.val and r.stage == "grpo":
         yield f"trainer.eval_every: {r.trainer.eval_every}, but val is empty; name held-out data, or set it to 0"
+
+
+@rule
+def annotations_are_read(r: Recipe) -> Iterator[str]:
+    for section, sources in (("data", r.data), ("val", r.val)):
+        for i, source in enumerate(sources):
+            if r.stage == "grpo" and source.annotations is not None:
+                yield (
+                    f"{section}[{i}].annotations: {source.annotations} with stage: grpo, which takes expressions from "
+                    "the data set and reads no conversations; leave it out"
+                )
 
 
 @rule
@@ -86,6 +101,17 @@ def cpu_can_do_it(r: Recipe) -> Iterator[str]:
         yield "rollout.engine.enforce_eager: false with device: cpu; CUDA graphs need CUDA, set it to true"
     if r.pool.gpus_per_worker:
         yield f"pool.gpus_per_worker: {r.pool.gpus_per_worker:g} with device: cpu; set it to 0"
+    if r.pool.share_gpu:
+        yield "pool.share_gpu: true with device: cpu; set it to false"
+
+
+@rule
+def a_gpu_is_shared_or_its_own(r: Recipe) -> Iterator[str]:
+    if r.device == "cuda" and r.pool.share_gpu and r.pool.gpus_per_worker:
+        yield (
+            f"pool.share_gpu: true with pool.gpus_per_worker: {r.pool.gpus_per_worker:g}; set gpus_per_worker to 0 to "
+            "share the actor's GPU, or share_gpu to false"
+        )
 
 
 @rule

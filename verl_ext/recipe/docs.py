@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from verl_ext.recipe.convert import MISSING as NOT_SET
@@ -32,13 +32,14 @@ This page is written by `python -m verl_ext.recipe.docs > docs/recipes.md`.
 
 def recipe_page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *_section(Recipe, "", "The run")])
+    return "\n".join([HEAD, *_section(Recipe(), "", "The run")])
 
 
-def _section(cls: type, path: str, title: str) -> Iterator[str]:
-    """A table of the section's own keys, then its sub-sections."""
+def _section(values: Any, path: str, title: str) -> Iterator[str]:
+    """A table of the section's own keys with the defaults that ``values`` holds, then its sub-sections."""
+    cls: type = type(values)
     helps, kinds = _helps(cls), field_types(cls)
-    nested: list[tuple[type, str]] = []
+    nested: list[tuple[Any, str]] = []
     yield f"## {title}\n"
     yield f"{_text(inspect.getdoc(cls) or '')}\n"
     yield "| key | type | default | what |"
@@ -48,23 +49,25 @@ def _section(cls: type, path: str, title: str) -> Iterator[str]:
         inner = get_args(kind)[0] if get_origin(kind) is list else kind
         key = f"{path}{f.name}"
         if is_dataclass(inner):
-            nested.append((inner, f"{key}[]" if inner is not kind else key))  # type: ignore[arg-type]
+            one = inner() if inner is not kind else getattr(values, f.name)  # type: ignore[operator]
+            nested.append((one, f"{key}[]" if inner is not kind else key))
         else:
-            yield f"| `{key}` | {describe(kind)} | {_default(f, key)} | {_text(helps.get(f.name, ''))} |"
+            default = _default(getattr(values, f.name), key)
+            yield f"| `{key}` | {describe(kind)} | {default} | {_text(helps.get(f.name, ''))} |"
     yield ""
-    first: dict[type, str] = {}
+    first: list[tuple[Any, str]] = []
     for inner, key in nested:
-        if inner in first:
-            yield f"## `{key}`\n\nThe keys of `{first[inner]}`.\n"
-        else:
+        same = next((before for known, before in first if known == inner), None)
+        if same is None:
             yield from _section(inner, f"{key}.", f"`{key}`")
-        first.setdefault(inner, key)
+            first.append((inner, key))
+        else:
+            yield f"## `{key}`\n\nThe keys of `{same}`.\n"
 
 
-def _default(field: Field[Any], key: str) -> str:
+def _default(value: Any, key: str) -> str:
     if key in DERIVED:
         return f"`{DERIVED[key].removeprefix('${').removesuffix('}')}`"
-    value = field.default if field.default_factory is MISSING else field.default_factory()
     if value == NOT_SET:
         return "to be set"
     if value is None:

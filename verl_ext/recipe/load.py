@@ -15,6 +15,7 @@ from verl_ext.recipe.checks import check
 from verl_ext.recipe.convert import Converter
 from verl_ext.recipe.schema import Recipe
 from verl_ext.recipe.source import OVERRIDE, read_overrides, read_sources
+from verl_ext.run_files import write_whole
 
 DERIVED = {
     "trainer.mini_batch_prompts": "${trainer.prompts_per_step}",
@@ -55,10 +56,10 @@ def load_resolved(path: str | Path) -> Recipe:
 
 
 def save_resolved(recipe: Recipe, path: str | Path) -> None:
-    """Every setting of the recipe as YAML; `load_resolved` reads it back equal."""
+    """Every setting of the recipe as YAML, whole or not at all; `load_resolved` reads it back equal."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(recipe))), encoding="utf-8")
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(asdict(recipe))))
 
 
 def _defaults(name: str) -> DictConfig:

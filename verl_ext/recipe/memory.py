@@ -8,6 +8,8 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 - activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
 - logits: S * V * (b + 8), the model's own and a float32 copy with its gradient;
+- on the host beside them: the frames that SAM 2 reads in the actor (12 MiB each at 1024 x 1024, 512 MiB at most), and
+  while a policy is saved all its weights in float32 on the first process, N * 4;
 - vLLM: N * b / tensor_parallel of weights, and its KV cache;
 - a pool worker: SAM 2 in float32 (224 M parameters for Hiera-L) and 8 MiB for each cached frame at 1024 x 1024.
 """
@@ -32,6 +34,10 @@ SAM2_PARAMETERS = {
     "tiny": 4e6,
 }
 FRAME_MIB = 8.0
+TINY_HEAD = 30e6
+"""Parameters; a smaller SAM 2 sees an eighth of the side."""
+CACHE_GIB = 0.5
+"""Frames that an actor keeps as SAM 2's input, see `verl_ext.engine.cached_frames`."""
 PYTHON_GIB = 0.7
 """Interpreter with torch, transformers and verl imported."""
 
@@ -59,11 +65,20 @@ def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     trained: float = total
     if recipe.policy.lora.rank and size.hidden is not None and size.layers is not None:
         trained = 2 * recipe.policy.lora.rank * size.hidden * ADAPTED_MATRICES * size.layers + size.head_parameters
-        trained += size.hidden * (size.vocabulary or 0)
+        trained += size.hidden * (size.vocabulary or 0) if recipe.trains_embeddings else 0
     parts = {"weights": total * share, "gradients": trained * share, "Adam": 2 * trained * share}
     if needs_reference(recipe) and not recipe.policy.lora.rank:
         parts["reference"] = size.parameters * share
     return parts | activation_gib(recipe, size)
+
+
+def actor_host_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
+    """Parts that one FSDP process keeps on the host in any case; the copy that is saved is all on the first one."""
+    if size.parameters is None:
+        return {}
+    frames = CACHE_GIB / (8 if size.head_parameters < TINY_HEAD else 1) if size.head_parameters else 0.0
+    saved = (size.parameters + size.head_parameters) * 4 / GIB
+    return {"frames": frames, "copy while saving": saved / recipe.trainer.actor_processes}
 
 
 def engine_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
@@ -80,7 +95,7 @@ def engine_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
 def pool_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     """Parts of one pool worker: its SAM 2 is the policy's own unless ``pool.checkpoint`` names another."""
     own = recipe.pool.checkpoint is None
-    tiny = own and 0 < size.head_parameters < 30e6
+    tiny = own and 0 < size.head_parameters < TINY_HEAD
     parameters = size.head_parameters if own and size.head_parameters else SAM2_PARAMETERS[recipe.pool.preset]
     frame = FRAME_MIB / (64 if tiny else 1)  # a tiny SAM 2 sees an eighth of the side
     return {"SAM 2": parameters * 4 / GIB, "cached frames": recipe.pool.cache_frames * frame / 1024}

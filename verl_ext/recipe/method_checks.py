@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rewards.segmenter.config import PRESETS
+from rollout.errors import RecipeError
 from verl_ext.recipe.checks import rule
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
 
+ANSWERS = {"videoseg_o3": "masks", "veason_r1": "boxes"}
+"""What each method's replies hold."""
+BOX_UNIT = 28
+"""Qwen2.5-VL's patch 14 times its merge 2."""
 MASK_REWARDS_WITHOUT_HEAD = "veason_consistency"
 
 
@@ -35,6 +40,25 @@ def veason_has_no_mask_head(r: Recipe) -> Iterator[str]:
         yield (
             f"pool.checkpoint: null, but rewards.weights.{MASK_REWARDS_WITHOUT_HEAD} needs SAM 2 and a box policy has "
             f"none; name SAM 2 weights of preset {r.pool.preset}, or drop the reward"
+        )
+
+
+@rule
+def environment_fits_the_method(r: Recipe) -> Iterator[str]:
+    from rollout.environment import answers_of
+
+    name = r.rollout.environment
+    if name is None:
+        return
+    try:
+        answers = answers_of(name)
+    except RecipeError as e:
+        yield f"rollout.environment: {e}"
+        return
+    if answers != ANSWERS[r.method]:
+        yield (
+            f"rollout.environment: replies in {name} hold {answers}, but method {r.method} scores {ANSWERS[r.method]}; "
+            "change one of the two"
         )
 
 
@@ -79,6 +103,25 @@ def tokens_fit(r: Recipe) -> Iterator[str]:
             f"rollout.turn_length {roll.turn_length} x rollout.max_turns {roll.max_turns} = "
             f"{roll.turn_length * roll.max_turns} exceed rollout.response_length {roll.response_length} (which also "
             "holds the user messages between turns); raise response_length or lower turn_length"
+        )
+
+
+@rule
+def frames_are_shown(r: Recipe) -> Iterator[str]:
+    if r.method == "veason_r1":
+        if r.rollout.box_side % BOX_UNIT:
+            yield (
+                f"rollout.box_side: {r.rollout.box_side} is not a multiple of {BOX_UNIT}, a cell of Qwen2.5-VL's "
+                "vision tower; frames would be resized behind the boxes' back"
+            )
+        return
+    for where, shown in (("rollout", r.rollout), ("rollout.eval", r.rollout.eval)):
+        if shown.initial_low_res + shown.initial_spatial == 0:
+            yield f"{where}: initial_low_res and initial_spatial are both 0; the first message needs a frame"
+    if r.stage == "grpo" and r.rollout.initial_spatial == 0:
+        yield (
+            "rollout.initial_spatial: 0 with stage: grpo; mask_iou and the video masks are those of the spatial "
+            "frames, set it to 1 or more"
         )
 
 

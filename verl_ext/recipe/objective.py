@@ -24,8 +24,10 @@ class CalibrationRecipe:
 
     enabled: bool = True
     """Off: the policy gradient does not reach the mask decoder."""
+    frames: Literal["keyframe", "all"] = "keyframe"
+    """Whose masks count: the keyframe's (published), or also those of the initial spatial frames (slower)."""
     reduction: Literal["mean", "sum", "topk"] = "mean"
-    """Over the 32 x 32 pixels: mean (published), sum, or the sum over the hardest share ``topk``."""
+    """Over the 32 x 32 pixels of those frames: mean (published), sum, or the sum over the hardest share ``topk``."""
     topk: float = 1.0
     """Share of the pixels that ``reduction: topk`` sums, in (0, 1]."""
     weight: float = 1.0
@@ -39,11 +41,11 @@ class ObjectiveRecipe:
     """The RL loss (SPEC 2.4)."""
 
     kl_coef: float = 0.04
-    """beta of the k3 divergence from the reference; 0 runs without a reference."""
+    """beta of the k3 divergence from the reference, which verl cuts to -10..10 a token; 0 runs without a reference."""
     clip_ratio: float = 0.2
     """PPO's clip of the importance ratio."""
     aux_coef: float = 0.2
-    """Of BCE + dice against ground truth, on video masks and keyframe masks."""
+    """Of BCE + dice against ground truth, the mean over video masks plus the mean over keyframe masks."""
     advantage_eps: float = 1e-4
     """Added to a group's standard deviation before dividing by it."""
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from verl_ext.recipe.memory import PYTHON_GIB, actor_gib, engine_gib, needs_reference, pool_gib
+from verl_ext.recipe.batch_checks import pool_workers
+from verl_ext.recipe.memory import PYTHON_GIB, actor_gib, actor_host_gib, engine_gib, needs_reference, pool_gib
 from verl_ext.recipe.model_size import ModelSize, model_size
 
 if TYPE_CHECKING:
@@ -59,24 +61,40 @@ def plan(recipe: Recipe) -> Plan:
         DataError: the policy's folder holds a damaged file.
     """
     size = model_size(recipe.policy.path)
-    processes = [_driver(), _actors(recipe, size)]
+    processes = [_driver(recipe), _actors(recipe, size)]
     if recipe.stage == "grpo":
-        processes += [_engines(recipe, size), _pool(recipe, size), *_helpers(recipe)]
+        processes.append(_engines(recipe, size))
+        processes += [_pool(recipe, size)] if pool_workers(recipe) else []
+        processes += _helpers(recipe)
     rollouts = recipe.rollouts_per_step if recipe.stage == "grpo" else 0
     out = Plan(recipe.name, recipe.stage, recipe.device, recipe.trainer.nodes, rollouts, size, processes)
     out.notes += _notes(recipe, size, out)
     return out
 
 
-def _process(recipe: Recipe, role: str, count: int, gpus: str, parts: dict[str, float], known: bool) -> PlannedProcess:
+def _process(
+    recipe: Recipe,
+    role: str,
+    count: int,
+    gpus: str,
+    parts: dict[str, float],
+    known: bool,
+    host: dict[str, float] | None = None,
+) -> PlannedProcess:
+    """``parts`` lie on the device, ``host`` beside the interpreter on the host."""
+    host = host or {}
+    if gpus == "CPU" or recipe.device == "cpu":
+        parts = parts | host
     gib = sum(parts.values()) if known else None
-    if recipe.device == "cpu":
+    if gpus == "CPU" or recipe.device == "cpu":
         gib = None if gib is None else gib + PYTHON_GIB
         return PlannedProcess(role, count, "CPU", gib, parts | {"Python": PYTHON_GIB}, gib or PYTHON_GIB)
-    return PlannedProcess(role, count, gpus, gib, parts, PYTHON_GIB)
+    return PlannedProcess(role, count, gpus, gib, parts, PYTHON_GIB + sum(host.values()))
 
 
-def _driver() -> PlannedProcess:
+def _driver(recipe: Recipe) -> PlannedProcess:
+    if recipe.stage == "sft":  # torchrun, one a machine
+        return PlannedProcess("supervisor", recipe.trainer.nodes, "CPU", PYTHON_GIB, {"Python": PYTHON_GIB}, PYTHON_GIB)
     return PlannedProcess("driver and Ray", 1, "CPU", 1.0, {"Python": 1.0}, 1.0)
 
 
@@ -84,7 +102,8 @@ def _actors(recipe: Recipe, size: ModelSize) -> PlannedProcess:
     t = recipe.trainer
     role = "actor + reference (FSDP)" if needs_reference(recipe) else "actor (FSDP)"
     parts = actor_gib(recipe, size)
-    return _process(recipe, role, t.actor_processes, _gpus(0, t.actor_processes // t.nodes), parts, bool(parts))
+    gpus, host = _gpus(0, t.actor_processes // t.nodes), actor_host_gib(recipe, size)
+    return _process(recipe, role, t.actor_processes, gpus, parts, bool(parts), host)
 
 
 def _engines(recipe: Recipe, size: ModelSize) -> PlannedProcess:
@@ -99,8 +118,8 @@ def _engines(recipe: Recipe, size: ModelSize) -> PlannedProcess:
 def _pool(recipe: Recipe, size: ModelSize) -> PlannedProcess:
     t, pool = recipe.trainer, recipe.pool
     first = t.actor_processes // t.nodes
-    own = round(pool.workers * pool.gpus_per_worker / t.nodes + 0.499)
-    gpus = _gpus(first, own) if own else "CPU"
+    own = math.ceil(pool.workers * pool.gpus_per_worker / t.nodes)
+    gpus = _gpus(first, own) if own else "GPU 0, beside an actor" if pool.share_gpu else "CPU"
     return _process(recipe, "segmenter pool", pool.workers, gpus, pool_gib(recipe, size), True)
 
 
@@ -120,10 +139,15 @@ def _notes(recipe: Recipe, size: ModelSize, planned: Plan) -> list[str]:
     notes = [f"policy {recipe.policy.path}: size {size.source}"]
     if size.parameters is None:
         notes.append("memory of actor and vLLM is not known until policy.path exists")
-    elif size.hidden is None:
+    else:
+        saved = actor_host_gib(recipe, size)["copy while saving"] * recipe.trainer.actor_processes
+        notes.append(f"saving a policy holds all of it, {saved:.1f} GiB, in the first actor's host memory")
+    if size.parameters is not None and size.hidden is None:
         notes.append("activations and logits are not counted: policy.path has no config.json")
     if recipe.stage == "grpo":
-        if recipe.device == "cuda" and recipe.pool.gpus_per_worker == 0:
+        if not pool_workers(recipe):
+            notes.append("no segmenter pool: pool.checkpoint is null, and no reward of this recipe asks SAM 2")
+        elif recipe.device == "cuda" and recipe.pool.gpus_per_worker == 0 and not recipe.pool.share_gpu:
             notes.append("pool.gpus_per_worker is 0: the segmenter pool runs on the CPU, which is slow")
         notes.append(
             f"a step: {recipe.trainer.prompts_per_step} prompts x {recipe.rollout.group_size} = "

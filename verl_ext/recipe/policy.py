@@ -12,8 +12,9 @@ Dtype = Literal["bfloat16", "float32"]
 class LoraRecipe:
     """Low-rank adapters on the language model (VideoSEG-O3's SFT: 128 / 256 / 0.05).
 
-    The supervised stages train token embeddings, output layer and mask head in full beside them; reinforcement the
-    mask head only, because its reference is the policy with the adapters switched off.
+    VideoSEG-O3's supervised stages train token embeddings, output layer and mask head in full beside them;
+    reinforcement the mask head only, because its reference is the policy with the adapters switched off; Veason-R1's
+    supervised stage nothing else.
     """
 
     rank: int = 0

@@ -45,14 +45,16 @@ class EngineRecipe:
     """Tokens in one forward pass; never less than max_model_len is used."""
     enforce_eager: bool = False
     """No CUDA graphs: starts faster, decodes slower."""
-    kv_cache_gib: float = 1.0
-    """GiB of KV cache of a replica on a CPU; a GPU uses gpu_memory_utilization."""
+    kv_cache_gib: int = 1
+    """Whole GiB of KV cache of a replica on a CPU; a GPU uses gpu_memory_utilization."""
 
 
 @dataclass
 class RolloutRecipe:
     """Episodes, in frames and tokens."""
 
+    environment: str | None = None
+    """A name registered in ``rollout/environments``, which gets the settings here; null takes the method's own."""
     max_turns: int = 3
     """Assistant messages, at most."""
     initial_low_res: int = 10

@@ -48,6 +48,15 @@ class Recipe:
     trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
 
     @property
+    def trains_embeddings(self) -> bool:
+        """Whether token embeddings and output layer train in full beside adapters: only where new tokens need it.
+
+        Reinforcement leaves them alone, its reference is the model with the adapters switched off; Veason-R1's
+        supervised stage is plain LoRA.
+        """
+        return self.stage == "sft" and self.method == "videoseg_o3"
+
+    @property
     def rollouts_per_step(self) -> int:
         """Prompts times group size."""
         return self.trainer.prompts_per_step * self.rollout.group_size

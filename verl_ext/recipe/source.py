@@ -5,6 +5,7 @@ Every value remembers where it was set, so that an error can name the file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,11 @@ def read_overrides(overrides: Sequence[str], onto: DictConfig) -> list[str]:
     return keys
 
 
+def override(key: str, value: Any) -> str:
+    """The ``key=value`` text from which `read_overrides` gets ``value`` back: a path may hold ``#``, ``:``, quotes."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML, and quotes what YAML takes for its own
+
+
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     for key in node:
         path = f"{prefix}{key}"
@@ -99,5 +105,3 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _leaves(child, f"{path}.")
         else:
             yield path
-
-

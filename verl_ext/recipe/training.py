@@ -85,4 +85,4 @@ class TrainerRecipe:
     resume: Literal["auto", "never"] = "never"
     """``auto`` continues from the newest checkpoint in output_dir."""
     loggers: list[Logger] = field(default_factory=lambda: ["console", "jsonl"])
-    """Where metrics go; ``jsonl`` is output_dir/metrics.jsonl."""
+    """Where metrics go beside output_dir/metrics.jsonl (``jsonl``), which is always written."""

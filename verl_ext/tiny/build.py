@@ -37,7 +37,7 @@ QWEN3_VL_2B = {
 
 @dataclass(frozen=True)
 class TinyPolicy:
-    """Widths of the toy language and vision model (LEARNING: the sizes that learn in three CPU-minutes)."""
+    """Widths of the toy language and vision model (these learn in three CPU-minutes)."""
 
     hidden: int = 128
     layers: int = 3

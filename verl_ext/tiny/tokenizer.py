@@ -40,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], merges: int = 500, numbers: int = 64) 
         merges: entries to learn beyond the 256 bytes.
         numbers: frame numbers below this are kept as single tokens, with and without a space before.
 
-    vocab size == len(tokenizer) matters: vLLM masks ids beyond the tokenizer and the actor does not (DESIGN 5).
+    vocab size == len(tokenizer): spare ids would have to be forbidden, as verl masks them in vLLM but not in the actor.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AddedToken, PreTrainedTokenizerFast

@@ -1,0 +1,81 @@
+"""The quickstart's evaluation: three policies on the same held-out expressions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout.errors import WorkerError
+from rollout.types import Sample
+from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
+
+Progress = Callable[[int, int, str], None]
+
+
+def test_samples(layout: Layout, settings: QuickstartSettings, seed: int) -> list[Sample]:
+    """The evaluated expressions: a fixed draw from the test split."""
+    from data_construction.readers import open_dataset
+
+    samples = list(open_dataset("revos", layout.data, "test").samples())
+    order = np.random.default_rng(seed).permutation(len(samples))[: settings.test_samples]
+    return [samples[i] for i in sorted(order)]
+
+
+def evaluate_stages(
+    layout: Layout, settings: QuickstartSettings, seed: int, policies: dict[str, Path], progress: Progress
+) -> dict[str, Any]:
+    """Every policy on the same held-out expressions, one engine for all; returns scores by stage.
+
+    Raises:
+        WorkerError: expressions without a prediction, which would lower J&F unseen; the next call tries them again.
+    """
+    from eval.run import evaluate, start_cluster, use_policy
+    from eval.score_files import read_scores
+    from verl_ext.cli.evaluation import inference_settings
+
+    recipe = stage_recipe(layout, "grpo.yaml", settings.grpo, seed)
+    samples = test_samples(layout, settings, seed)
+    todo = [s for s in policies if not all_predicted(layout.evaluation(s))]
+    if todo:
+        cluster = start_cluster(policies[todo[0]], inference_settings(recipe), recipe.device)
+        try:
+            for stage in todo:
+                use_policy(cluster, policies[stage])
+                words = stage.replace("_", " ")
+                evaluate(
+                    cluster,
+                    samples,
+                    layout.evaluation(stage),
+                    progress=lambda done, total, what, w=words: progress(done, total, f"{w}: {what}"),  # type: ignore[misc]
+                    protocol={"policy": str(policies[stage]), "split": "test", "samples": len(samples)},
+                    seed=seed,
+                )
+        finally:
+            cluster.close()
+    scores = {stage: read_scores(layout.evaluation(stage) / "scores.json") for stage in policies}
+    for stage, found in scores.items():
+        if lost := [*found.missing, *found.failed]:
+            raise WorkerError(
+                f"{stage}: {len(lost)} of {len(samples)} held-out expressions have no prediction, the first {lost[0]}; "
+                f"{layout.evaluation(stage)}/failed.jsonl says why, and the same command tries them again"
+            )
+    return scores
+
+
+def forget_evaluation(layout: Layout, stage: str) -> None:
+    """What was evaluated before is that of a policy that is about to be trained anew."""
+    shutil.rmtree(layout.evaluation(stage), ignore_errors=True)
+
+
+def all_predicted(folder: Path) -> bool:
+    """Whether an evaluation is there and has a prediction of every expression."""
+    from eval.score_files import read_scores
+
+    if not (folder / "scores.json").exists():
+        return False
+    scores = read_scores(folder / "scores.json")
+    return not (scores.missing or scores.failed)
