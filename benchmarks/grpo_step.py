@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ]
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "grpo.yaml", overrides)
     train_grpo(recipe, resume=False, progress=lambda done, total, what: None)
-    rows = read_metrics(out / METRICS)
+    rows = [row for row in read_metrics(out / METRICS) if row["step"] > 0]  # step 0 is an evaluation
     last = rows[-1]["data"]
     seconds = step_seconds(rows)
     tokens = scalar(last.get("perf/total_num_tokens"))

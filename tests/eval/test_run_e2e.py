@@ -101,11 +101,12 @@ def test_a_killed_job_and_a_killed_engine_lose_only_what_was_under_way(
 ) -> None:
     out, root = tmp_path / "out", tmp_path / "data"
     # enough work that a kill comes in its midst, also when this process is slow to look
-    make_synthetic(root, {"train": 1, "valid": 6}, seed=3, frames=(12, 12), size=48)
+    make_synthetic(root, {"train": 1, "valid": 3}, seed=3, frames=(12, 12), size=48)
     data = {"dataset": "revos", "root": str(root), "split": "valid"}
     arguments = [str(tiny_policy), "--dataset", "revos", "--root", str(root), "--split", "valid"]
     arguments += ["--recipe", str(tiny_recipe_file), "--out", str(out), "--set", "stage=sft"]
     arguments += ["--set", f"data=[{json.dumps(data)}]", "--set", "rollout.engine.max_num_seqs=2"]
+    arguments += ["--set", "rollout.turn_length=48"]
 
     first = Evaluation(arguments, out, tmp_path / "first.log")
     first.wait_for(lambda: first.lines() >= 2)
