@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
@@ -30,18 +29,18 @@ def recipe_of(request: Request, target: Target) -> Recipe:
 
     Without a recipe of the user's it is the schema's defaults, then the benchmark's protocol, then ``--set``.
     """
-    from verl_ext.recipe import load_recipe, recipe_from_overrides
+    from verl_ext.recipe import load_recipe, override, recipe_from_overrides
 
-    policy = f"policy.path={json.dumps(str(request.policy))}"  # JSON is YAML, and survives any character of a path
+    policy = override("policy.path", str(request.policy))
     if request.recipe is not None:
         device = [] if request.device is None else [f"device={request.device}"]
         return load_recipe(request.recipe, [policy, *device, *request.overrides])
     benchmark = target.benchmark
     source = {"dataset": benchmark.dataset, "root": str(target.root), "split": benchmark.split}
     where = request.device or _default_device()
-    settings = ["stage=sft", policy, f"data=[{json.dumps(source)}]", f"device={where}"]
+    settings = ["stage=sft", policy, override("data", [source]), f"device={where}"]
     settings += CPU_SETTINGS if where == "cpu" else ()
-    protocol = [f"{key}={json.dumps(value)}" for key, value in benchmark.protocol.items()]
+    protocol = [override(key, value) for key, value in benchmark.protocol.items()]
     if (request.policy / HEAD_FOLDER).is_dir():
         settings += protocol
     else:
