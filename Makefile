@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	touch $@
 
 quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation, report: runs/quickstart/report.html
-	OMP_NUM_THREADS=2 $(BIN)/videoseg quickstart
+	$(BIN)/videoseg quickstart
 
 test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

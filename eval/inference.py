@@ -23,6 +23,7 @@ from rollout.environment import make_environment
 from rollout.episode import Generate, Generated, roll_out
 from rollout.errors import DataError, RecipeError
 from rollout.types import Episode, Sample, StopReason
+from verl_ext.vllm_env import executor_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,6 +80,7 @@ class PolicyWorker:
             max_num_batched_tokens=max(s.max_tokens, s.max_num_batched_tokens),
             max_num_seqs=s.concurrency,
             tensor_parallel_size=s.tensor_parallel,
+            distributed_executor_backend=executor_of(self.device, s.tensor_parallel),
             gpu_memory_utilization=s.gpu_memory_utilization,
             enforce_eager=s.enforce_eager or self.device == "cpu",
             limit_mm_per_prompt={"image": s.images, "video": 0},

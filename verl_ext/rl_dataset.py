@@ -14,14 +14,12 @@ from verl_ext.agent_loop_name import AGENT_NAME
 from verl_ext.context import active_recipe
 from verl_ext.sources import load_samples
 
-HELD_OUT_DRAWS = 4
-"""Sampled dialogues of a held-out prompt, averaged: less noise in the mean reward than one."""
-
 
 class RLDataset(Dataset):  # type: ignore[misc]
     """Rows for verl's rollout: ``raw_prompt``, ``index``, ``agent_name`` and our ``sample``.
 
-    Held-out rows come twice: once decoded greedily (J&F by propagation) and once sampled (the mean reward).
+    Held-out rows come twice: once decoded greedily (J&F by propagation; unless ``trainer.eval_greedy`` is off) and once
+    sampled, ``trainer.eval_draws`` times (the mean reward).
     """
 
     def __init__(
@@ -38,12 +36,14 @@ class RLDataset(Dataset):  # type: ignore[misc]
             self.samples = load_samples(recipe)[:1]  # verl wants a loader also for what is never evaluated
         else:
             self.samples = load_samples(recipe, self.held_out)
+        self._greedy = len(self.samples) if self.held_out and recipe.trainer.eval_greedy else 0
+        self._draws = recipe.trainer.eval_draws
 
     def __len__(self) -> int:
-        return len(self.samples) * (2 if self.held_out else 1)
+        return self._greedy + len(self.samples)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        greedy = self.held_out and i < len(self.samples)
+        greedy = i < self._greedy
         sample = self.samples[i % len(self.samples)]
         row = {
             "raw_prompt": [{"role": "user", "content": sample.expression.text}],
@@ -56,5 +56,5 @@ class RLDataset(Dataset):  # type: ignore[misc]
             "greedy": greedy,
         }
         if self.held_out:
-            row["__rollout_n__"] = 1 if greedy else HELD_OUT_DRAWS
+            row["__rollout_n__"] = 1 if greedy else self._draws
         return row

@@ -51,8 +51,8 @@ class HeldOutValidation:
     def _validate(self) -> dict[str, float]:
         """Greedy dialogues with propagation (J&F) and sampled ones (mean reward), on the recipe's ``val`` data.
 
-        Without a segmenter (box rewards that need none) there is no J&F. A dialogue that raised counts 0 in J&F and
-        as an empty reply in the rewards; ``val/failed`` says how many did.
+        Without a segmenter (box rewards that need none) or ``trainer.eval_greedy`` there is no J&F. A dialogue that
+        raised counts 0 in J&F and as an empty reply in the rewards; ``val/failed`` says how many did.
 
         Raises:
             WorkerError: too many of them did, see :func:`verl_ext.failures.check_failed`.
@@ -63,10 +63,11 @@ class HeldOutValidation:
             for greedy, rollout in self._evaluated(rows):
                 (firm if greedy else sampled).append(rollout)
         metrics = {"val/failed": float(sum(r.failed for r in (*firm, *sampled)))}
-        if self.pool is not None:
+        if self.pool is not None and firm:
             metrics |= held_out_metrics(firm, self._masks(firm))
         metrics.update(metrics_of(sampled, prefix="val/"))
-        metrics.update(metrics_of(firm, prefix="val/greedy_"))
+        if firm:
+            metrics.update(metrics_of(firm, prefix="val/greedy_"))
         self._write_held_out(metrics, sampled)
         return metrics
 

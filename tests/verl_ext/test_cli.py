@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from rollout.errors import DataError, RecipeError
 from verl_ext.cli.main import app
+from verl_ext.quickstart import QuickstartSettings
 from verl_ext.recipe import load_resolved
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +165,7 @@ def test_ctrl_c_says_what_the_command_can_do_then(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    install(monkeypatch, module, **{name: stop}, to_report=None)
+    install(monkeypatch, module, **{name: stop}, to_report=None, QuickstartSettings=QuickstartSettings)
     result = run(*line)
     if said is None:  # --debug shows where it was; the runner turns that into an exit code of its own
         assert "Interrupted." not in result.stderr
@@ -179,7 +180,7 @@ def test_a_stopped_quickstart_ends_like_an_interrupted_one(run: Any, monkeypatch
     def stop(*_: Any) -> None:
         raise StoppedError("what is done lies in x; the same command goes on from there")
 
-    install(monkeypatch, "verl_ext.quickstart", run_quickstart=stop)
+    install(monkeypatch, "verl_ext.quickstart", run_quickstart=stop, QuickstartSettings=QuickstartSettings)
     result = run("quickstart")
     assert result.exit_code == 130 and result.stderr.startswith("Stopped: what is done")
 
@@ -201,10 +202,13 @@ def test_an_error_out_of_a_ray_worker_shows_its_own_sentence(
 
 def test_quickstart_is_called_with_its_folder_and_seed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    install(monkeypatch, "verl_ext.quickstart", run_quickstart=lambda out, seed, console: seen.append((out, seed)))
+    def take(out: Path, seed: int, _: Any, settings: QuickstartSettings) -> None:
+        seen.append((out, seed, settings.device, settings.rl_steps))
+
+    install(monkeypatch, "verl_ext.quickstart", run_quickstart=take, QuickstartSettings=QuickstartSettings)
     assert run("quickstart", "--seed", "3").exit_code == 0
-    assert run("quickstart", "--out", "runs/b").exit_code == 0
-    assert seen == [(Path("runs/quickstart"), 3), (Path("runs/b"), 0)]
+    assert run("quickstart", "--out", "runs/b", "--device", "cuda", "--rl-steps", "150").exit_code == 0
+    assert seen == [(Path("runs/quickstart"), 3, "cpu", None), (Path("runs/b"), 0, "cuda", 150)]
 
 
 def test_report_writes_beside_the_run_unless_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

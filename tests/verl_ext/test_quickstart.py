@@ -17,7 +17,7 @@ import eval.score_files
 import verl_ext.quickstart.run as quickstart
 import verl_ext.run_report
 from benchmarks import grpo_step, learning
-from rollout.errors import WorkerError
+from rollout.errors import RecipeError, WorkerError
 from verl_ext.quickstart import evaluation, stages, summary
 from verl_ext.quickstart.run import StageClock, run_facts, run_quickstart
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
@@ -122,12 +122,32 @@ def test_a_policy_that_is_trained_anew_is_evaluated_anew(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["segmentation.yaml", "cold_start.yaml", "grpo.yaml"])
-def test_any_folder_name_will_do(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_any_folder_name_will_do(name: str, device: str, tmp_path: Path) -> None:
     layout = Layout(tmp_path / "run #1: mine")
-    recipe = stage_recipe(layout, name, (), 5)
+    recipe = stage_recipe(layout, name, QuickstartSettings(device=device), 5)
     assert all(source.root == str(layout.data) for source in [*recipe.data, *recipe.val])
     assert recipe.output_dir.startswith(str(layout.out)) and recipe.policy.path.startswith(str(layout.out))
-    assert recipe.seed == 5
+    assert recipe.seed == 5 and recipe.device == device
+
+
+def test_a_folder_of_another_seed_or_device_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for _ in range(2):
+        quickstart.check_continues(layout, 1, QuickstartSettings())
+    with pytest.raises(RecipeError, match=r"holds the quickstart of seed 1, device cpu, asked for is seed 2, device"):
+        quickstart.check_continues(layout, 2, QuickstartSettings())
+    with pytest.raises(RecipeError, match="device cuda"):
+        quickstart.check_continues(layout, 1, QuickstartSettings(device="cuda"))
+
+
+def test_a_long_run_is_evaluated_on_the_way(tmp_path: Path) -> None:
+    def trainer(steps: int | None) -> Any:
+        return stage_recipe(Layout(tmp_path), "grpo.yaml", QuickstartSettings(rl_steps=steps), 0).trainer
+
+    assert (trainer(None).steps, trainer(None).eval_every) == (18, 18)
+    assert (trainer(30).steps, trainer(30).eval_every) == (30, 30)
+    assert (trainer(150).steps, trainer(150).eval_every, trainer(150).save_every) == (150, 25, 25)
 
 
 def test_figures_over_seeds_are_those_of_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rollout.errors import DataError
 from verl_ext.recipe import Recipe
-from verl_ext.rl_dataset import HELD_OUT_DRAWS, RLDataset
+from verl_ext.rl_dataset import RLDataset
 
 
 def test_held_out_rows_come_greedy_and_sampled(
@@ -16,8 +16,19 @@ def test_held_out_rows_come_greedy_and_sampled(
 ) -> None:
     activate(tiny_recipe("grpo", "trainer.eval_every=1", "trainer.eval_samples=2"))
     rows = [RLDataset(["held_out"])[i] for i in range(4)]
-    assert [(r["greedy"], r["__rollout_n__"]) for r in rows] == [(True, 1)] * 2 + [(False, HELD_OUT_DRAWS)] * 2
+    assert [(r["greedy"], r["__rollout_n__"]) for r in rows] == [(True, 1)] * 2 + [(False, 4)] * 2
     assert rows[0]["sample"] == rows[2]["sample"]
+    activate(
+        tiny_recipe(
+            "grpo",
+            "trainer.eval_every=1",
+            "trainer.eval_samples=2",
+            "trainer.eval_greedy=false",
+            "trainer.eval_draws=3",
+        )
+    )
+    sampled = RLDataset(["held_out"])
+    assert [(sampled[i]["greedy"], sampled[i]["__rollout_n__"]) for i in range(len(sampled))] == [(False, 3)] * 2
 
 
 def test_a_run_without_evaluation_needs_no_held_out_data(

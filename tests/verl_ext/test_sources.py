@@ -12,7 +12,7 @@ import pytest
 
 from rollout.errors import DataError, RecipeError
 from verl_ext.recipe import Recipe
-from verl_ext.rl_dataset import HELD_OUT_DRAWS, RLDataset
+from verl_ext.rl_dataset import RLDataset
 from verl_ext.sources import load_samples, load_traces, weighted
 
 
@@ -98,7 +98,7 @@ def test_rl_rows_carry_references_and_held_out_rows_come_twice(
     greedy = [held_out[i]["greedy"] for i in range(6)]
     assert greedy == [True] * 3 + [False] * 3
     assert held_out[0]["sample"] == held_out[3]["sample"]
-    assert [held_out[i]["__rollout_n__"] for i in range(6)] == [1] * 3 + [HELD_OUT_DRAWS] * 3
+    assert [held_out[i]["__rollout_n__"] for i in range(6)] == [1] * 3 + [4] * 3
 
 
 def test_an_empty_source_is_an_error(tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe]) -> None:

@@ -34,7 +34,8 @@ def evaluate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Evaluate:
-    """``evaluate(greedy, sampled)``: one held-out prompt's dialogues as replies' makers, those that are missing failed.
+    """``evaluate(greedy, sampled)``: one held-out prompt's dialogues as replies' makers, those that are missing failed;
+    None asks for no greedy one.
 
     Returns the metrics and what was called in which order.
     """
@@ -42,27 +43,28 @@ def evaluate(
     monkeypatch.setattr(queue, "kv_clear", lambda keys, partition_id: None, raising=False)
 
     def run(
-        greedy: Sequence[Any], sampled: Sequence[Any], prompt: Sample = sample, with_pool: bool = True, **of: Any
+        greedy: Sequence[Any] | None, sampled: Sequence[Any], prompt: Sample = sample, with_pool: bool = True, **of: Any
     ) -> tuple[dict[str, float], list[str]]:
         recipe = box_recipe(tiny_recipe)
         if not with_pool:
             recipe.rewards.weights.pop("veason_consistency")
         trainer = trainer_of(replace(recipe, **of), pool if with_pool else None, tmp_path)
-        episodes: list[Episode] = [box_episode(recipe, sample, say) for say in (*greedy, *sampled)]
+        episodes: list[Episode] = [box_episode(recipe, sample, say) for say in (*(greedy or ()), *sampled)]
         calls = in_order(trainer, monkeypatch)
 
         def roll_out(rows: Any) -> Any:
             batch = fill(queue, prompt, episodes)
-            first, second = rows["uid"]
-            batch.keys = [f"{first}_{i}_0" for i in range(len(greedy))]
-            batch.keys += [f"{second}_{i}_0" for i in range(len(sampled))]
+            *firm, last = rows["uid"]
+            batch.keys = [f"{uid}_{i}_0" for uid in firm for i in range(len(greedy or ()))]
+            batch.keys += [f"{last}_{i}_0" for i in range(len(sampled))]
             batch.tags = [{}] * len(batch.keys)
             return batch
 
         monkeypatch.setattr(trainer, "_roll_out_held_out", roll_out)
         rows = {"raw_prompt": ["q", "q"], "greedy": [True, False], "__rollout_n__": [1, DRAWS]}
         rows["sample"] = [prompt.to_dict()] * 2
-        trainer.val_dataloader = [{k: np.array(v, dtype=object) for k, v in rows.items()}]
+        asked = slice(1 if greedy is None else 0, 2)
+        trainer.val_dataloader = [{k: np.array(v[asked], dtype=object) for k, v in rows.items()}]
         return trainer._validate(), calls
 
     return run
@@ -110,6 +112,12 @@ def test_a_failed_greedy_dialogue_scores_0_also_where_there_is_no_target(evaluat
     said, _ = evaluate([nonsense], [nonsense] * DRAWS, prompt=absent)
     failed, _ = evaluate([], [nonsense] * DRAWS, prompt=absent)
     assert said["val/jf"] == pytest.approx(100.0) and failed["val/jf"] == 0.0
+
+
+def test_without_greedy_dialogues_there_is_no_jf(evaluate: Evaluate, sample: Sample) -> None:
+    metrics, _ = evaluate(None, [true_answer(sample)] * DRAWS)
+    assert not [name for name in metrics if "jf" in name or "greedy" in name]
+    assert metrics["val/reward/mean"] > 0
 
 
 def test_too_many_failures_are_no_evaluation(evaluate: Evaluate, sample: Sample, tmp_path: Path) -> None:

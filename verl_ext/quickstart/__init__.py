@@ -1,5 +1,6 @@
 """The whole pipeline, small, on one CPU machine: ``videoseg quickstart``."""
 
 from verl_ext.quickstart.run import run_quickstart
+from verl_ext.quickstart.settings import QuickstartSettings
 
-__all__ = ["run_quickstart"]
+__all__ = ["QuickstartSettings", "run_quickstart"]

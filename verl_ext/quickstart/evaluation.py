@@ -37,7 +37,7 @@ def evaluate_stages(
     from eval.score_files import read_scores
     from verl_ext.cli.evaluation import inference_settings
 
-    recipe = stage_recipe(layout, "grpo.yaml", settings.grpo, seed)
+    recipe = stage_recipe(layout, "grpo.yaml", settings, seed)
     samples = test_samples(layout, settings, seed)
     todo = [s for s in policies if not all_predicted(layout.evaluation(s))]
     if todo:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rollout.errors import RecipeError
 from verl_ext.quickstart.memory import PeakMemory
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, recipe_file
 from verl_ext.run_files import write_whole
@@ -32,7 +33,8 @@ def run_quickstart(
 
     A second call with the same folder goes on where the first stopped, and does nothing twice.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 5-20x
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 5-20x,
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # and on operations this small a second one costs half as much again
     from verl_ext.quickstart import evaluation, stages
     from verl_ext.quickstart.summary import summarise
     from verl_ext.run_report import write_report
@@ -40,6 +42,7 @@ def run_quickstart(
     settings = settings or QuickstartSettings()
     layout = Layout(Path(out).resolve())
     layout.out.mkdir(parents=True, exist_ok=True)
+    check_continues(layout, seed, settings)
     clock = StageClock(layout.out / "seconds.json", console)
     there = stages.what_is_there(layout)
     with clock.stage("1/7 synthetic clips", there["data"]) as progress:
@@ -62,6 +65,23 @@ def run_quickstart(
     write_summary(layout, summary, clock)  # once more, with the time of the report itself
     _tell(console, layout, summary, scores)
     return summary
+
+
+def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> None:
+    """Results of another seed or device must not be taken for this one's.
+
+    Raises:
+        RecipeError: the folder holds them.
+    """
+    file = layout.out / "quickstart.json"
+    facts = {"seed": seed, "device": settings.device}
+    before = json.loads(file.read_text()) if file.is_file() else facts
+    if before != facts:
+        said = [", ".join(f"{k} {v}" for k, v in f.items()) for f in (before, facts)]
+        raise RecipeError(
+            f"{layout.out}: holds the quickstart of {said[0]}, asked for is {said[1]}; give another --out, or remove it"
+        )
+    write_whole(file, json.dumps(facts) + "\n")
 
 
 def run_facts(seed: int, settings: QuickstartSettings) -> dict[str, Any]:

@@ -10,6 +10,22 @@ if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
 
+ONE_GPU: tuple[str, ...] = (
+    "device=cuda",
+    "policy.dtype=bfloat16",
+    "trainer.gpus_per_node=1",
+    "trainer.actor_processes=1",
+    "pool.gpus_per_worker=0",
+    "pool.share_gpu=true",
+    "rollout.engine.gpu_memory_utilization=0.3",
+)
+"""Overrides that put actor, vLLM and pool of a CPU recipe on one GPU."""
+ONE_GPU_GRPO: tuple[str, ...] = ("trainer.prompts_per_step=24", "rollout.group_size=8", "trainer.micro_batch=48")
+"""On a GPU four times the rollouts take hardly longer."""
+EVALUATED_AFTER = 25
+"""Steps between evaluations of a long RL run."""
+
+
 @dataclass(frozen=True)
 class QuickstartSettings:
     """Tests shrink these; users need not."""
@@ -45,6 +61,21 @@ class QuickstartSettings:
     """Overrides of ``recipes/quickstart/cold_start.yaml``."""
     grpo: tuple[str, ...] = ()
     """Overrides of ``recipes/quickstart/grpo.yaml``."""
+    device: str = "cpu"
+    """``cuda``: the same on one GPU, with larger RL steps."""
+    rl_steps: int | None = None
+    """GRPO steps; None takes the recipe's."""
+
+    def overrides(self, name: str) -> tuple[str, ...]:
+        """What changes in a shipped recipe, by its file name."""
+        out = ONE_GPU if self.device == "cuda" else ()
+        if name == "grpo.yaml":
+            out += ONE_GPU_GRPO if self.device == "cuda" else ()
+            if self.rl_steps is not None:
+                every = self.rl_steps if self.rl_steps < 2 * EVALUATED_AFTER else EVALUATED_AFTER
+                out += (f"trainer.steps={self.rl_steps}", f"trainer.eval_every={every}", f"trainer.save_every={every}")
+        given = {"segmentation.yaml": self.segmentation, "cold_start.yaml": self.cold_start, "grpo.yaml": self.grpo}
+        return (*out, *given[name])
 
 
 @dataclass(frozen=True)
@@ -96,8 +127,8 @@ def recipe_file(name: str) -> Path:
     return Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / name
 
 
-def stage_recipe(layout: Layout, name: str, overrides: tuple[str, ...], seed: int) -> Recipe:
-    """A shipped recipe with the quickstart's places in it, then ``overrides``."""
+def stage_recipe(layout: Layout, name: str, settings: QuickstartSettings, seed: int) -> Recipe:
+    """A shipped recipe with the quickstart's places in it, then what ``settings`` change."""
     from verl_ext.recipe import load_recipe, override
 
     data = layout.data
@@ -113,4 +144,4 @@ def stage_recipe(layout: Layout, name: str, overrides: tuple[str, ...], seed: in
     else:
         places |= {f"data.{i}.annotations": annotations for i in range(sources)}
     given = [override(key, str(value) if isinstance(value, Path) else value) for key, value in places.items()]
-    return load_recipe(recipe_file(name), [*given, *overrides])
+    return load_recipe(recipe_file(name), [*given, *settings.overrides(name)])

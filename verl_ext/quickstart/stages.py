@@ -45,7 +45,7 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     from data_construction.readers import open_dataset
     from data_construction.synthetic import make_synthetic
 
-    rollout = stage_recipe(layout, "cold_start.yaml", settings.cold_start, seed).rollout
+    rollout = stage_recipe(layout, "cold_start.yaml", settings, seed).rollout
     turns = (0.3, 0.7) if rollout.max_turns >= 2 else (1.0,)
     traces = TraceSettings(
         temporal_frames=rollout.initial_low_res,
@@ -74,13 +74,13 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     from data_construction.readers import open_dataset
     from data_construction.synthetic import read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
-    from verl_ext.tiny.build import build_tiny_policy
+    from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
 
     forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
     words = {a: (str(o["color"]), str(o["shape"])) for a, o in read_synthetic_objects(layout.data).items()}
-    segmenter = Segmenter(SegmenterConfig(seed=seed))
+    segmenter = Segmenter(SegmenterConfig(seed=seed)).to(settings.device)
     # decoding single frames is enough: a state that is injected in every frame propagates as well without (J 0.88
     # against 0.72 after as many seconds of training half on propagation)
     only_frames = WarmUpSettings(single_frame_share=1.0, transformer_lr_factor=0.1)
@@ -90,7 +90,8 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())
     texts = [c["value"].replace("<image>", "") for t in traces[:3000] for c in t["conversations"]]
-    build_tiny_policy(layout.drawn, texts, segmenter, seed=seed)
+    size = TinyPolicy(**GPU_TINY) if settings.device == "cuda" else None  # type: ignore[arg-type]
+    build_tiny_policy(layout.drawn, texts, segmenter.cpu(), size, seed=seed)
     _centre(layout, settings, seed)
 
 
@@ -104,7 +105,7 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
     from verl_ext.sft_dataset import SFTDataset
     from verl_ext.tiny.centre import centre_projection
 
-    recipe = stage_recipe(layout, "segmentation.yaml", settings.segmentation, seed)
+    recipe = stage_recipe(layout, "segmentation.yaml", settings, seed)
     resolved = layout.out / "segmentation.resolved.yaml"
     save_resolved(recipe, resolved)
     os.environ[RECIPE_ENV] = str(resolved)
@@ -119,32 +120,32 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
 
 def segmentation(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
     """The first supervised stage: what a ``[SEG]`` state must say; returns the policy's folder."""
-    return _supervised(layout, layout.segmentation, "segmentation.yaml", settings.segmentation, seed, progress)
+    return _supervised(layout, layout.segmentation, "segmentation.yaml", settings, seed, progress)
 
 
 def cold_start(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
     """The second: the dialogue, from traces; returns the policy's folder."""
     if not run_finished(layout.cold_start):
         forget_evaluation(layout, "cold_start")
-    return _supervised(layout, layout.cold_start, "cold_start.yaml", settings.cold_start, seed, progress)
+    return _supervised(layout, layout.cold_start, "cold_start.yaml", settings, seed, progress)
 
 
 def _supervised(
-    layout: Layout, folder: Path, name: str, overrides: tuple[str, ...], seed: int, progress: Progress
+    layout: Layout, folder: Path, name: str, settings: QuickstartSettings, seed: int, progress: Progress
 ) -> Path:
     from verl_ext.sft import POLICY_FOLDER, train_sft
 
     policy = folder / POLICY_FOLDER
     if run_finished(folder) and (policy / "config.json").exists():
         return policy
-    return _finished(train_sft(stage_recipe(layout, name, overrides, seed), resume=True, progress=progress), folder)
+    return _finished(train_sft(stage_recipe(layout, name, settings, seed), resume=True, progress=progress), folder)
 
 
 def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
     """GRPO from the cold start; returns the newest policy's folder."""
     from verl_ext.grpo import newest_policy, train_grpo
 
-    recipe = stage_recipe(layout, "grpo.yaml", settings.grpo, seed)
+    recipe = stage_recipe(layout, "grpo.yaml", settings, seed)
     last = layout.grpo / "checkpoints" / f"global_step_{recipe.trainer.steps}" / "policy"
     if run_finished(layout.grpo) and (last / "config.json").exists():  # its last evaluation included
         return newest_policy(layout.grpo)

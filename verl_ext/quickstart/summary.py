@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
         "reward_last_se": round(last["val/reward/std_error"], 4),
         **paired_gain(first["rewards"], last["rewards"], "reward"),
         **paired_gain(jf_by_expression(scores["cold_start"]), jf_by_expression(scores["rl"]), "jf"),
-        "format_cold_start": share_of_format(first["val/greedy_reward/strict_format"]),
-        "format_rl": share_of_format(last["val/greedy_reward/strict_format"]),
+        "format_cold_start": greedy_format(layout.evaluation("cold_start")),
+        "format_rl": greedy_format(layout.evaluation("rl")),
         "format_sampled_first": share_of_format(first["val/reward/strict_format"]),
         "format_sampled_last": share_of_format(last["val/reward/strict_format"]),
         "step_seconds": step_seconds(rows),
@@ -63,6 +64,16 @@ def paired_gain(before: dict[str, float], after: dict[str, float], name: str) ->
     gains = np.array([after[key] - before[key] for key in before if key in after])
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
     return {f"{name}_gain": round(float(gains.mean()), 4), f"{name}_gain_se": round(error, 4)}
+
+
+def greedy_format(folder: Path) -> float:
+    """The share of an evaluation's dialogues whose every turn keeps to the protocol."""
+    from eval.results import read_results
+    from eval.run import RESULTS_FILE
+    from rewards.strict_format import keeps_protocol
+
+    records = read_results(folder / RESULTS_FILE)
+    return round(float(np.mean([keeps_protocol([turn.text for turn in r.turns]) for r in records])), 4)
 
 
 def share_of_format(mean_reward: float) -> float:

@@ -59,6 +59,7 @@ AT_LEAST: dict[str, float] = {
     "trainer.nodes": 1,
     "trainer.keep_checkpoints": 1,
     "trainer.eval_samples": 1,
+    "trainer.eval_draws": 1,
 }
 """The most specific pattern counts; ``*`` stands for one name, ``[]`` for any list item."""
 

@@ -71,7 +71,7 @@ class TrainerRecipe:
     gpus_per_node: int = 8
     """GPUs of one machine, for actor and pool together; 0 on a CPU."""
     loader_workers: int = 4
-    """Processes that prepare data; not used on a CPU."""
+    """Processes that prepare data beside each training process."""
     shuffle: bool = True
     """Draw prompts in random (seeded) order."""
     save_every: int = 50
@@ -80,6 +80,10 @@ class TrainerRecipe:
     """Steps between evaluations on ``val``; 0 never evaluates."""
     eval_samples: int | None = None
     """Held-out expressions, a fixed draw by seed; null takes all."""
+    eval_draws: int = 4
+    """Sampled dialogues of a held-out expression, averaged: less noise in the mean reward than one."""
+    eval_greedy: bool = True
+    """One more, greedy, whose masks are propagated over the whole clip: J&F by step, for about a third of the time."""
     keep_checkpoints: int = 2
     """The newest so many are kept."""
     resume: Literal["auto", "never"] = "never"
