@@ -6,22 +6,34 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_construction.partials import alive, partial_suffix
 from rollout.errors import DataError
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Compact JSON under ``path``; a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def write_whole(path: Path, text: str) -> None:
+    """``path`` with ``text``: a reader sees the old file or the new one, never a part.
+
+    It is written under a name that nothing else has; a link that stands at ``path`` is replaced, never followed.
+    """
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=partial_suffix(), dir=path.parent)
     try:
-        temporary.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
-        os.replace(temporary, path)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        Path(partial).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Compact JSON, by :func:`write_whole`."""
+    write_whole(path, json.dumps(value, separators=(",", ":")))
 
 
 @contextmanager
@@ -53,15 +65,5 @@ def _remove_abandoned(target: Path) -> None:
     prefix = f".{target.name}.partial-{socket.gethostname()}-"
     for folder in target.parent.iterdir():
         pid = folder.name.removeprefix(prefix)
-        if folder.name.startswith(prefix) and pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
+        if folder.name.startswith(prefix) and pid.isdigit() and (int(pid) == os.getpid() or not alive(int(pid))):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -8,23 +8,29 @@ import socket
 from pathlib import Path
 
 _HOST = socket.gethostname()
-_OURS = re.compile(rf"\..+\.(?:{re.escape(_HOST)}-)?(\d+)\.partial")  # Without host: ``atomic.write_json``.
+_OURS = re.compile(rf"\..+\.(?:{re.escape(_HOST)}-)?(\d+)\.partial")
+
+
+def partial_suffix() -> str:
+    """How the names of this process's unfinished files end."""
+    return f".{_HOST}-{os.getpid()}.partial"
 
 
 def partial_of(path: Path) -> Path:
     """The name, in the same folder, under which this process writes ``path``."""
-    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.partial")
+    return path.with_name(f".{path.name}{partial_suffix()}")
 
 
 def remove_abandoned(folder: Path, pattern: str = ".*.partial") -> None:
     """Delete what dead processes of this host left in ``folder``; ``pattern`` as for ``Path.glob``."""
     for path in folder.glob(pattern):
         found = _OURS.fullmatch(path.name)
-        if found is not None and not _alive(int(found[1])):
+        if found is not None and not alive(int(found[1])):
             path.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of that number is there, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

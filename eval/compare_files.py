@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from data_construction.atomic import write_whole
 from eval.compare import INTERVAL, ClipRow, Comparison, Difference, Row
 from eval.report.page import signed
-from eval.whole_file import write_whole
 
 MOST = 10
 LONGEST = 60

@@ -12,8 +12,8 @@ from collections.abc import Container
 from pathlib import Path
 from types import TracebackType
 
+from data_construction.atomic import write_whole
 from eval.dialogue import Failure
-from eval.whole_file import write_whole
 from rollout.errors import DataError, WorkerError
 
 FAILED_FILE = "failed.jsonl"

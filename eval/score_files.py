@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from data_construction.atomic import write_whole
 from eval.baselines import NAMES
 from eval.score_types import ExpressionScore, GroupScores, Mean, Scores
-from eval.whole_file import write_whole
 from rollout.errors import DataError
 
 SCORES_FILE = "scores.json"

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_construction.atomic import write_whole
 from rollout.errors import RecipeError, WorkerError
-from verl_ext.run_files import write_whole
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe

@@ -71,6 +71,7 @@ def engine_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
 
 def optim_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
     o = recipe.optim
+    fused = {"fused": True} if recipe.device == "cpu" else None  # torch by itself loops over parameters there
     return {
         f"{prefix}.lr": o.lr,
         f"{prefix}.betas": list(o.betas),
@@ -78,6 +79,7 @@ def optim_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
         f"{prefix}.clip_grad": o.clip_norm,
         f"{prefix}.lr_warmup_steps_ratio": o.warmup_ratio,
         f"{prefix}.lr_scheduler_type": o.schedule,
+        f"{prefix}.override_optimizer_config": fused,
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from data_construction.atomic import write_whole
 
 Progress = Callable[[int, int, str], None]
 
@@ -57,13 +58,6 @@ def forget_last_run(out: Path) -> None:
     """Remove what an earlier process said about its steps, its end, and a wish to stop it."""
     for name in (STOP_FILE, TOTAL_FILE, RESULT_FILE):
         (out / name).unlink(missing_ok=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """``path`` with ``text``: a reader sees the old file or the new one, never a part."""
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
 
 
 class Watched:

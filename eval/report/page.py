@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from data_construction.atomic import write_whole
 from eval.report.charts.svg import number
 from eval.score_files import mean_text, plain_mean
-from eval.whole_file import write_whole
 
 
 def write_page(template: str, context: Mapping[str, Any], out: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data_construction.atomic import new_folder
+from data_construction.partials import alive
 from eval.result_record import check_name
 from rollout.errors import DataError
 
@@ -66,11 +67,9 @@ def _prefix(target: Path) -> str:
 
 def _remove_abandoned(target: Path) -> None:
     """Delete what a killed process of this machine left for the same target: as large as the submission."""
-    import psutil
-
     for path in target.parent.iterdir():
         pid = path.name.removeprefix(_prefix(target)).removesuffix(PARTIAL)
-        if path.name == f"{_prefix(target)}{pid}{PARTIAL}" and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if path.name == f"{_prefix(target)}{pid}{PARTIAL}" and pid.isdigit() and not alive(int(pid)):
             path.unlink(missing_ok=True)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,15 +76,16 @@ def test_a_living_run_is_not_cleaned_away(tmp_path: Path) -> None:
 def test_json_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     atomic.write_json(tmp_path / "a.json", [1])
 
-    def half(path: Path, text: str, **_: object) -> int:
-        path.write_bytes(text.encode()[: len(text) // 2])
-        raise OSError(28, "No space left on device")
+    class Full(io.FileIO):
+        def write(self, text: Any) -> int:
+            super().write(text.encode()[: len(text) // 2])
+            raise OSError(28, "No space left on device")
 
     def refused(*_: object) -> None:
         raise OSError(13, "Permission denied")
 
     if step == "write":
-        monkeypatch.setattr(Path, "write_text", half)
+        monkeypatch.setattr(atomic.os, "fdopen", lambda handle, *_, **__: Full(handle, "w"))
     else:
         monkeypatch.setattr(atomic.os, "replace", refused)
     with pytest.raises(OSError, match=r"No space left|Permission"):

@@ -110,7 +110,7 @@ def test_files_and_table(truth: list[Sample], tmp_path: Path) -> None:
     assert rows[0]["text"] == truth[0].expression.text and "baseline_nothing" in rows[0]
     table = scores_table(scores)
     assert f"{scores.jf:.1f}" in table and "1 missing, each counts 0: clip3/2" in table
-    assert not list((tmp_path / "out").glob("*.part"))
+    assert not list((tmp_path / "out").glob(".*"))
     json_path.write_text("{}")
     with pytest.raises(DataError, match="not a scores file"):
         read_scores(json_path)

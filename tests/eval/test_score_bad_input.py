@@ -144,7 +144,7 @@ def test_links_in_the_output_folder_are_not_followed(root: Path, good: str, tmp_
     (tmp_path / "precious").write_text("keep me")
     out = tmp_path / "out"
     out.mkdir()
-    for name in ("scores.json", "scores.csv", "scores.json.part", ".scores.json.part"):
+    for name in ("scores.json", "scores.csv", ".scores.json", ".scores.json.partial"):
         os.symlink(tmp_path / "precious", out / name)
     assert score(root, tmp_path / "r.jsonl", "--out", str(out))[0] == 0
     assert (tmp_path / "precious").read_text() == "keep me"

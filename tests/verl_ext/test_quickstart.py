@@ -145,7 +145,7 @@ def test_a_long_run_is_evaluated_on_the_way(tmp_path: Path) -> None:
     def trainer(steps: int | None) -> Any:
         return stage_recipe(Layout(tmp_path), "grpo.yaml", QuickstartSettings(rl_steps=steps), 0).trainer
 
-    assert (trainer(None).steps, trainer(None).eval_every) == (18, 18)
+    assert trainer(None).steps == trainer(None).eval_every
     assert (trainer(30).steps, trainer(30).eval_every) == (30, 30)
     assert (trainer(150).steps, trainer(150).eval_every, trainer(150).save_every) == (150, 25, 25)
 

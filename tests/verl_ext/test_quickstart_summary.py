@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from eval.results import RESULTS_FILE, ResultsFile
 from rollout.errors import DataError
+from tests.eval.clips import record, samples
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
-from verl_ext.quickstart.summary import summarise
+from verl_ext.quickstart.summary import greedy_format, summarise
 
 
 def test_one_evaluation_of_rl_is_no_gain_of_zero(tmp_path: Path) -> None:
@@ -19,3 +22,14 @@ def test_one_evaluation_of_rl_is_no_gain_of_zero(tmp_path: Path) -> None:
     (layout.grpo / "held_out.jsonl").write_text(json.dumps({"step": 0, "rewards": {"a": 1.0}}) + "\n")
     with pytest.raises(DataError, match="evaluations of step 0 alone"):
         summarise(layout, {}, QuickstartSettings())
+
+
+def test_the_format_of_greedy_dialogues_is_that_of_their_texts(tmp_path: Path) -> None:
+    """``format_rl`` is the share of evaluated dialogues that the strict-format reward would pay."""
+    sample, *_ = samples(tmp_path)
+    good = record(sample)
+    look, done = good.turns
+    with ResultsFile(tmp_path / RESULTS_FILE) as results:
+        for i, turns in enumerate(((look, done), (look,), (replace(done, text="no"),))):
+            results.append(replace(good, expression_id=str(i), turns=turns))
+    assert greedy_format(tmp_path) == pytest.approx(1 / 3, abs=1e-4)

@@ -33,8 +33,9 @@ ADDED = {
     "actor_rollout_ref.rollout.limit_images",
     "actor_rollout_ref.rollout.name",  # there, but mandatory: it has no value to find
     "engine.mixed_precision",
-    # free-form mappings: Hugging Face's config and ray.init's arguments
+    # free-form mappings: Hugging Face's config, vLLM's and ray.init's arguments
     "actor_rollout_ref.model.override_config.attn_implementation",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend",
     "model.override_config.attn_implementation",
     "ray_kwargs.ray_init._node_ip_address",
     "ray_kwargs.ray_init.include_dashboard",
@@ -96,6 +97,7 @@ def test_verl_accepts_the_whole_configuration(tiny_recipe: Callable[..., Recipe]
 
 SETTINGS: list[tuple[str, str, Any]] = [
     ("trainer.shuffle=false", "data.shuffle", False),
+    ("trainer.loader_workers=3", "data.dataloader_num_workers", 3),
     ("seed=7", "data.seed", 7),
     ("rollout.group_size=6", "actor_rollout_ref.rollout.n", 6),
     ("rollout.temperature=0.7", "actor_rollout_ref.rollout.temperature", 0.7),
@@ -123,6 +125,15 @@ def test_settings_arrive(tiny_recipe: Callable[..., Recipe]) -> None:
     assert config.actor_rollout_ref.model.lora.merge is True  # or vLLM would be sent adapters
     unlike = grpo_config(tiny_recipe("grpo"))
     assert [key for _, key, value in SETTINGS if OmegaConf.select(unlike, key) == value] == ["trainer.test_freq"]
+
+
+def test_vllm_on_a_cpu(tiny_recipe: Callable[..., Recipe]) -> None:
+    """One process for engine and model, and prompts in one piece, for seeded requests cannot be continued in parts."""
+    gpu = ("device=cuda", "pool.gpus_per_worker=0", "trainer.gpus_per_node=1")
+    on_cpu, on_gpu = (grpo_config(tiny_recipe("grpo", *o)).actor_rollout_ref.rollout for o in ((), gpu))
+    assert on_cpu.engine_kwargs.vllm.distributed_executor_backend.endswith(".UniProcExecutor")
+    assert on_gpu.engine_kwargs.vllm.distributed_executor_backend is None  # verl then chooses
+    assert (on_cpu.enable_chunked_prefill, on_gpu.enable_chunked_prefill) == (False, True)
 
 
 def test_adapters_without_dropout_in_reinforcement(tiny_recipe: Callable[..., Recipe]) -> None:

@@ -99,8 +99,8 @@ def write_run(out: Path, run: Mapping[str, Any]) -> None:
 
     Versions are those of all that made the results, where an update came in between.
     """
+    from data_construction.atomic import write_whole
     from eval.run_info import RUN_FILE
-    from eval.whole_file import write_whole
 
     before, versions = check_run(out, run).get("versions") or {}, dict(run["versions"])
     for name, version in versions.items():

@@ -92,9 +92,9 @@ def _show(recipe: Recipe, planned: Plan) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
+    from data_construction.atomic import write_whole
     from verl_ext.cli.plan_table import print_plan
     from verl_ext.recipe import save_resolved
-    from verl_ext.run_files import write_whole
 
     folder = Path(recipe.output_dir)
     # a run that is or was in this folder reads its own recipe from there

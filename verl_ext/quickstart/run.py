@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_construction.atomic import write_whole
 from rollout.errors import RecipeError
 from verl_ext.quickstart.memory import PeakMemory
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, recipe_file
-from verl_ext.run_files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console

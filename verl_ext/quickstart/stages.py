@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data_construction.atomic import write_whole
 from rollout.errors import VideosegError
 from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
-from verl_ext.run_files import run_finished, write_whole
+from verl_ext.run_files import run_finished
 
 Progress = Callable[[int, int, str], None]
 

@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data_construction.atomic import write_whole
 from rollout.errors import RecipeError
 from verl_ext.recipe.checks import check
 from verl_ext.recipe.convert import Converter
 from verl_ext.recipe.schema import Recipe
 from verl_ext.recipe.source import OVERRIDE, read_overrides, read_sources
-from verl_ext.run_files import write_whole
 
 DERIVED = {
     "trainer.mini_batch_prompts": "${trainer.prompts_per_step}",
