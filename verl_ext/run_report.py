@@ -38,7 +38,7 @@ def write_report(run_dir: Path, out: Path) -> Path:
         stages=stages,
         rl_metrics=[m for m in metrics if "reward/mean" in m],
         learnt_at=70.0,
-        notes=_notes(summary),
+        notes=notes(summary),
     )
     return build_report(page, out)
 
@@ -61,7 +61,12 @@ def _stage(layout: Layout, name: str, samples: dict[tuple[str, str], Sample]) ->
     return ReportStage(name, TITLES[name], read_scores(folder / "scores.json"), records, known)
 
 
-def _notes(summary: dict[str, Any]) -> list[str]:
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def notes(summary: dict[str, Any]) -> list[str]:
+    """What the quickstart's page says in words; a gain within two standard errors is said to be none."""
     first, last = summary["reward_first"], summary["reward_last"]
     gain, error = summary["reward_gain"], summary["reward_gain_se"]
     verdict = (
@@ -70,7 +75,9 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     return [
         f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
         f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}. J&F of the greedy answers changed by "
-        f"{summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f} over the same expressions.",
+        f"{summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f} over the same expressions. Dialogues that keep to "
+        f"the protocol throughout: {percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
+        f"{percent(summary['format_sampled_first'])} -> {percent(summary['format_sampled_last'])} sampled.",
         "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
         "well a real policy segments.",
     ]

@@ -11,6 +11,7 @@ import pytest
 from eval.results import RESULTS_FILE, ResultsFile
 from rollout.errors import DataError
 from tests.eval.clips import record, samples
+from verl_ext import run_report
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
 from verl_ext.quickstart.summary import greedy_format, summarise
 
@@ -33,3 +34,11 @@ def test_the_format_of_greedy_dialogues_is_that_of_their_texts(tmp_path: Path) -
         for i, turns in enumerate(((look, done), (look,), (replace(done, text="no"),))):
             results.append(replace(good, expression_id=str(i), turns=turns))
     assert greedy_format(tmp_path) == pytest.approx(1 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.10, "more than two standard errors"), (0.12, "nothing is claimed")])
+def test_a_gain_within_chance_is_not_claimed(error: float, verdict: str) -> None:
+    formats = {"format_cold_start": 0.99, "format_rl": 1.0, "format_sampled_first": 0.7, "format_sampled_last": 0.95}
+    rewards = {"reward_first": 2.4, "reward_last": 2.63, "reward_gain": 0.23, "reward_gain_se": error}
+    said = run_report.notes({**formats, **rewards, "jf_gain": 0.5, "jf_gain_se": 2.0})[0]
+    assert verdict in said and "99 % -> 100 % greedy, 70 % -> 95 % sampled" in said

@@ -170,7 +170,8 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
     console.print(
         f"held-out reward {summary['reward_first']:.2f} -> {summary['reward_last']:.2f} "
         f"(gain {summary['reward_gain']:+.2f} ± {summary['reward_gain_se']:.2f} over the same prompts), "
-        f"J&F by RL {summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f}; "
+        f"J&F by RL {summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f}, strict format of greedy dialogues "
+        f"{summary['format_cold_start']:.2f} -> {summary['format_rl']:.2f}; "
         f"{summary['seconds'] / 60:.1f} minutes, peak memory {summary['peak_memory_gib']:.1f} GiB"
     )
     console.print(f"[bold]report: {layout.report}[/bold]")
