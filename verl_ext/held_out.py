@@ -15,14 +15,8 @@ if TYPE_CHECKING:
 
 
 def union_rles(masklets: Masklets) -> list[RLE | None]:
-    """(T,) the merged objects per frame; None where nothing is visible."""
-    from pycocotools import mask as coco_mask
-
-    out: list[RLE | None] = []
-    for t in range(masklets.num_frames):
-        union = masklets.union(t)
-        out.append(coco_mask.encode(np.asfortranarray(union.astype(np.uint8))) if union.any() else None)
-    return out
+    """(T,) the merged objects of each frame; None where none has a mask."""
+    return [masklets.union_rle(frame) for frame in range(masklets.num_frames)]
 
 
 def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE | None] | None]) -> dict[str, float]:
