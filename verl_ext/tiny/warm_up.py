@@ -16,6 +16,7 @@ from torch import nn
 from rewards.segmenter import Segmenter
 from rollout.types import Sample
 from verl_ext.tiny.warm_up_clips import collect_clips
+from verl_ext.tiny.warm_up_memory import silence_memory
 from verl_ext.tiny.warm_up_metrics import measure
 from verl_ext.tiny.warm_up_prime import prime_attention
 from verl_ext.tiny.warm_up_tasks import TaskSampler, TaskSettings, WordTable
@@ -37,7 +38,7 @@ class WarmUpSettings:
     fall_share: float = 0.5
     """Share of the steps, at the end, in which the learning rate falls to zero."""
     single_frame_share: float = 0.5
-    """Share of the steps, at the start, that only decode single frames."""
+    """Share of the steps, at the start, that only decode single frames; of 1, memories are silenced at the end."""
     propagation_share: float = 0.5
     """How often a later step propagates."""
     held_out_share: float = 0.1
@@ -95,6 +96,8 @@ def warm_up_segmenter(
     optimizer.zero_grad()
     for parameter, trains in zip(segmenter.parameters(), trained_before, strict=True):
         parameter.requires_grad_(trains)
+    if s.single_frame_share >= 1.0:
+        silence_memory(segmenter, clips[held_out:])
     return measure(segmenter, table, clips[: max(1, held_out)])
 
 
