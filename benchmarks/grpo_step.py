@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_construction.synthetic import make_synthetic
     from verl_ext.grpo import train_grpo
     from verl_ext.phases import step_seconds
+    from verl_ext.quickstart.settings import ONE_GPU
     from verl_ext.recipe import load_recipe, override
     from verl_ext.supervise import METRICS, read_metrics, scalar
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         override("val.0.root", str(data)),
         f"trainer.steps={args.steps}",
         "trainer.eval_every=0",
-        *(CUDA if args.device == "cuda" else []),
+        *(ONE_GPU if args.device == "cuda" else []),
         *(LARGE if large else []),
         *args.set,
     ]
@@ -89,14 +90,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 INVARIANTS = ("actor/kl_loss", "actor/ppo_kl", "actor/pg_clipfrac", "training/rollout_probs_diff_max")
-CUDA = [
-    "device=cuda",
-    "policy.dtype=bfloat16",
-    "trainer.gpus_per_node=1",
-    "pool.gpus_per_worker=0",
-    "pool.share_gpu=true",
-    "rollout.engine.gpu_memory_utilization=0.3",
-]
 LARGE = [
     "policy.gradient_checkpointing=true",
     "policy.prompt_set=full",

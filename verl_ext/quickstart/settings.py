@@ -21,7 +21,7 @@ ONE_GPU: tuple[str, ...] = (
 )
 """Overrides that put actor, vLLM and pool of a CPU recipe on one GPU."""
 ONE_GPU_GRPO: tuple[str, ...] = ("trainer.prompts_per_step=24", "rollout.group_size=8", "trainer.micro_batch=48")
-"""On a GPU four times the rollouts take hardly longer."""
+"""Four times the rollouts of a step on a CPU: 22 to 28 s a step on one H100."""
 EVALUATED_AFTER = 25
 """Steps between evaluations of a long RL run."""
 
