@@ -53,6 +53,7 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
         spatial_frames=rollout.initial_spatial,
         frames_per_turn=rollout.frames_per_turn,
         turns=turns,
+        **settings.traces,
     )
     make_synthetic(
         layout.data,
