@@ -39,7 +39,7 @@ class TraceSettings:
     scene: bool = False
     """Step 1 lists every object seen, not only the target."""
     looks: bool = True
-    """Step 2 also says how large the target is and where it moves; half of a tiny policy's text loss is guessing these."""
+    """Step 2 also says how large the target is and where it moves."""
     noise: float = 0.0
     """Share of traces that reason about a wrong object, as an imperfect writer would."""
     noise_kinds: tuple[str, ...] = ()

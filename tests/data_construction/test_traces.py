@@ -120,9 +120,17 @@ RED = moving("1", "red circle", [0, 0, 0, 100, 300, 800, 800, 800, 300, 100, 0, 
 BLUE = moving("2", "blue square", [0] * 11 + [500] * 5)
 
 
-def plan(sample: Sample, objects: list[SceneObject], turns: int = 2, scene: bool = False) -> VTSCoTRecord:
+def plan(sample: Sample, objects: list[SceneObject], turns: int = 2, **settings: bool) -> VTSCoTRecord:
     initial = InitialFrames.evenly(sample.clip.num_frames, 8, 3)
-    return plan_traces(sample, objects, initial, 5, np.random.default_rng(0), turns=turns, recover=0.0, scene=scene)
+    return plan_traces(sample, objects, initial, 5, np.random.default_rng(0), turns=turns, recover=0.0, **settings)
+
+
+def test_a_plan_without_looks_says_only_where_the_target_is_clear() -> None:
+    told, untold = plan(sample_of(16), [RED, BLUE]), plan(sample_of(16), [RED, BLUE], looks=False)
+    assert told.cot_trace == untold.cot_trace
+    for with_looks, without in zip(told.replies, untold.replies, strict=True):
+        assert "it is large, moving right, clear at 6." in with_looks
+        assert without == with_looks.replace("large, moving right, ", "")
 
 
 def test_a_plan_by_hand() -> None:

@@ -42,19 +42,19 @@ class QuickstartSettings:
             "motion": 0.35,
             "temporal": 0.35,
             "comparison": 0.35,
-            "count": 0.7,
+            "count": 0.35,
             "negation": 0.35,
             "no_target": 0.35,
         }
     )
     """Expressions wanted a clip, by kind."""
     traces: dict[str, Any] = field(default_factory=lambda: {"recover": 0.0, "looks": False})
-    """How traces are written, see ``TraceSettings``: without what so small a policy cannot see, and would only guess."""
+    """How traces are written, see ``TraceSettings``: without what so small a policy would only guess."""
     warm_up_steps: int = 300
     """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""
     warm_up_samples: int = 2000
     """Expressions whose clips it sees."""
-    test_samples: int = 100
+    test_samples: int = 200
     """Held-out expressions that are evaluated, a fixed draw by seed."""
     taught_kinds: tuple[str, ...] = ("attribute",)
     """Kinds of expression that the cold start claims to teach."""
