@@ -75,7 +75,7 @@ def test_the_summary_counts_every_stage_once(
         assert written == json.loads(json.dumps(found))
         assert written["seconds"] == 70.0 == sum(written["stage_seconds"].values())
         assert len(written["stage_seconds"]) == 7 and written["peak_memory_gib"] > 0
-        assert written["seed"] == 3 and written["version"] and written["settings"]["test_samples"] == 200
+        assert written["seed"] == 3 and written["version"] and written["settings"]["test_samples"] == 150
 
 
 def test_expressions_without_a_prediction_are_told_and_tried_again(

@@ -54,7 +54,7 @@ class QuickstartSettings:
     """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""
     warm_up_samples: int = 2000
     """Expressions whose clips it sees."""
-    test_samples: int = 200
+    test_samples: int = 150
     """Held-out expressions that are evaluated, a fixed draw by seed."""
     taught_kinds: tuple[str, ...] = ("attribute",)
     """Kinds of expression that the cold start claims to teach."""
