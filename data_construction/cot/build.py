@@ -66,7 +66,7 @@ def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSett
         scene=settings.scene,
         noise=settings.noise if noisy_kind else 0.0,
         prompts=settings.prompts,
-        looks=settings.looks,
+        describe_target=settings.describe_target,
     )
 
 

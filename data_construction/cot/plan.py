@@ -38,7 +38,7 @@ class TraceSettings:
     """Share of the longer traces that choose badly first, where the clip has a bad choice."""
     scene: bool = False
     """Step 1 lists every object seen, not only the target."""
-    looks: bool = True
+    describe_target: bool = True
     """Step 2 also says how large the target is and where it moves."""
     noise: float = 0.0
     """Share of traces that reason about a wrong object, as an imperfect writer would."""
@@ -78,11 +78,11 @@ def plan_traces(
     scene: bool = False,
     noise: float = 0.0,
     prompts: str = "brief",
-    looks: bool = True,
+    describe_target: bool = True,
 ) -> VTSCoTRecord:
     """One trace for a sample. ``objects`` are the clip's, the sample's targets among them.
 
-    turns: a number, or weights of 1, 2, 3 … turns. recover, scene, noise, looks: see ``TraceSettings``.
+    turns: a number, or weights of 1, 2, 3 … turns. recover, scene, noise, describe_target: see ``TraceSettings``.
     Raises DataError if a target is not among ``objects``.
     """
     focus, noisy = _focus(sample, objects, noise, rng)
@@ -96,7 +96,7 @@ def plan_traces(
         evidence = Evidence(focus, tuple(sorted(seen)), pixels)
         bad = _bad_look(evidence, total, rng) if try_bad and n == 0 else None
         narrow = n > (1 if after_bad and count > 2 else 0)
-        look = bad or _look(evidence, total, narrow, last=n == count - 1, looks=looks)
+        look = bad or _look(evidence, total, narrow, last=n == count - 1, describe_target=describe_target)
         prefix = words.describe_scene(objects, evidence) if scene else ""
         if after_bad is not None and n == 1:
             state = "hidden" if evidence.area(after_bad.keyframe) else "not there"
@@ -132,7 +132,7 @@ def _focus(
     return targets, False
 
 
-def _look(evidence: Evidence, total: int, narrow: bool, last: bool, looks: bool) -> Look:
+def _look(evidence: Evidence, total: int, narrow: bool, last: bool, describe_target: bool) -> Look:
     """The honest choice: all that is seen of the target, or only where it is large."""
     name, verb = words.name_of(evidence.objects), words.be(evidence.objects)
     middle = min(evidence.seen, key=lambda t: abs(t - total // 2))
@@ -144,7 +144,7 @@ def _look(evidence: Evidence, total: int, narrow: bool, last: bool, looks: bool)
         return Look("nothing matches.", f"no target at {middle}.", _interval(0, total - 1, middle, total))
     best = evidence.best()
     it = "it" if len(evidence.objects) == 1 else "they"
-    how = f"{words.size_word(evidence)}, {words.motion_words(evidence)}, " if looks else ""
+    how = f"{words.size_word(evidence)}, {words.motion_words(evidence)}, " if describe_target else ""
     step2 = f"{it} {verb} {how}clear at {best}."
     if narrow:
         # A second look goes closer, for frames not shown yet; the answer names all that is clear.

@@ -125,12 +125,12 @@ def plan(sample: Sample, objects: list[SceneObject], turns: int = 2, **settings:
     return plan_traces(sample, objects, initial, 5, np.random.default_rng(0), turns=turns, recover=0.0, **settings)
 
 
-def test_a_plan_without_looks_says_only_where_the_target_is_clear() -> None:
-    told, untold = plan(sample_of(16), [RED, BLUE]), plan(sample_of(16), [RED, BLUE], looks=False)
+def test_a_plan_without_description_says_only_where_the_target_is_clear() -> None:
+    told, untold = plan(sample_of(16), [RED, BLUE]), plan(sample_of(16), [RED, BLUE], describe_target=False)
     assert told.cot_trace == untold.cot_trace
-    for with_looks, without in zip(told.replies, untold.replies, strict=True):
-        assert "it is large, moving right, clear at 6." in with_looks
-        assert without == with_looks.replace("large, moving right, ", "")
+    for described, without in zip(told.replies, untold.replies, strict=True):
+        assert "it is large, moving right, clear at 6." in described
+        assert without == described.replace("large, moving right, ", "")
 
 
 def test_a_plan_by_hand() -> None:
