@@ -72,11 +72,15 @@ def notes(summary: dict[str, Any]) -> list[str]:
     verdict = (
         "more than two standard errors" if gain > 2 * error else "within two standard errors, so nothing is claimed"
     )
+    on_taught = ""
+    if (taught := summary.get("jf_taught_gain")) is not None:
+        on_taught = f", {taught:+.1f} ± {summary['jf_taught_gain_se']:.1f} on the kinds it was taught"
     return [
         f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
         f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}. J&F of the greedy answers changed by "
-        f"{summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f} over the same expressions. Dialogues that keep to "
-        f"the protocol throughout: {percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
+        f"{summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f} over the same expressions{on_taught}. "
+        "Dialogues that keep to the protocol throughout: "
+        f"{percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
         f"{percent(summary['format_sampled_first'])} -> {percent(summary['format_sampled_last'])} sampled.",
         "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
         "well a real policy segments.",

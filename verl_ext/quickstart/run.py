@@ -167,11 +167,14 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
         groups = [found.by_kind[kind] for found in scores.values()]
         table.add_row(kind, *(f"{g.metrics['jf'].mean:.1f}" for g in groups), _nothing(groups[-1]))
     console.print(table)
+    on_taught = ""
+    if (taught := summary["jf_taught_gain"]) is not None:
+        on_taught = f" ({taught:+.1f} ± {summary['jf_taught_gain_se']:.1f} on taught kinds)"
     console.print(
         f"held-out reward {summary['reward_first']:.2f} -> {summary['reward_last']:.2f} "
         f"(gain {summary['reward_gain']:+.2f} ± {summary['reward_gain_se']:.2f} over the same prompts), "
-        f"J&F by RL {summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f}, strict format of greedy dialogues "
-        f"{summary['format_cold_start']:.2f} -> {summary['format_rl']:.2f}; "
+        f"J&F by RL {summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f}{on_taught}, "
+        f"strict format of greedy dialogues {summary['format_cold_start']:.2f} -> {summary['format_rl']:.2f}; "
         f"{summary['seconds'] / 60:.1f} minutes, peak memory {summary['peak_memory_gib']:.1f} GiB"
     )
     console.print(f"[bold]report: {layout.report}[/bold]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,9 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
             f"compared with; remove {layout.grpo} and run the quickstart again"
         )
     rows = read_metrics(layout.grpo / METRICS)
-    taught = [s.jf for k in settings.taught_kinds for s in scores["cold_start"].expressions if s.kind == k]
     out: dict[str, Any] = {f"jf_{stage}": round(found.jf, 2) for stage, found in scores.items()}
     out |= {
-        "jf_taught_cold_start": round(float(np.mean(taught)), 2) if taught else None,
+        **taught_figures(scores, settings.taught_kinds),
         "jf_predict_nothing": round(scores["rl"].overall.baselines["nothing"].mean, 2),
         "reward_first": round(first["val/reward/mean"], 4),
         "reward_last": round(last["val/reward/mean"], 4),
@@ -54,9 +54,23 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
     return out
 
 
-def jf_by_expression(scores: Any) -> dict[str, float]:
-    """J&F (0..100) of each held-out expression."""
-    return {f"{row.clip}/{row.expression_id}": row.jf for row in scores.expressions}
+def taught_figures(scores: dict[str, Any], kinds: Sequence[str]) -> dict[str, float | None]:
+    """J&F after cold start and RL on the ``kinds`` that the cold start claims to teach, and RL's gain on them.
+
+    None stands where no such expression was evaluated.
+    """
+    before, after = (jf_by_expression(scores[stage], kinds) for stage in ("cold_start", "rl"))
+    if not before:
+        return dict.fromkeys(("jf_taught_cold_start", "jf_taught_rl", "jf_taught_gain", "jf_taught_gain_se"))
+    means = {"jf_taught_cold_start": before, "jf_taught_rl": after}
+    figures = {name: round(float(np.mean([*found.values()])), 2) for name, found in means.items()}
+    return {**figures, **paired_gain(before, after, "jf_taught")}
+
+
+def jf_by_expression(scores: Any, kinds: Sequence[str] | None = None) -> dict[str, float]:
+    """J&F (0..100) of each held-out expression (of those ``kinds``)."""
+    rows = (row for row in scores.expressions if kinds is None or row.kind in kinds)
+    return {f"{row.clip}/{row.expression_id}": row.jf for row in rows}
 
 
 def paired_gain(before: dict[str, float], after: dict[str, float], name: str) -> dict[str, float]:
