@@ -47,8 +47,7 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     from data_construction.synthetic import make_synthetic
 
     rollout = stage_recipe(layout, "cold_start.yaml", settings, seed).rollout
-    # the published rewards favour one turn: where three traces in ten have one, RL soon gives up the second look
-    turns = (0.1, 0.9) if rollout.max_turns >= 2 else (1.0,)
+    turns = (0.3, 0.7) if rollout.max_turns >= 2 else (1.0,)
     traces = TraceSettings(
         temporal_frames=rollout.initial_low_res,
         spatial_frames=rollout.initial_spatial,
