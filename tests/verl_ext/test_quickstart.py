@@ -131,6 +131,15 @@ def test_any_folder_name_will_do(name: str, device: str, tmp_path: Path) -> None
     assert recipe.seed == 5 and recipe.device == device
 
 
+def test_a_short_run_practises_what_was_taught_and_a_long_one_on_a_gpu_everything(tmp_path: Path) -> None:
+    short, long = (
+        stage_recipe(Layout(tmp_path), "grpo.yaml", QuickstartSettings(device=device), 0) for device in ("cpu", "cuda")
+    )
+    taught = stage_recipe(Layout(tmp_path), "cold_start.yaml", QuickstartSettings(), 0).data[0].kinds
+    assert short.data[0].kinds == taught and set(QuickstartSettings().taught_kinds) < set(taught)
+    assert long.data[0].kinds == []
+
+
 def test_a_folder_of_another_seed_or_device_is_not_taken_for_this_one(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     for _ in range(2):
