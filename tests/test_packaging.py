@@ -152,6 +152,20 @@ def test_ci_runs_make_test_and_make_knows_the_two_commands() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
+def test_an_installation_that_would_fill_the_disk_stops_before_it_begins(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    made = subprocess.run(
+        ["make", "install", "NEEDS_MB=999999999", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode != 0
+    assert "MB of disk are free, the installation wants 999999999" in made.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_the_wheel_holds_packages_data_files_and_the_pth(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
     source = tmp_path / "source"
