@@ -36,6 +36,8 @@ def files(tmp_path: Path) -> list[str]:
     (policy / "segmentation_head").mkdir(parents=True)
     (policy / "segmentation_head" / "config.json").write_text("{}")
     (policy / "tokenizer.json").write_text('{"added_tokens": [{"content": "[SEG]"}]}')
+    for name in ("meta_expressions_train_.json", "meta_expressions_valid_.json", "mask_dict.json"):
+        (tmp_path / name).touch()
     source = f"{{dataset: revos, root: {tmp_path}}}"
     return [f"policy.path={policy}", f"data=[{source}]", f"output_dir={tmp_path}"]
 
@@ -119,7 +121,14 @@ def test_dry_run_writes_the_resolved_recipe_and_the_plan_and_starts_nothing(
 @pytest.mark.parametrize(("recipe", "module", "name"), [(O3, "grpo", "train_grpo"), (SFT, "sft", "train_sft")])
 @pytest.mark.parametrize("resume", [False, True])
 def test_train_dispatches_by_stage(
-    recipe: str, module: str, name: str, resume: bool, run: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+    recipe: str,
+    module: str,
+    name: str,
+    resume: bool,
+    run: Any,
+    files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[Any] = []
 
@@ -129,7 +138,7 @@ def test_train_dispatches_by_stage(
         return Path("there/policy")
 
     install(monkeypatch, f"verl_ext.{module}", **{name: train})
-    more = ["val.0.root=/tmp"] if module == "grpo" else ["data.0.annotations=/tmp"]
+    more = [f"val.0.root={tmp_path}"] if module == "grpo" else ["data.0.annotations=/tmp"]
     result = run("train", recipe, *files, *more, *(["--resume"] if resume else []))
     assert result.exit_code == 0, result.output + str(result.exception)
     assert seen == [(module, resume)]
@@ -138,14 +147,14 @@ def test_train_dispatches_by_stage(
 
 @pytest.mark.parametrize("how", ["returns None", "raises"])
 def test_an_interrupted_run_says_how_to_go_on(
-    how: str, run: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+    how: str, run: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(*_: Any, **__: Any) -> None:
         if how == "raises":
             raise KeyboardInterrupt
 
     install(monkeypatch, "verl_ext.grpo", train_grpo=train)
-    result = run("train", O3, *files, "val.0.root=/tmp")
+    result = run("train", O3, *files, f"val.0.root={tmp_path}")
     assert result.exit_code == 130
     assert "--resume" in result.output
 
@@ -186,7 +195,7 @@ def test_a_stopped_quickstart_ends_like_an_interrupted_one(run: Any, monkeypatch
 
 
 def test_an_error_out_of_a_ray_worker_shows_its_own_sentence(
-    run: Any, files: list[str], monkeypatch: pytest.MonkeyPatch
+    run: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class RayTaskErrorOfDataError(DataError):
         cause = DataError("clip a, frame 3, file x.jpg: the file does not exist")
@@ -195,7 +204,7 @@ def test_an_error_out_of_a_ray_worker_shows_its_own_sentence(
         raise RayTaskErrorOfDataError("ray::Worker()\n  Traceback ... fifty lines")
 
     install(monkeypatch, "verl_ext.grpo", train_grpo=train)
-    result = run("train", O3, *files, "val.0.root=/tmp")
+    result = run("train", O3, *files, f"val.0.root={tmp_path}")
     assert result.exit_code == 2
     assert result.stderr.strip() == "Data: clip a, frame 3, file x.jpg: the file does not exist"
 

@@ -151,7 +151,8 @@ def ready(tmp_path: Path) -> list[str]:
     head.mkdir(parents=True)
     (head / "config.json").write_text("{}")
     (tmp_path / "policy" / "tokenizer.json").write_text('{"added_tokens": [{"id": 7, "content": "[SEG]"}]}')
-    (tmp_path / "file.json").touch()
+    for name in ("file.json", "meta_expressions_train_.json", "meta_expressions_valid_.json", "mask_dict.json"):
+        (tmp_path / name).touch()
     source = f"{{dataset: revos, root: {tmp_path}, annotations: {tmp_path}/file.json}}"
     return [f"policy.path={tmp_path}/policy", f"data=[{source}]"]
 
@@ -166,6 +167,16 @@ def test_training_needs_a_seg_policy(ready: list[str], tmp_path: Path) -> None:
     assert f"{tmp_path}/policy has no segmentation_head/config.json" in problem
     boxes = RECIPES / "veason_r1/sft_3b.yaml"
     assert check_ready(load_recipe(boxes, ready)) == []  # a box policy has no head
+
+
+def test_a_data_set_without_its_files_is_refused_before_anything_starts(ready: list[str], tmp_path: Path) -> None:
+    (tmp_path / "meta_expressions_train_.json").unlink()
+    (tmp_path / "mask_dict.json").unlink()
+    annotations, masks = check_ready(load_recipe(SFT, ready))
+    assert annotations.startswith(f"data[0].root: {tmp_path}/meta_expressions_train_.json does not exist; split train")
+    assert f"{tmp_path}/mask_dict.json does not exist" in masks and "data.0.root=..." in masks
+    (problem,) = check_ready(load_recipe(SFT, [*ready, "data.0.split=tset"]))
+    assert "data[0]: data set revos has no split 'tset'; it has train, valid, test" in problem
 
 
 def test_recorded_conversations_have_their_own_environment(ready: list[str]) -> None:

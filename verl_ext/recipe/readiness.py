@@ -1,5 +1,5 @@
-"""What training asks of a recipe beyond its own settings: files that it names, a policy that its method can train,
-conversations for a supervised stage. Evaluation asks less, so none of this is a `rule`.
+"""What training asks of a recipe beyond its own settings: files that it names, data sets that are whole, a policy
+that its method can train, conversations for a supervised stage. Evaluation asks less, so none of this is a `rule`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from verl_ext.recipe.checks import check_paths
 from verl_ext.recipe.model_size import HEAD_FOLDER
 
 if TYPE_CHECKING:
-    from verl_ext.recipe.schema import Recipe
+    from verl_ext.recipe.schema import DataSource, Recipe
 
 SEG_TOKEN = "[SEG]"
 TOKENIZER_FILES = ("tokenizer.json", "added_tokens.json", "tokenizer_config.json")
@@ -21,7 +21,37 @@ NEW_POLICY = "videoseg policy new --base QWEN3_VL_FOLDER --sam2 SAM2_WEIGHTS --o
 
 def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
-    return [*check_paths(recipe), *_policy(recipe), *_conversations(recipe), *_environment(recipe)]
+    found = [*check_paths(recipe), *_data_files(recipe), *_policy(recipe)]
+    return [*found, *_conversations(recipe), *_environment(recipe)]
+
+
+def _used_sources(r: Recipe) -> list[tuple[str, DataSource]]:
+    """Where in the recipe each source stands that training will open, and the source."""
+    sources = [(f"data[{i}]", source) for i, source in enumerate(r.data)]
+    return sources + [(f"val[{i}]", source) for i, source in enumerate(r.val) if r.trainer.eval_every]
+
+
+def _data_files(r: Recipe) -> Iterator[str]:
+    """The trainer would say the same when it reads them: a minute later, from another process."""
+    from data_construction.readers.stanza import load_stanza
+    from rollout.errors import DataError
+
+    for where, source in _used_sources(r):
+        root = Path(source.root)
+        if not root.is_dir():
+            continue  # said by check_paths
+        try:
+            files = load_stanza(source.dataset).split(source.split, root)
+        except DataError as e:
+            yield f"{where}: {e}"
+            continue
+        wanted = [files.annotations, files.masks if files.masks_required else None]
+        for file in (root / name for name in wanted if name is not None):
+            if not file.exists():
+                yield (
+                    f"{where}.root: {file} does not exist; split {source.split} of data set {source.dataset} is read "
+                    f"from it: put it there or give {where.replace('[', '.').replace(']', '')}.root=..."
+                )
 
 
 def _policy(r: Recipe) -> Iterator[str]:
@@ -38,10 +68,7 @@ def _policy(r: Recipe) -> Iterator[str]:
 def _conversations(r: Recipe) -> Iterator[str]:
     if r.stage != "sft":
         return
-    sources = [(f"data[{i}]", source) for i, source in enumerate(r.data)]
-    if r.trainer.eval_every:
-        sources += [(f"val[{i}]", source) for i, source in enumerate(r.val)]
-    for where, source in sources:
+    for where, source in _used_sources(r):
         if source.annotations is None:
             yield (
                 f"{where}.annotations: null with stage: sft, which learns from conversations; name a file of them "
