@@ -25,7 +25,8 @@ class SegmenterConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs every forward under autocast and keeps image features in bfloat16."""
     propagation_gate: bool = True
-    """Stock SAM 2 blanks a propagated mask whose object score is negative. Single-frame decoding never does."""
+    """Stock SAM 2 blanks a propagated mask whose object score is negative. Single-frame decoding never does.
+    The losses of SPEC 2.4 and 2.6 do not teach that score: a decoder that trains far from its start may want False."""
 
     image_size: int = 128
     """Side in pixels to which frames are resized; mask logits have a quarter of it."""

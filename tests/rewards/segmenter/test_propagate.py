@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.segmenter import Segmenter
+from rewards.segmenter.heads import NO_OBJECT_LOGIT
 from tests.rewards.segmenter.stock import stock_predictor, stock_propagate
 
 SIZE = (90, 120)
@@ -33,6 +36,18 @@ def test_fixture_gates_some_masks_and_not_all(segmenter: Segmenter, pixels: Tens
         steps = segmenter.propagation_steps(segmenter.encode(pixels), KEYFRAMES, states=states[:5])
         scores = torch.cat([s.head.object_score for s in steps])
     assert 0.02 < (scores > 0).float().mean() < 0.98
+
+
+def test_without_the_gate_no_mask_is_blanked(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    ungated = Segmenter(replace(segmenter.config, propagation_gate=False))
+    ungated.load_state_dict(segmenter.state_dict())
+    masks = [s.propagate(s.encode(pixels), KEYFRAMES, states=states[:5]) for s in (segmenter, ungated)]
+    blank, none = ((m == NO_OBJECT_LOGIT).flatten(2).all(-1) for m in masks)
+    assert blank.any() and not blank.all() and not none.any()
+    seen = [item for item, keyframe in enumerate(KEYFRAMES) if not blank[item, keyframe]]
+    for item in seen:  # where nothing was blanked yet, the gate changes nothing
+        torch.testing.assert_close(masks[1][item, KEYFRAMES[item]], masks[0][item, KEYFRAMES[item]])
+    assert seen
 
 
 def test_states_equal_stock(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
