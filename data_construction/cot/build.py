@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rollout.errors import DataError
 from rollout.types import Sample
 
 NAMES_FILE = "synthetic_objects.json"
+UNNAMED = "target"
+"""What an object is called that has no name."""
 
 
 def write_training_files(
@@ -54,6 +57,8 @@ def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSett
     """One trace under ``settings``, with a random stream of its own."""
     rng = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
     initial = InitialFrames.evenly(sample.clip.num_frames, settings.temporal_frames, settings.spatial_frames)
+    if settings.named_kinds and sample.expression.kind not in settings.named_kinds:
+        objects = [replace(o, name=UNNAMED) for o in objects]
     noisy_kind = not settings.noise_kinds or sample.expression.kind in settings.noise_kinds
     return plan_traces(
         sample,
@@ -77,7 +82,7 @@ def scene_objects(dataset: Dataset, clip: str, names: Mapping[str, str]) -> list
     masklets = dataset.masklets(clip, ids)
     if masklets is None:
         raise DataError(f"{dataset.root}: clip {clip} has no masks to plan traces from; split {dataset.split}")
-    return [track(a, names.get(a, "target"), masklets, i) for i, a in enumerate(ids)]
+    return [track(a, names.get(a, UNNAMED), masklets, i) for i, a in enumerate(ids)]
 
 
 def read_names(root: Path) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_construction.cot import InitialFrames, SceneObject, TraceSettings, plan_traces, write_training_files
-from data_construction.cot.build import read_names, scene_objects
+from data_construction.cot.build import read_names, scene_objects, trace_sample
 from data_construction.readers import VTSCoTRecord, open_dataset, read_vts_cot
 from rollout.errors import DataError, RecipeError
 from rollout.frames import evenly_spaced
@@ -131,6 +131,24 @@ def test_a_plan_without_description_says_only_where_the_target_is_clear() -> Non
     for described, without in zip(told.replies, untold.replies, strict=True):
         assert "it is large, moving right, clear at 6." in described
         assert without == described.replace("large, moving right, ", "")
+
+
+def test_only_named_kinds_call_their_target_by_name(synthetic: Path) -> None:
+    data = open_dataset("revos", synthetic, "train")
+    names = read_names(data.root)
+    kinds: set[str] = set()
+    for sample in data.samples():
+        objects = scene_objects(data, sample.clip.name, names[sample.clip.name])
+        named, other = (trace_sample(sample, objects, TraceSettings(named_kinds=k), 0) for k in ((), ("attribute",)))
+        called = [r.partition("Step 3:")[0] for r in other.replies]
+        if sample.expression.kind in ("attribute", "no_target"):
+            assert other == named
+        else:
+            assert not any(name in text for text in called for name in names[sample.clip.name].values())
+            assert any("target is " in text or "target are " in text for text in called) or other == named
+            assert other.cot_trace == named.cot_trace
+            kinds.add(sample.expression.kind)
+    assert len(kinds) >= 3
 
 
 def test_a_plan_by_hand() -> None:

@@ -54,7 +54,9 @@ class QuickstartSettings:
         }
     )
     """Expressions wanted a clip, by kind."""
-    traces: dict[str, Any] = field(default_factory=lambda: {"recover": 0.0, "describe_target": False})
+    traces: dict[str, Any] = field(
+        default_factory=lambda: {"recover": 0.0, "describe_target": False, "named_kinds": ("attribute", "no_target")}
+    )
     """How traces are written, see ``TraceSettings``: without what so small a policy would only guess."""
     warm_up_steps: int = 300
     """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""

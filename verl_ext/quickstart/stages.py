@@ -47,7 +47,8 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     from data_construction.synthetic import make_synthetic
 
     rollout = stage_recipe(layout, "cold_start.yaml", settings, seed).rollout
-    turns = (0.3, 0.7) if rollout.max_turns >= 2 else (1.0,)
+    # mostly two: the rewards pay one well-formed turn more, and RL gives up a second look that is not a habit
+    turns = (0.1, 0.9) if rollout.max_turns >= 2 else (1.0,)
     traces = TraceSettings(
         temporal_frames=rollout.initial_low_res,
         spatial_frames=rollout.initial_spatial,
