@@ -26,15 +26,19 @@ CLIPS_A_HUNDRED = 30
 
 
 def gains_of(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Paired gain over the same expressions, in points of J&F."""
-    d = np.array([after[key] - before[key] for key in before])
-    figures = {"before": np.mean([*before.values()]), "after": np.mean([*after.values()])}
-    figures |= {"gain": d.mean(), "se": d.std(ddof=1) / np.sqrt(len(d))}
-    return {"expressions": len(d), **{name: round(float(value), 3) for name, value in figures.items()}}
+    """Means and paired gain over the same expressions, in points of J&F."""
+    from verl_ext.quickstart.summary import paired_gain
+
+    means = {name: round(float(np.mean([*f.values()])), 3) for name, f in (("before", before), ("after", after))}
+    gain = paired_gain(before, after, "jf")
+    return {"expressions": len(before), **means, "gain": gain["jf_gain"], "se": gain["jf_gain_se"]}
 
 
 def measure(seed: int, run: Path, expressions: int) -> dict[str, Any]:
     """Both policies of one run on ``expressions`` of other clips; ends the program if the run is not there."""
+    from rich.console import Console
+
+    from verl_ext.cli.progress import progress_bar
     from verl_ext.grpo import newest_policy
     from verl_ext.quickstart.evaluation import evaluate_stages
     from verl_ext.quickstart.stages import make_data
@@ -49,9 +53,11 @@ def measure(seed: int, run: Path, expressions: int) -> dict[str, Any]:
     there = Layout(run.with_name(f"{run.name}_more_{expressions}"))
     clips = {"train": 2, "valid": 2, "test": max(2, expressions * CLIPS_A_HUNDRED // 100)}
     settings = replace(QuickstartSettings(), clips=clips, test_samples=expressions)
-    show = _Shown(f"seed {seed}")
-    make_data(there, settings, seed + OTHER_SEED, show)
-    scores = evaluate_stages(there, settings, seed, policies, show)
+    console = Console(stderr=True)
+    console.print(f"seed {seed}")
+    with progress_bar(console) as show:
+        make_data(there, settings, seed + OTHER_SEED, show)
+        scores = evaluate_stages(there, settings, seed, policies, show)
     kinds = {row.kind for row in scores["rl"].expressions}
     groups = {"all": kinds, "taught": {*settings.taught_kinds}, "not taught": kinds - {*settings.taught_kinds}}
     out: dict[str, Any] = {
@@ -62,23 +68,11 @@ def measure(seed: int, run: Path, expressions: int) -> dict[str, Any]:
     return out | {"greedy_format": [greedy_format(there.evaluation(stage)) for stage in STAGES]}
 
 
-class _Shown:
-    """A line for every new thing that is done."""
-
-    def __init__(self, who: str) -> None:
-        self._who, self._last = who, ""
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        if what != self._last:
-            print(f"{self._who}: {what}", flush=True)
-            self._last = what
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/learning"), help="as for learning.py")
-    parser.add_argument("--expressions", type=int, default=600, help="a seed; about a minute a hundred on two cores")
+    parser.add_argument("--expressions", type=int, default=600, help="a seed; 600 take some three minutes on two cores")
     parser.add_argument("--json", help="write the figures here")
     args = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

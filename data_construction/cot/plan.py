@@ -41,7 +41,7 @@ class TraceSettings:
     describe_target: bool = True
     """Step 2 also says how large the target is and where it moves."""
     named_kinds: tuple[str, ...] = ()
-    """Kinds of expression whose targets Step 1 calls by name; the others' are "target". None = all by name. A writer
+    """Kinds of expression whose targets Step 1 calls by name; the others' are "target"; none = all by name. A writer
     that cannot see which object an expression means would learn to guess names."""
     noise: float = 0.0
     """Share of traces that reason about a wrong object, as an imperfect writer would."""
