@@ -25,7 +25,7 @@ CLIPS_A_HUNDRED = 30
 """Clips for a hundred expressions: they hold some 170, of which the hundred are drawn."""
 
 
-def gains_of(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+def gains_of(before: dict[str, float], after: dict[str, float]) -> dict[str, float | None]:
     """Means and paired gain over the same expressions, in points of J&F."""
     from verl_ext.quickstart.summary import paired_gain
 

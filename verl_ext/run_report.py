@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verl_ext.quickstart.settings import Layout
+from verl_ext.quickstart.summary import gain_in_words
 from verl_ext.run_files import METRICS, read_metrics
 from verl_ext.training_report import step_row, write_training_report
 
@@ -68,17 +69,18 @@ def percent(share: float) -> str:
 def notes(summary: dict[str, Any]) -> list[str]:
     """What the quickstart's page says in words; a gain within two standard errors is said to be none."""
     first, last = summary["reward_first"], summary["reward_last"]
-    gain, error = summary["reward_gain"], summary["reward_gain_se"]
-    verdict = (
-        "more than two standard errors" if gain > 2 * error else "within two standard errors, so nothing is claimed"
-    )
+    error = summary["reward_gain_se"]
+    if error is not None and summary["reward_gain"] > 2 * error:
+        verdict = "more than two standard errors"
+    else:
+        verdict = "not more than two standard errors, so nothing is claimed"
     on_taught = ""
-    if (taught := summary.get("jf_taught_gain")) is not None:
-        on_taught = f", {taught:+.1f} ± {summary['jf_taught_gain_se']:.1f} on the kinds it was taught"
+    if summary.get("jf_taught_gain") is not None:
+        on_taught = f", {gain_in_words(summary, 'jf_taught')} on the kinds it was taught"
     return [
         f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
-        f"a gain of {gain:.2f} ± {error:.2f} over the same prompts: {verdict}. J&F of the greedy answers changed by "
-        f"{summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f} over the same expressions{on_taught}. "
+        f"a gain of {gain_in_words(summary, 'reward', 2)} over the same prompts: {verdict}. J&F of the greedy answers "
+        f"changed by {gain_in_words(summary, 'jf')} over the same expressions{on_taught}. "
         "Dialogues that keep to the protocol throughout: "
         f"{percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
         f"{percent(summary['format_sampled_first'])} -> {percent(summary['format_sampled_last'])} sampled.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.errors import DataError
 from verl_ext.phases import seconds_of, step_seconds
-from verl_ext.quickstart.summary import paired_gain
+from verl_ext.quickstart.summary import gain_in_words, paired_gain
 from verl_ext.run_files import HELD_OUT, LIVE_METRICS, METRICS, read_metrics, scalar
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def _cards(rows: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, An
     if len(held_out) > 1:
         if "rewards" in first and "rewards" in last:
             gain = paired_gain(first["rewards"], last["rewards"], "reward")
-            value = f"{gain['reward_gain']:+.2f} ± {gain['reward_gain_se']:.2f}"
-            cards.append(("held-out reward", value, f"steps {first['step']} to {last['step']}, the same prompts"))
+            note = f"steps {first['step']} to {last['step']}, the same prompts"
+            cards.append(("held-out reward", gain_in_words(gain, "reward", 2), note))
         if "val/jf" in first and "val/jf" in last:
             value = f"{first['val/jf']:.1f} → {last['val/jf']:.1f}"
             cards.append(("held-out J&F", value, f"steps {first['step']} to {last['step']}"))

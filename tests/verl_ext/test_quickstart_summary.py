@@ -14,7 +14,7 @@ from rollout.errors import DataError
 from tests.eval.clips import record, samples
 from verl_ext import run_report
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
-from verl_ext.quickstart.summary import greedy_format, summarise, taught_figures
+from verl_ext.quickstart.summary import greedy_format, paired_gain, summarise, taught_figures
 
 
 def test_one_evaluation_of_rl_is_no_gain_of_zero(tmp_path: Path) -> None:
@@ -56,6 +56,14 @@ def test_the_gain_on_what_was_taught_leaves_the_other_kinds_out() -> None:
     assert "+0.5 ± 2.0 over the same expressions, +2.0 ± 1.0 on the kinds it was taught." in said
     nothing = taught_figures({"cold_start": before, "rl": after}, ("count",))
     assert set(nothing.values()) == {None} and "taught" not in run_report.notes({**RL_FIGURES, **nothing})[0]
+
+
+def test_one_prompt_alone_has_a_gain_without_an_error() -> None:
+    """NaN stood in ``summary.json``, which is no JSON; nothing is claimed of one prompt."""
+    found = paired_gain({"a": 1.0}, {"a": 1.5, "b": 9.0}, "reward")
+    assert json.loads(json.dumps(found, allow_nan=False)) == {"reward_gain": 0.5, "reward_gain_se": None}
+    said = run_report.notes({**RL_FIGURES, **found})[0]
+    assert "a gain of +0.50 over the same prompts" in said and "nothing is claimed" in said
 
 
 RL_FIGURES = {

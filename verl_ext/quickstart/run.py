@@ -158,6 +158,8 @@ class StageClock:
 def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from verl_ext.quickstart.summary import gain_in_words
+
     table = Table(title="J&F on held-out clips")
     table.add_column("expressions")
     for stage in (*(STAGE_TITLES[name] for name in scores), "predict nothing"):
@@ -168,12 +170,12 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
         table.add_row(kind, *(f"{g.metrics['jf'].mean:.1f}" for g in groups), _nothing(groups[-1]))
     console.print(table)
     on_taught = ""
-    if (taught := summary["jf_taught_gain"]) is not None:
-        on_taught = f" ({taught:+.1f} ± {summary['jf_taught_gain_se']:.1f} on taught kinds)"
+    if summary["jf_taught_gain"] is not None:
+        on_taught = f" ({gain_in_words(summary, 'jf_taught')} on taught kinds)"
     console.print(
         f"held-out reward {summary['reward_first']:.2f} -> {summary['reward_last']:.2f} "
-        f"(gain {summary['reward_gain']:+.2f} ± {summary['reward_gain_se']:.2f} over the same prompts), "
-        f"J&F by RL {summary['jf_gain']:+.1f} ± {summary['jf_gain_se']:.1f}{on_taught}, "
+        f"(gain {gain_in_words(summary, 'reward', 2)} over the same prompts), "
+        f"J&F by RL {gain_in_words(summary, 'jf')}{on_taught}, "
         f"strict format of greedy dialogues {summary['format_cold_start']:.2f} -> {summary['format_rl']:.2f}; "
         f"{summary['seconds'] / 60:.1f} minutes, peak memory {summary['peak_memory_gib']:.1f} GiB"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from verl_ext.phases import PHASES, step_seconds
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
 from verl_ext.supervise import METRICS, read_metrics
 
-__all__ = ["PHASES", "paired_gain", "step_seconds", "summarise"]
+__all__ = ["PHASES", "gain_in_words", "paired_gain", "step_seconds", "summarise"]
 
 
 def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettings) -> dict[str, Any]:
@@ -73,11 +73,20 @@ def jf_by_expression(scores: Any, kinds: Sequence[str] | None = None) -> dict[st
     return {f"{row.clip}/{row.expression_id}": row.jf for row in rows}
 
 
-def paired_gain(before: dict[str, float], after: dict[str, float], name: str) -> dict[str, float]:
-    """Mean of ``name`` gained over the same held-out prompts, and the standard error of that mean."""
+def paired_gain(before: dict[str, float], after: dict[str, float], name: str) -> dict[str, float | None]:
+    """Mean of ``name`` gained over the same held-out prompts, and the standard error of that mean.
+
+    One prompt alone has a gain and no error (None).
+    """
     gains = np.array([after[key] - before[key] for key in before if key in after])
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
-    return {f"{name}_gain": round(float(gains.mean()), 4), f"{name}_gain_se": round(error, 4)}
+    error = round(float(gains.std(ddof=1) / np.sqrt(len(gains))), 4) if len(gains) > 1 else None
+    return {f"{name}_gain": round(float(gains.mean()), 4), f"{name}_gain_se": error}
+
+
+def gain_in_words(figures: Mapping[str, Any], name: str, digits: int = 1) -> str:
+    """``+1.2 ± 0.4`` of a ``paired_gain``; without its error where it has none."""
+    gain, error = figures[f"{name}_gain"], figures[f"{name}_gain_se"]
+    return f"{gain:+.{digits}f}" if error is None else f"{gain:+.{digits}f} ± {error:.{digits}f}"
 
 
 def greedy_format(folder: Path) -> float:
