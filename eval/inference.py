@@ -23,7 +23,7 @@ from rollout.environment import make_environment
 from rollout.episode import Generate, Generated, roll_out
 from rollout.errors import DataError, RecipeError
 from rollout.types import Episode, Sample, StopReason
-from verl_ext.vllm_env import executor_of
+from verl_ext.vllm_env import executor_of, multimodal_limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,7 +83,7 @@ class PolicyWorker:
             distributed_executor_backend=executor_of(self.device, s.tensor_parallel),
             gpu_memory_utilization=s.gpu_memory_utilization,
             enforce_eager=s.enforce_eager or self.device == "cpu",
-            limit_mm_per_prompt={"image": s.images, "video": 0},
+            limit_mm_per_prompt=multimodal_limits(s.images),
             worker_extension_cls="verl_ext.vllm_worker.WorkerExtension",
             disable_log_stats=True,
         )

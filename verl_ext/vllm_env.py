@@ -21,3 +21,12 @@ def policy_forbidden_token_ids(folder: str) -> list[int]:
     from rollout.chat_format import ChatFormat
 
     return sorted(ChatFormat.from_tokenizer(AutoTokenizer.from_pretrained(folder)).forbidden)
+
+
+def multimodal_limits(images: int) -> dict[str, int]:
+    """vLLM's ``limit_mm_per_prompt``: frames come as single images, and never as a video.
+
+    Unless it is told so, vLLM prepares for the longest video that the model takes: it renders one twice before it
+    serves (10 s on a CPU) and keeps a GPU's memory free for it.
+    """
+    return {"image": images, "video": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -30,12 +31,12 @@ ADDED = {
     "actor_rollout_ref.actor.fsdp_config.mixed_precision",
     "actor_rollout_ref.ref.fsdp_config.mixed_precision",
     "actor_rollout_ref.rollout.enable_sleep_mode",
-    "actor_rollout_ref.rollout.limit_images",
     "actor_rollout_ref.rollout.name",  # there, but mandatory: it has no value to find
     "engine.mixed_precision",
     # free-form mappings: Hugging Face's config, vLLM's and ray.init's arguments
     "actor_rollout_ref.model.override_config.attn_implementation",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt",
     "model.override_config.attn_implementation",
     "ray_kwargs.ray_init._node_ip_address",
     "ray_kwargs.ray_init.include_dashboard",
@@ -134,6 +135,17 @@ def test_vllm_on_a_cpu(tiny_recipe: Callable[..., Recipe]) -> None:
     assert on_cpu.engine_kwargs.vllm.distributed_executor_backend.endswith(".UniProcExecutor")
     assert on_gpu.engine_kwargs.vllm.distributed_executor_backend is None  # verl then chooses
     assert (on_cpu.enable_chunked_prefill, on_gpu.enable_chunked_prefill) == (False, True)
+
+
+def test_vllm_prepares_for_no_video(tiny_recipe: Callable[..., Recipe]) -> None:
+    """It renders the longest one twice before it serves. As verl hands it on: verl's own ``limit_images`` cannot."""
+    from verl.workers.rollout.vllm_rollout.utils import build_cli_args_from_config
+
+    recipe = tiny_recipe("grpo")
+    rollout = grpo_config(recipe).actor_rollout_ref.rollout
+    given = build_cli_args_from_config({"limit": rollout.engine_kwargs.vllm.limit_mm_per_prompt})[1]
+    assert json.loads(given) == {"image": images_per_dialogue(recipe), "video": 0}
+    assert rollout.get("limit_images") is None  # it would replace both
 
 
 def test_adapters_without_dropout_in_reinforcement(tiny_recipe: Callable[..., Recipe]) -> None:
