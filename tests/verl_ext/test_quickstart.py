@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +176,16 @@ def test_figures_over_seeds_are_those_of_this_version(tmp_path: Path, monkeypatc
     old.write_text(old.read_text().replace('"version": "', '"version": "0.0.'))
     with pytest.raises(SystemExit, match=r"seed1/summary.json: figures of another run \(version: '0\.0\."):
         learning.run_seed(1, tmp_path)
+
+
+def test_a_checkout_that_is_not_installed_has_a_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of work on a cluster ended without one, for want of a version."""
+
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("eval.score_info.version", missing)
+    assert run_facts(0, QuickstartSettings())["version"] == "not installed"
 
 
 def test_a_step_can_be_measured_again_in_the_same_folder(tmp_path: Path) -> None:

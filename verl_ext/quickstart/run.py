@@ -86,10 +86,11 @@ def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> 
 
 def run_facts(seed: int, settings: QuickstartSettings) -> dict[str, Any]:
     """What a reader of figures must know to tell whether they are those of another run."""
-    from importlib.metadata import version
+    from eval.score_info import versions  # a checkout on a cluster's path need not be installed
+    from verl_ext.doctor_facts import PROJECT
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"seed": seed, "date": now, "version": version("videoseg-rl"), "settings": settings_facts(settings)}
+    return {"seed": seed, "date": now, "version": versions(PROJECT)[PROJECT], "settings": settings_facts(settings)}
 
 
 def settings_facts(settings: QuickstartSettings) -> dict[str, Any]:
