@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     overrides = [
         override("policy.path", str(policy)),
         override("output_dir", str(out)),
-        override("data.0.root", str(data)),
+        *(override(f"data.{i}.root", str(data)) for i in (0, 1)),
         override("val.0.root", str(data)),
         f"trainer.steps={args.steps}",
         "trainer.eval_every=0",

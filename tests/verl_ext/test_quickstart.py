@@ -132,13 +132,15 @@ def test_any_folder_name_will_do(name: str, device: str, tmp_path: Path) -> None
     assert recipe.seed == 5 and recipe.device == device
 
 
-def test_a_short_run_practises_what_was_taught_and_a_long_one_on_a_gpu_everything(tmp_path: Path) -> None:
+def test_a_short_run_practises_what_was_taught_and_a_long_one_on_a_gpu_everything_alike(tmp_path: Path) -> None:
     short, long = (
         stage_recipe(Layout(tmp_path), "grpo.yaml", QuickstartSettings(device=device), 0) for device in ("cpu", "cuda")
     )
-    taught = stage_recipe(Layout(tmp_path), "cold_start.yaml", QuickstartSettings(), 0).data[0].kinds
-    assert short.data[0].kinds == taught and set(QuickstartSettings().taught_kinds) < set(taught)
-    assert long.data[0].kinds == []
+    cold_start = stage_recipe(Layout(tmp_path), "cold_start.yaml", QuickstartSettings(), 0)
+    assert [(d.kinds, d.weight) for d in short.data] == [(d.kinds, d.weight) for d in cold_start.data]
+    taught, others = long.data
+    assert set(QuickstartSettings().taught_kinds) < set(taught.kinds) and short.data[1].weight < 1
+    assert {*taught.kinds, *others.kinds} == set(QuickstartSettings().kinds) and taught.weight == others.weight == 1
 
 
 def test_a_folder_of_another_seed_or_device_is_not_taken_for_this_one(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ ONE_GPU_GRPO: tuple[str, ...] = (
     "trainer.prompts_per_step=24",
     "rollout.group_size=8",
     "trainer.micro_batch=48",
-    "data.0.kinds=[]",
+    "data.1.weight=1",
 )
-"""Four times the rollouts of a step on a CPU (22 to 28 s a step on one H100), on every kind of expression: a long run
-may learn what the cold start did not teach."""
+"""Four times the rollouts of a step on a CPU (22 to 28 s a step on one H100), and every kind of expression as often
+as the data has it: a long run may learn what the cold start did not teach."""
 EVALUATED_AFTER = 25
 """Steps between evaluations of a long RL run."""
 
@@ -146,7 +146,7 @@ def stage_recipe(layout: Layout, name: str, settings: QuickstartSettings, seed: 
     start, folder, annotations, sources = {
         "segmentation.yaml": (layout.untrained, layout.segmentation, data / "segmentation_train.json", 1),
         "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start, data / "vts_cot_train.json", 2),
-        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None, 1),
+        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None, 2),
     }[name]
     places: dict[str, Any] = {"policy.path": start, "output_dir": folder, "seed": seed}
     places |= {f"data.{i}.root": data for i in range(sources)}
