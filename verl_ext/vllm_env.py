@@ -27,6 +27,6 @@ def multimodal_limits(images: int) -> dict[str, int]:
     """vLLM's ``limit_mm_per_prompt``: frames come as single images, and never as a video.
 
     Unless it is told so, vLLM prepares for the longest video that the model takes: it renders one twice before it
-    serves (10 s on a CPU) and keeps a GPU's memory free for it.
+    serves (10 s on a CPU), and its memory profile counts with one.
     """
     return {"image": images, "video": 0}
