@@ -60,11 +60,12 @@ def measure(seed: int, run: Path, expressions: int) -> dict[str, Any]:
         scores = evaluate_stages(there, settings, seed, policies, show)
     kinds = {row.kind for row in scores["rl"].expressions}
     groups = {"all": kinds, "taught": {*settings.taught_kinds}, "not taught": kinds - {*settings.taught_kinds}}
-    out: dict[str, Any] = {
+    found: dict[str, Any] = {
         name: gains_of(*(jf_by_expression(scores[stage], [*chosen]) for stage in STAGES))
         for name, chosen in groups.items()
         if chosen & kinds
     }
+    out = {name: f for name, f in found.items() if f["se"] is not None}  # one expression alone has no error
     return out | {"greedy_format": [greedy_format(there.evaluation(stage)) for stage in STAGES]}
 
 
@@ -85,9 +86,8 @@ def main() -> None:
             row = f"{f['expressions']:6d}{f['before']:8.2f}{f['after']:8.2f}{f['gain']:+8.2f}{f['se']:6.2f}"
             print(f"{f'seed {seed}, {group}':24s}{row}")
         print(f"{f'seed {seed}, greedy format':24s}{'':6s}{before:8.3f}{after:8.3f}")
-    pooled = {
-        group: pool([f[group] for f in found.values() if group in f]) for group in ("all", "taught", "not taught")
-    }
+    groups = {group: [f[group] for f in found.values() if group in f] for group in ("all", "taught", "not taught")}
+    pooled = {group: pool(figures) for group, figures in groups.items() if figures}
     for group, p in pooled.items():
         print(f"{f'mean, {group}':24s}{'':22s}{p['gain']:+8.2f}{p['se']:6.2f}")
     if args.json:
