@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 
 from benchmarks.common import write_json
-from eval.dialogue import InferenceSettings
-from eval.inference import PolicyWorker
+from eval.inference.dialogue import InferenceSettings
+from eval.inference.worker import PolicyWorker
 from rollout.episode import Generated
 from rollout.types import Clip, Expression, Sample
 
@@ -96,7 +96,7 @@ class ForcedWorker(PolicyWorker):
     ) -> Generated:
         from vllm import SamplingParams, TokensPrompt
 
-        from eval.seg_states import collapse_runs
+        from eval.inference.seg_states import collapse_runs
 
         s = json.loads(os.environ["EVAL_SPEED_SETTINGS"])
         self._requests += 1
@@ -133,10 +133,11 @@ def prepare(s: dict[str, Any], work: Path) -> None:
 
 
 def ours(s: dict[str, Any], work: Path, file: Path, seconds: float, gpus: int, began: float) -> None:
-    """``eval.run.infer`` over N times the clips on N GPUs, after a warm-up on other clips."""
+    """``eval.inference.run.infer`` over N times the clips on N GPUs, after a warm-up on other clips."""
     import shutil
 
-    from eval.run import infer, start_cluster
+    from eval.inference.run import infer, start_cluster
+    from verl_ext.evaluation.backend import Backend
 
     os.environ["EVAL_SPEED_SETTINGS"] = json.dumps(s)
     settings = inference_settings(s)
@@ -144,7 +145,7 @@ def ours(s: dict[str, Any], work: Path, file: Path, seconds: float, gpus: int, b
     shutil.rmtree(out, ignore_errors=True)
     warm = list(make_samples(work / "clips", s, gpus, WARM_UP))
     todo = list(make_samples(work / "clips", s, s["clips"] * gpus))
-    cluster = start_cluster(work / f"policy_{s['policy']}", settings, s["device"], gpus, ForcedWorker)
+    cluster = start_cluster(work / f"policy_{s['policy']}", settings, Backend(), s["device"], gpus, ForcedWorker)
     try:
         infer(cluster, warm, out / "warm")
         start = time.monotonic()

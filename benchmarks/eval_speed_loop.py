@@ -16,9 +16,9 @@ from torch import Tensor
 
 from benchmarks.common import write_json
 from benchmarks.eval_speed_arms import WARM_UP, figures, inference_settings, make_samples, said
-from eval.inference import converse
-from eval.pipeline import record_of
-from eval.seg_states import pixels_of, seg_states
+from eval.inference.pipeline import record_of
+from eval.inference.seg_states import pixels_of, seg_states
+from eval.inference.worker import converse
 from rollout.chat_format import ChatFormat
 from rollout.episode import Generated, final_keyframe
 from rollout.types import Sample
@@ -35,7 +35,7 @@ class Loop:
 
         from rewards.segmenter import build_sam2
         from verl_ext.policy.checkpoint import load_head_config, load_policy
-        from verl_ext.pool import sam2_state
+        from verl_ext.scoring.pool import sam2_state
 
         self.s, self.settings, self.device = s, inference_settings(s), s["device"]
         self.processor = AutoProcessor.from_pretrained(folder)
@@ -51,7 +51,7 @@ class Loop:
 
     def run(self, sample: Sample) -> str:
         """One expression from frames on disk to a line of JSON."""
-        from eval.dialogue import Dialogue
+        from eval.inference.dialogue import Dialogue
 
         episode, conversation = asyncio.run(
             converse(sample, self.settings, None, self.processor.tokenizer, self.chat, self._generate)

@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from data_construction.cot import TraceSettings
     from data_construction.synthetic import make_synthetic
-    from verl_ext.grpo import train_grpo
-    from verl_ext.phases import step_seconds
     from verl_ext.quickstart.settings import ONE_GPU
     from verl_ext.recipe import load_recipe, override
-    from verl_ext.supervise import METRICS, read_metrics, scalar
+    from verl_ext.reinforce.run import train_grpo
+    from verl_ext.run.phases import step_seconds
+    from verl_ext.run.supervise import METRICS, read_metrics, scalar
 
     work = Path(args.work).resolve()
     large = args.policy == "2b"

@@ -2,7 +2,7 @@
 
     python benchmarks/jf_speed.py [--frames 24] [--repeats 5] [--json FILE]
 
-The plain side (``eval.metrics.plain``) does what the public DAVIS tool does for every frame: two half-pixel boundary
+The plain side (``rewards.metrics.plain``) does what the public DAVIS tool does for every frame: two half-pixel boundary
 maps, two dilations by the disk, four counts; from RLE it decodes with pycocotools first, as scoring tools do. Every
 score is compared to the last bit before any time is printed. The arms take turns; the shortest CPU time of each counts,
 so that what else the machine does changes the ratios little.
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from benchmarks.common import environment_facts, write_json
-from eval.metrics import jf_masks, jf_rles
-from eval.metrics.plain import plain_f, plain_j
+from rewards.metrics import jf_masks, jf_rles
+from rewards.metrics.plain import plain_f, plain_j
 
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "pycocotools")
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920)}

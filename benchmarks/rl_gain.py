@@ -27,7 +27,7 @@ CLIPS_A_HUNDRED = 30
 
 def gains_of(before: dict[str, float], after: dict[str, float]) -> dict[str, float | None]:
     """Means and paired gain over the same expressions, in points of J&F."""
-    from verl_ext.quickstart.summary import paired_gain
+    from verl_ext.run.gains import paired_gain
 
     means = {name: round(float(np.mean([*f.values()])), 3) for name, f in (("before", before), ("after", after))}
     gain = paired_gain(before, after, "jf")
@@ -38,11 +38,11 @@ def measure(seed: int, run: Path, expressions: int) -> dict[str, Any]:
     """Both policies of one run on ``expressions`` of other clips; ends the program if the run is not there."""
     from rich.console import Console
 
-    from verl_ext.cli.progress import progress_bar
-    from verl_ext.grpo import newest_policy
     from verl_ext.quickstart.evaluation import evaluate_stages
     from verl_ext.quickstart.stages import make_data
     from verl_ext.quickstart.summary import greedy_format, jf_by_expression
+    from verl_ext.reinforce.run import newest_policy
+    from verl_ext.run.progress import progress_bar
 
     own = Layout(run)
     if not own.summary.is_file():

@@ -4,7 +4,7 @@
 
 Both sides are commands of their own, timed from start to end, imports included. The tool's way, as the public scorers
 for RLE results go: read all of the files, decode every mask, then per frame two half-pixel boundary maps, two dilations
-by the disk and the counts (``eval.metrics.plain``); with one process and with one a core. J and F of all expressions
+by the disk and the counts (``rewards.metrics.plain``); with one process and with one a core. J and F of all expressions
 must be equal before any time is printed. The commands take turns; the shortest time of each counts.
 """
 
@@ -37,8 +37,8 @@ def write_benchmark(root: Path, clips: int, expressions: int, frames: int) -> No
     The expressions of a clip mean the same object and have the same answer: neither side keeps anything of it.
     """
     from benchmarks.jf_speed import SIZES, blob_clip, encode
-    from eval.result_record import ResultRecord, TurnRecord
-    from eval.results import ResultsFile
+    from eval.results.record import ResultRecord, TurnRecord
+    from eval.results.results_file import ResultsFile
     from rollout.types import Action, StopReason
 
     height, width = SIZES[SIZE]
@@ -183,7 +183,7 @@ def main() -> None:
     if args.tool is not None:
         run_tool(args.tool, args.cores, args.out)
         return
-    from eval.score_info import versions
+    from eval.scores.info import versions
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     found = measure(args.clips, args.expressions, args.frames, args.repeats, args.cores)

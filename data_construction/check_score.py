@@ -15,7 +15,7 @@ def self_score(sample: Sample) -> float | None:
     truth = sample.masklets
     if truth is None:
         return None
-    from eval.metrics import score_clip
+    from rewards.metrics import score_clip
 
     held = [[o[t] for o in truth.rles if o[t] is not None] or None for t in range(truth.num_frames)]
     again = [_encoded(truth, t) for t in range(truth.num_frames)]

@@ -45,7 +45,8 @@ _REWARDS: dict[str, Reward] = {}
 
 
 def register_reward(
-    name: str, on: type[_Input] = RewardInput  # type: ignore[assignment]
+    name: str,
+    on: type[_Input] = RewardInput,  # type: ignore[assignment]
 ) -> Callable[[Callable[[_Input, Variant], float]], Callable[[_Input, Variant], float]]:
     """Register ``score(x, variant) -> float`` under ``name``; ``on`` is the kind of input that it reads."""
 

@@ -49,9 +49,7 @@ def _shift(case: dict[str, Any], key: str, by: float) -> None:
         (O3, lambda d: d.clear()),
     ],
 )
-def test_perturbed_file_is_a_mismatch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, edit: Any
-) -> None:
+def test_perturbed_file_is_a_mismatch(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, edit: Any) -> None:
     assert golden.main([str(_copy_with(tmp_path, name, edit))]) == 1
     out = capsys.readouterr().out
     assert f"{name}: " in out and "FAILED" in out and " 1 mismatches" in out

@@ -9,10 +9,10 @@ import os
 from importlib import import_module
 
 if os.environ.get("VERL_PLATFORM") == "cpu":
-    import_module("verl_ext.platform_cpu")
+    import_module("verl_ext.engine.platform_cpu")
 
 
 def register_engine() -> None:
     """Register the engine and the estimator (imported late: verl's platform must be chosen before them)."""
-    for module in ("verl_ext.advantage", "verl_ext.engine"):
+    for module in ("verl_ext.objective.advantage", "verl_ext.engine.fsdp"):
         import_module(module)

@@ -24,7 +24,7 @@ class Benchmark:
     scorer: str | None = None
     """A name registered with ``@register_scorer``; None: the ground truth is not public."""
     groups: tuple[str, ...] = ()
-    """Groupings of the table, by their names in ``eval.grouping``."""
+    """Groupings of the table, by their names in ``eval.scorers.grouping``."""
     frames: int | None = None
     """So many evenly spaced frames of a clip, both ends included, are predicted and scored; None: all."""
     submission: str | None = None

@@ -8,8 +8,8 @@ from typing import Any
 
 from data_construction.readers import dataset_names
 from eval.benchmarks.benchmark import Benchmark
-from eval.grouping import GROUPINGS
-from eval.result_record import check_name
+from eval.results.record import check_name
+from eval.scorers.grouping import GROUPINGS
 from rollout.errors import DataError
 
 STANZAS = Path(__file__).parent / "stanzas"
@@ -79,8 +79,8 @@ def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_names(path: Path, benchmark: Benchmark) -> None:
+    from eval.packagers.registry import packager_names
     from eval.scorers import scorer_names
-    from eval.submission.registry import packager_names
 
     for group in benchmark.groups:
         if group not in GROUPINGS:

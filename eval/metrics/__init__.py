@@ -1,26 +1,4 @@
-"""Region J, boundary F and the temporal scores. Pure functions on arrays and COCO RLE; values 0..1.
+"""J, F and temporal IoU as evaluation reports them; `rewards.metrics` holds them, for rewards and data checks too."""
 
-Importing this package is cheap: numba and pycocotools load at the first score.
-"""
-
-from __future__ import annotations
-
-from eval.metrics.jf import ClipScores, jf_masks, jf_rles, score_clip
-from eval.metrics.packing import FrameMask
-from eval.metrics.region import j_visible, pixel_accuracy, robustness
-from eval.metrics.temporal import interval_iou, keyframe_hit, temporal_iou, volumetric_iou
-
-__all__ = [
-    "ClipScores",
-    "FrameMask",
-    "interval_iou",
-    "j_visible",
-    "jf_masks",
-    "jf_rles",
-    "keyframe_hit",
-    "pixel_accuracy",
-    "robustness",
-    "score_clip",
-    "temporal_iou",
-    "volumetric_iou",
-]
+from rewards.metrics import *  # noqa: F403
+from rewards.metrics import __all__  # noqa: F401

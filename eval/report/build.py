@@ -9,13 +9,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.baselines import NAMES
 from eval.report.charts import Series, StageBar, kind_chart, line_chart, stacked_chart
 from eval.report.clips import clip_views
 from eval.report.inputs import ReportInput
 from eval.report.page import facts, write_page
 from eval.report.verdict import Verdict, change_in_words, judge, paired_change
-from eval.score_types import GroupScores, Scores
+from eval.scorers.baselines import NAMES
+from eval.scorers.types import GroupScores, Scores
 
 REWARD_TOTALS = ("mean", "total")
 NOT_LEARNT = Verdict.NOT_LEARNT

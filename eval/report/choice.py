@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.score_types import TYPE_NAMES, ExpressionScore
+from eval.scorers.types import TYPE_NAMES, ExpressionScore
 
 MOST_KINDS = 8
 

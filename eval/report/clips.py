@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from eval.metrics.packing import runs
 from eval.report.charts import timeline
 from eval.report.choice import Chosen, choose, kind_name
 from eval.report.dialogue import TurnText, split_turn
 from eval.report.images import GT_COLOUR, PRED_COLOUR, data_uri, decode, overlay, thumbnail
 from eval.report.inputs import ReportStage
-from eval.result_record import ResultRecord, TurnRecord
-from eval.score_types import ExpressionScore
+from eval.results.record import ResultRecord, TurnRecord
+from eval.scorers.types import ExpressionScore
+from rewards.metrics.packing import runs
 from rollout.types import RLE, Sample
 
 STRIP_FRAMES, STRIP_PIXELS = 6, 208

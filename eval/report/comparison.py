@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmarks import Benchmark
-from eval.compare import Comparison, Row
-from eval.compare_files import in_words
 from eval.report.charts import histogram
 from eval.report.choice import Chosen
 from eval.report.clips import views_of
+from eval.report.compare import Comparison, Row
+from eval.report.compare_files import in_words
 from eval.report.evaluation import group_chart, sections
 from eval.report.inputs import ReportStage
 from eval.report.page import write_page
-from eval.results_index import index_results, read_record
-from eval.score_types import Scores
+from eval.results.index import index_results, read_record
+from eval.scorers.types import Scores
 from rollout.types import Sample
 
 SAME = 1e-9

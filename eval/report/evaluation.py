@@ -9,15 +9,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.baselines import NAMES
 from eval.report.build import record_facts
 from eval.report.charts import StageBar, histogram, kind_chart
 from eval.report.choice import Chosen
 from eval.report.clips import views_of
 from eval.report.inputs import ReportStage
 from eval.report.page import write_page
-from eval.score_files import HEADINGS
-from eval.score_types import ExpressionScore, GroupScores, Scores
+from eval.scorers.baselines import NAMES
+from eval.scorers.types import ExpressionScore, GroupScores, Scores
+from eval.scores.files import HEADINGS
 
 
 @dataclass(frozen=True)

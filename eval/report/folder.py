@@ -8,11 +8,11 @@ from eval.benchmarks import Benchmark, benchmark_names, load_benchmark
 from eval.report.choice import choose
 from eval.report.evaluation import Dialogues, EvaluationPage, build_evaluation_report
 from eval.report.inputs import ReportStage
-from eval.result_record import ResultRecord
-from eval.results import RESULTS_FILE, iterate_results
-from eval.results_index import Key, Place, index_results, read_record
-from eval.score_files import SCORES_FILE, read_scores
-from eval.score_types import Scores
+from eval.results.index import Key, Place, index_results, read_record
+from eval.results.record import ResultRecord
+from eval.results.results_file import RESULTS_FILE, iterate_results
+from eval.scorers.types import Scores
+from eval.scores.files import SCORES_FILE, read_scores
 from rollout.errors import DataError
 from rollout.types import Sample
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.metrics.packing import runs
+from rewards.metrics.packing import runs
 from rollout.errors import DataError
 from rollout.types import RLE
 from rollout.video import split_frame_path, video_frame

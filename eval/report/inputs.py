@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.result_record import ResultRecord
-from eval.score_types import Scores
+from eval.results.record import ResultRecord
+from eval.scorers.types import Scores
 from rollout.types import Sample
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_construction.atomic import write_whole
 from eval.report.charts.svg import number
-from eval.score_files import mean_text, plain_mean
+from eval.scores.files import mean_text, plain_mean
 
 
 def write_page(template: str, context: Mapping[str, Any], out: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from eval.score_types import GroupScores, Mean, Scores
+from eval.scorers.types import GroupScores, Mean, Scores
 
 SILENCE = 99.5
 """From this J&F of predicting nothing on, silence *is* the right answer and cannot be beaten."""

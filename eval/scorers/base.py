@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import ClipScores
-from eval.score_types import ExpressionScore, GroupScores
+from eval.scorers.types import ExpressionScore, GroupScores
+from rewards.metrics import ClipScores
 from rollout.types import Sample
 
 

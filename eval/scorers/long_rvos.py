@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from eval.metrics import temporal_iou, volumetric_iou
 from eval.scorers.base import Case, Scorer
 from eval.scorers.registry import register_scorer
+from rewards.metrics import temporal_iou, volumetric_iou
 
 
 @register_scorer("long_rvos")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from eval.metrics import pixel_accuracy, robustness
-from eval.score_types import ExpressionScore, GroupScores, Mean
 from eval.scorers.base import Case, Scorer
 from eval.scorers.registry import register_scorer
+from eval.scorers.types import ExpressionScore, GroupScores, Mean
+from rewards.metrics import pixel_accuracy, robustness
 
 GROUPS = {"referring": 0, "reasoning": 1}
 NO_TARGET = 2

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from eval.benchmarks import Benchmark
-from eval.pool import cpu_count
+from eval.scores.pool import cpu_count
 from eval.submission.plan import Progress, Target, Wanted
 from eval.submission.store import Source, open_source
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from data_construction.readers import Dataset
 from eval.benchmarks import Benchmark
-from eval.metrics.packing import runs
-from eval.result_record import ResultRecord, check_name
-from eval.results_index import Key, Place, index_results, read_record
-from eval.score_one import check_fit
-from eval.submission.base import Answer, Packager
-from eval.submission.registry import get_packager
+from eval.packagers.base import Answer, Packager
+from eval.packagers.registry import get_packager
+from eval.results.index import Key, Place, index_results, read_record
+from eval.results.record import ResultRecord, check_name
+from eval.scores.expression import check_fit
+from rewards.metrics.packing import runs
 from rollout.errors import DataError
 from rollout.types import Clip, Expression, Sample
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from data_construction.atomic import new_folder
 from data_construction.partials import alive
-from eval.result_record import check_name
+from eval.results.record import check_name
 from rollout.errors import DataError
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)

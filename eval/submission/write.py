@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmarks import Benchmark
-from eval.pool import cpu_count
+from eval.scores.pool import cpu_count
 from eval.submission.check import verify
 from eval.submission.plan import Plan, Progress, Target, make_plan
 from eval.submission.store import Add, new_tree, new_zip

@@ -16,7 +16,7 @@ from rollout.environments.keyframe_exploration import ExplorationSettings
 from tests.data_construction.cot_jobs import vts_job
 from tests.data_construction.fault_server import FaultServer, running
 from verl_ext.recipe import Recipe
-from verl_ext.rollout_settings import environment_of
+from verl_ext.recipe.rollout_settings import environment_of
 
 torch = pytest.importorskip("torch")
 
@@ -34,9 +34,9 @@ def test_rows_of_the_cold_start_hold_the_written_thinking(
 ) -> None:
     from transformers import AutoProcessor
 
-    from verl_ext.context import RECIPE_ENV
     from verl_ext.recipe import save_resolved
-    from verl_ext.sft_dataset import SFTDataset
+    from verl_ext.recipe.context import RECIPE_ENV
+    from verl_ext.supervised.dataset import SFTDataset
 
     name, values = environment_of(tiny_recipe("sft"))
     assert name == "keyframe_exploration"

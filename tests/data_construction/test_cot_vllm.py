@@ -40,7 +40,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def url(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from eval.inference import cpu_environment
+    from eval.inference.worker import cpu_environment
 
     port, log = free_port(), tmp_path_factory.mktemp("vllm") / "log"
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_policy)]

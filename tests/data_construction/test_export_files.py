@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_construction.export import export
 from data_construction.traces import Sources
-from data_construction.view import write_gallery
+from eval.traces import write_gallery
 from rollout.errors import DataError, RecipeError
 from tests.data_construction.trace_files import Line, boxed, planned, write
 

@@ -15,7 +15,7 @@ from tests.data_construction.fault_server import FaultServer, running, sensible
 from tests.data_construction.trace_files import boxed, planned, read, write
 from verl_ext.cli.main import app
 from verl_ext.recipe import DataSource
-from verl_ext.sources import _traces
+from verl_ext.run.sources import _traces
 
 
 def invoke(*args: Any, code: int | None = 0) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from data_construction.export import export
 from data_construction.traces import Sources
 from data_construction.verify import verify
-from data_construction.view import write_gallery
+from eval.traces import write_gallery
 from tests.data_construction.trace_files import Line, boxed, planned, read, write
 
 ODD: list[Any] = [

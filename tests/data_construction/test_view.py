@@ -18,8 +18,8 @@ from PIL import Image
 
 from data_construction.readers import open_dataset
 from data_construction.traces import Sources
-from data_construction.view import GalleryReport, choose, trace_sources, write_gallery
 from eval.report.images import GT_COLOUR, PRED_COLOUR
+from eval.traces import GalleryReport, choose, trace_sources, write_gallery
 from rollout.errors import DataError, RecipeError
 from tests.data_construction.trace_files import Line, boxed, planned, read, write
 
@@ -182,8 +182,8 @@ def test_wrong_input_is_named(synthetic: Path, tmp_path: Path) -> None:
 
 
 def test_a_split_without_masks_has_plain_pictures(synthetic: Path, tmp_path: Path) -> None:
-    from data_construction.view.choose import Entry
-    from data_construction.view.clips import trace_view
+    from eval.traces.choose import Entry
+    from eval.traces.clips import trace_view
     from rollout.types import Sample
 
     line: Line = planned(synthetic)[0]

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_construction.traces import Sources
-from data_construction.view import write_gallery
+from eval.traces import write_gallery
 from tests.data_construction.test_view import HOSTILE
 from tests.data_construction.trace_files import boxed, planned, write
 

@@ -21,7 +21,7 @@ import pytest
 
 from verl_ext.cli.group import EXIT_INTERRUPTED
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
-from verl_ext.supervise import LIVE_METRICS, METRICS, STOP_FILE, read_metrics, scalar
+from verl_ext.run.supervise import LIVE_METRICS, METRICS, STOP_FILE, read_metrics, scalar
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 VIDEOSEG = str(Path(sys.executable).with_name("videoseg"))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.plain import plain_f, plain_j
-from eval.result_record import ResultRecord, TurnRecord
-from eval.results import ResultsFile
+from eval.results.record import ResultRecord, TurnRecord
+from eval.results.results_file import ResultsFile
+from rewards.metrics.plain import plain_f, plain_j
 from rollout.types import RLE, Action, Grounding, Sample, StopReason
 from tests.eval.clips import rle
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from eval.result_record import ResultRecord, TurnRecord
+from eval.results.record import ResultRecord, TurnRecord
 from rollout.types import RLE, Action, Clip, Expression, Grounding, Masklets, Sample, StopReason
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 10

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import eval.run
+import eval.inference.run
 from data_construction.synthetic import make_synthetic
+from tests.eval.inference.test_run_stream import cluster_of
 from tests.eval.scripted import ScriptedWorker, box_reply
-from tests.eval.test_run_stream import cluster_of
 from verl_ext.cli.main import app
 
 SMALL = ["--device", "cpu", "--set", "rollout.box_side=112", "--set", "policy.prompt_set=brief"]
@@ -40,7 +40,7 @@ def scripted_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
         starts.append((settings, worker))
         return cluster
 
-    monkeypatch.setattr(eval.run, "start_cluster", start)
+    monkeypatch.setattr(eval.inference.run, "start_cluster", start)
     yield starts
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.dialogue import Dialogue, Failure, InferenceSettings
-from eval.inference import converse
+from eval.inference.dialogue import Dialogue, InferenceSettings
+from eval.inference.worker import converse
+from eval.results.failures import Failure
 from rewards.segmenter import RequestScorer, Segmenter
 from rollout.chat_format import ChatFormat
 from rollout.episode import scripted

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from eval.benchmarks import Benchmark, load_benchmark
-from eval.result_record import ResultRecord, TurnRecord
-from eval.results import ResultsFile
+from eval.results.record import ResultRecord, TurnRecord
+from eval.results.results_file import ResultsFile
 from eval.submission import Packed, write_submission
 from rollout.types import Action, Sample, StopReason
 from tests.eval.clips import disk, rle

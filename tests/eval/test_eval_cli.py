@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from data_construction.layouts import write_layout
 from eval.benchmarks import benchmark_names, load_benchmark
-from eval.results import read_results
+from eval.results.results_file import read_results
 from tests.eval import eval_cli
 from tests.eval.eval_cli import SMALL, Started, make_root, scripted_starts
 from verl_ext.cli.evaluate import EXIT_INCOMPLETE

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from eval.results import ResultsFile, read_results
+from eval.results.results_file import ResultsFile, read_results
 from tests.eval import eval_cli
 from tests.eval.eval_cli import Started, make_root, scripted_starts
-from verl_ext.cli.eval_run_file import weights_mark
 from verl_ext.cli.evaluate import EXIT_INCOMPLETE
+from verl_ext.evaluation.run_file import weights_mark
 
 Evaluate = Callable[..., Result]
 META = "meta_expressions_valid_.json"

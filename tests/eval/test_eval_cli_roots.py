@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import DataError
-from verl_ext.cli.eval_targets import benchmark_targets, dataset_target
+from verl_ext.evaluation.targets import benchmark_targets, dataset_target
 
 
 @pytest.fixture

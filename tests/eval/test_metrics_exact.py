@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from eval.metrics import jf_masks, jf_rles, score_clip
-from eval.metrics.boundary import boundary_radius, growth, half_widths
-from eval.metrics.jf import Workspace
-from eval.metrics.plain import plain_f, plain_j
+from rewards.metrics import jf_masks, jf_rles, score_clip
+from rewards.metrics.boundary import boundary_radius, growth, half_widths
+from rewards.metrics.jf import Workspace
+from rewards.metrics.plain import plain_f, plain_j
 from rollout.errors import DataError
 from tests.eval.clips import disk, noisy_masks, rle
 
@@ -52,7 +52,7 @@ def test_wide_disks(height: int, width: int, radius: int) -> None:
 def test_radius_beyond_one_word() -> None:
     """Frames larger than 8K have a disk wider than 64 pixels."""
     cv2 = pytest.importorskip("cv2")
-    from eval.metrics import wide_kernels
+    from rewards.metrics import wide_kernels
 
     rng = np.random.default_rng(0)
     a, b = (rng.random((150, 400)) < 0.0006 for _ in range(2))
@@ -170,7 +170,7 @@ def test_radius_is_the_benchmarks_bound() -> None:
 
 
 def test_import_is_cheap() -> None:
-    code = "import sys, eval.metrics, eval.results, eval.score; print(*sys.modules)"
+    code = "import sys, rewards.metrics, eval.results.results_file, eval.scores.in_memory; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "eval.score" in done.stdout.split()
+    assert "eval.scores.in_memory" in done.stdout.split()
     assert not {"numba", "torch", "ray", "cv2", "pycocotools", "scipy"} & set(done.stdout.split())

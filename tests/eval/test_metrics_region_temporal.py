@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.metrics import (
+from rewards.metrics import (
     interval_iou,
     j_visible,
     keyframe_hit,

@@ -10,14 +10,14 @@ from tests.golden_checks.report import Case, Check
 
 def compute(case: dict[str, Any]) -> dict[str, Any]:
     """Our J and F of one clip."""
-    from eval.metrics import jf_rles
+    from rewards.metrics import jf_rles
 
     j, f = jf_rles(case["pred"], case["gt"])
     return {"J": j, "F": f}
 
 
 def _cases(data: Any) -> list[Case]:
-    from eval.metrics import jf_rles  # noqa: F401 - says at once if the feature is missing
+    from rewards.metrics import jf_rles  # noqa: F401 - says at once if the feature is missing
 
     return [Case(f"clip {i}", case["expected"], partial(compute, case)) for i, case in enumerate(data)]
 

@@ -25,9 +25,7 @@ def compute(case: dict[str, Any], variant: str = "released") -> dict[str, float]
     """Our value of each reward, under its golden name."""
     from rewards import RewardInput, compute_rewards
 
-    x = RewardInput(
-        case["turns"], case["mask_existence"], case["per_round_maskious"], case["per_round_keyframe_ious"]
-    )
+    x = RewardInput(case["turns"], case["mask_existence"], case["per_round_maskious"], case["per_round_keyframe_ious"])
     ours = compute_rewards(x, NAMES.values(), variant)  # type: ignore[arg-type]
     return {golden: ours[name] for golden, name in NAMES.items()}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tests.golden_checks.report import Case, Check
 
 if TYPE_CHECKING:
-    from eval.score_types import ExpressionScore, GroupScores, Scores
+    from eval.scorers.types import ExpressionScore, GroupScores, Scores
 
 METRICS = {"J": "j", "F": "f", "JF": "jf", "A": "accuracy", "R": "robustness"}
 """The tool's name -> ours."""
@@ -26,8 +26,8 @@ FILES = {
 
 def write_folder(data: dict[str, Any], root: Path) -> Path:
     """The data set under ``root`` as ReVOS lays it out, and its predictions as a run's results, which are returned."""
-    from eval.result_record import ResultRecord, TurnRecord
-    from eval.results import RESULTS_FILE, ResultsFile
+    from eval.results.record import ResultRecord, TurnRecord
+    from eval.results.results_file import RESULTS_FILE, ResultsFile
     from rollout.types import Action, StopReason
 
     for part, name in FILES.items():
@@ -45,7 +45,7 @@ def write_folder(data: dict[str, Any], root: Path) -> Path:
 
 def _scores(data: dict[str, Any]) -> Scores:
     from eval.benchmarks import load_benchmark
-    from eval.score_benchmark import score_benchmark
+    from eval.scores.benchmark import score_benchmark
 
     with tempfile.TemporaryDirectory() as root:
         return score_benchmark(write_folder(data, Path(root)), load_benchmark("revos"), root, workers=1)

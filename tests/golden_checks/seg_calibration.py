@@ -23,8 +23,8 @@ def compute(case: dict[str, Any], threshold: float | str = "released") -> dict[s
     """Our values, under the golden names."""
     import torch
 
-    from verl_ext.calibration import binarise_rollout_mask, mask_log_prob
-    from verl_ext.losses import grpo_objective, mask_bce, mask_dice
+    from verl_ext.seg.calibration import binarise_rollout_mask, mask_log_prob
+    from verl_ext.seg.losses import grpo_objective, mask_bce, mask_dice
 
     forward = [[_logits(mask) for mask in turns] for turns in case["forward_mask_logits"]]
     for mask in (mask for turns in forward for mask in turns if mask is not None):
@@ -69,8 +69,8 @@ def _grad_size(mask: Tensor | None) -> float | None:
 
 
 def _cases(data: Any) -> list[Case]:
-    import verl_ext.calibration
-    import verl_ext.losses  # noqa: F401 - says at once if the feature is missing
+    import verl_ext.seg.calibration
+    import verl_ext.seg.losses  # noqa: F401 - says at once if the feature is missing
 
     return [Case(f"case {i}", case["expected"], partial(compute, case)) for i, case in enumerate(data)]
 

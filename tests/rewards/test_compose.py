@@ -80,7 +80,7 @@ def test_names_are_found_and_unique() -> None:
     assert get_reward("interval").module == "rewards.interval"
 
 
-NEW_REWARD = '''
+NEW_REWARD = """
 from rewards.registry import register_reward
 from rewards.types import RewardInput, Variant
 
@@ -88,7 +88,7 @@ from rewards.types import RewardInput, Variant
 @register_reward("brevity")
 def brevity(x: RewardInput, variant: Variant) -> float:
     return -len(x.last_text) / 1000
-'''
+"""
 PROBE = """
 import sys
 from rewards import RewardInput, compute_rewards, reward_names

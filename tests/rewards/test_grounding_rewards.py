@@ -50,9 +50,7 @@ def test_interval_of_a_clip_without_target(rollout: Build, turn: Turn) -> None:
     ("start", "end", "expected"),
     [(2, 5, 1.0), (2, 2, 0.25), (0, 7, 0.5), (4, 9, 1 / 3), (6, 7, 0.0), (5, 2, 0.0), (-5, -1, 0.0)],
 )
-def test_temporal_iou_includes_both_ends(
-    rollout: Build, turn: Turn, start: int, end: int, expected: float
-) -> None:
+def test_temporal_iou_includes_both_ends(rollout: Build, turn: Turn, start: int, end: int, expected: float) -> None:
     assert temporal_iou(rollout(turn(start, end), existence=EXISTENCE)) == pytest.approx(expected)
 
 
@@ -88,9 +86,7 @@ def test_only_the_last_turn_and_its_last_action_count(rollout: Build, turn: Turn
         ("<VTG>", "", -0.5, -0.5),
     ],
 )
-def test_unreadable_indices(
-    rollout: Build, turn: Turn, old: str, new: str, intended: float, released: float
-) -> None:
+def test_unreadable_indices(rollout: Build, turn: Turn, old: str, new: str, intended: float, released: float) -> None:
     text = turn(2, 6).replace(old, new)
     x = rollout(text, existence=EXISTENCE)
     assert interval(x) == intended

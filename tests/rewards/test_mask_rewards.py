@@ -86,9 +86,7 @@ class TestPresenceWeighted:
     EXISTENCE = (1, 0, 0, 0)
 
     def score(self, rollout: Build, ious: list[float], existence: tuple[int, ...] = EXISTENCE) -> float:
-        return get_reward("mask_iou_present")(
-            rollout("a", existence=existence, video=[ious], spatial=range(len(ious)))
-        )
+        return get_reward("mask_iou_present")(rollout("a", existence=existence, video=[ious], spatial=range(len(ious))))
 
     def test_empty_masks_no_longer_pay(self, rollout: Build) -> None:
         empty = [0.0, 1.0, 1.0, 1.0]  # a miss where visible, a both-empty 1.0 elsewhere

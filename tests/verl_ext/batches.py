@@ -42,7 +42,7 @@ def as_rollouts(batch: Any, prompt_lengths: Sequence[int]) -> Any:
     """The same sequences as reinforcement carries them: episodes in ``extra_fields``, prompt and response apart."""
     from tensordict.tensorclass import NonTensorData
 
-    from verl_ext.episodes import non_tensor_rows
+    from verl_ext.seg.episodes import non_tensor_rows
 
     episodes = non_tensor_rows(batch, "episode")
     out = batch.exclude("episode")

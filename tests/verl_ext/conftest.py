@@ -10,9 +10,9 @@ import pytest
 
 from rollout.types import Sample
 from tests.verl_ext.dialogues import InProcessPool
-from verl_ext.context import RECIPE_ENV
 from verl_ext.recipe import Recipe, save_resolved
-from verl_ext.sources import load_samples
+from verl_ext.recipe.context import RECIPE_ENV
+from verl_ext.run.sources import load_samples
 
 
 @pytest.fixture

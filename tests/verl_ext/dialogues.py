@@ -11,8 +11,8 @@ from rollout.environments.keyframe_exploration import ExplorationSettings, Keyfr
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.types import Episode, Sample, StopReason
 from verl_ext.recipe import Recipe
-from verl_ext.rollout_settings import environment_of
-from verl_ext.scoring_boxes import frame_truth
+from verl_ext.recipe.rollout_settings import environment_of
+from verl_ext.scoring.boxes import frame_truth
 
 SIDE = 112
 BOX_WEIGHTS = {"veason_format": 1.0, "veason_keyframe": 1.0, "veason_spatial": 1.0, "veason_consistency": 1.0}

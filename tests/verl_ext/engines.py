@@ -16,8 +16,8 @@ def training_worker(recipe: Recipe, forward_only: bool = False) -> Any:
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.engine_workers import TrainingWorkerConfig
 
-    from verl_ext.render import sft_config
-    from verl_ext.workers import SegTrainingWorker
+    from verl_ext.engine.workers import SegTrainingWorker
+    from verl_ext.run.verl_config import sft_config
 
     config = sft_config(recipe)
     config.engine.forward_only = forward_only
@@ -56,6 +56,6 @@ def gradients_of_step(worker: Any, data: Any, loss_fn: Any) -> tuple[dict[str, A
 
 
 def supervised_step(worker: Any, data: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    from verl_ext.sft_loss import supervised_loss
+    from verl_ext.objective.sft_loss import supervised_loss
 
     return gradients_of_step(worker, data, partial(supervised_loss, config=None))

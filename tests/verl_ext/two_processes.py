@@ -36,7 +36,7 @@ def measure(recipe: Recipe, rank: int, size: int) -> dict[str, Any]:
 def _batch(worker: Any, rows: tuple[int, ...]) -> Any:
     from verl.utils import tensordict_utils as tu
 
-    from verl_ext.sft_dataset import SFTDataset
+    from verl_ext.supervised.dataset import SFTDataset
 
     model = worker.model_config
     batch = supervised_batch(SFTDataset(["train"], model.tokenizer, None, model.processor), rows, micro_batch=1)
@@ -49,7 +49,7 @@ def rollouts(worker: Any, rows: tuple[int, ...]) -> Any:
     from verl.utils import tensordict_utils as tu
     from verl.workers.utils.padding import response_from_nested
 
-    from verl_ext.episodes import non_tensor_rows
+    from verl_ext.seg.episodes import non_tensor_rows
 
     batch = _batch(worker, rows)
     for row, episode in zip(rows, non_tensor_rows(batch, "episode"), strict=True):
@@ -72,15 +72,15 @@ def rollouts(worker: Any, rows: tuple[int, ...]) -> Any:
 def _rl_loss(recipe: Recipe) -> Any:
     from verl.utils.config import omega_conf_to_dataclass
 
-    from verl_ext.render import grpo_config
-    from verl_ext.rl_loss import rl_loss
+    from verl_ext.objective.rl_loss import rl_loss
+    from verl_ext.run.verl_config import grpo_config
 
     config = omega_conf_to_dataclass(grpo_config(replace(recipe, stage="grpo")).actor_rollout_ref.actor)
     return partial(rl_loss, config=config)
 
 
 def main() -> None:
-    from verl_ext.context import active_recipe
+    from verl_ext.recipe.context import active_recipe
 
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     found = measure(active_recipe(), rank, size)

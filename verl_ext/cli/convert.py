@@ -24,9 +24,9 @@ def convert(
     from rich.console import Console
 
     from rollout.errors import DataError
-    from verl_ext.cli.progress import progress_bar
     from verl_ext.policy.convert import convert_released
     from verl_ext.policy.released import is_released
+    from verl_ext.run.progress import progress_bar
 
     if not is_released(released):
         raise DataError(

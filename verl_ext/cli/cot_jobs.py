@@ -149,7 +149,7 @@ def vts_settings(
     exploration = ExplorationSettings.preset("cold_start")
     if recipe is not None:
         from verl_ext.recipe import load_recipe
-        from verl_ext.rollout_settings import environment_of
+        from verl_ext.recipe.rollout_settings import environment_of
 
         name, values = environment_of(load_recipe(recipe, []))
         if name != "keyframe_exploration":
@@ -170,7 +170,7 @@ def run(make: Callable[[], Job], dry_run: bool, again: Path | None = None) -> No
     from rich.console import Console
 
     from data_construction.generate import estimate_job
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.run.progress import progress_bar
 
     job = make()
     if dry_run:
@@ -208,7 +208,7 @@ def _run_once(job: Job) -> Summary:
     from rich.console import Console
 
     from data_construction.generate import run_job
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.run.progress import progress_bar
 
     with progress_bar(Console(stderr=True)) as progress:
         summary, ledger = run_job(job, progress)

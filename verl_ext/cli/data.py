@@ -49,7 +49,7 @@ def synthetic(
         return
 
     from data_construction.synthetic import make_synthetic
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.run.progress import progress_bar
 
     console = Console()
     wanted = {split: n for split, n in (("train", train), ("valid", valid), ("test", test)) if n}
@@ -100,7 +100,7 @@ def check(
     from data_construction.check import check_dataset
     from data_construction.check_extras import draw_splits, verify
     from data_construction.check_manifest import write_manifest
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.run.progress import progress_bar
 
     if frames not in ("decode", "exist", "none"):
         raise typer.BadParameter(f"{frames!r}: wants decode, exist or none", param_hint="--frames")

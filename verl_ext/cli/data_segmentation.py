@@ -35,7 +35,7 @@ def segmentation(
 
     from data_construction.cot.segmentation import write_segmentation_file
     from data_construction.readers import open_dataset
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.run.progress import progress_bar
 
     if out.exists() and not overwrite:
         raise DataError(f"{out}: is there already; add --overwrite or give another --out")

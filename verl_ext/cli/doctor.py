@@ -19,7 +19,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
       videoseg doctor --json
     """
-    from verl_ext.doctor import diagnose, to_report
+    from verl_ext.doctor.diagnosis import diagnose, to_report
 
     findings = diagnose()
     report = to_report(findings)

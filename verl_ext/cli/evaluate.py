@@ -11,7 +11,7 @@ from rollout.errors import DataError
 from verl_ext.cli.group import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from verl_ext.cli.evaluation import Finished
+    from verl_ext.evaluation.job import Finished
 
 Device = Literal["cpu", "cuda"]
 EXIT_INCOMPLETE = 3
@@ -63,9 +63,9 @@ def evaluate(
     """
     from rich.console import Console
 
-    from verl_ext.cli.eval_targets import benchmark_targets, dataset_target
-    from verl_ext.cli.evaluation import Request, run
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.evaluation.job import Request, run
+    from verl_ext.evaluation.targets import benchmark_targets, dataset_target
+    from verl_ext.run.progress import progress_bar
 
     if (policy is None) == (model is None):
         raise DataError("give the policy's folder once: --model FOLDER, or as the first argument")
@@ -107,8 +107,8 @@ def _ready(folder: Path, out: Path, base: Path | None) -> Path:
 
 
 def _tell(finished: Finished, count: int) -> None:
-    from eval.failures import FAILED_FILE
-    from eval.score_files import scores_table
+    from eval.results.failures import FAILED_FILE
+    from eval.scores.files import scores_table
 
     def say(text: str) -> None:
         typer.echo(text, err=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verl_ext.phases import step_seconds
-from verl_ext.run_files import METRICS, read_metrics
+from verl_ext.run.phases import step_seconds
+from verl_ext.run.run_files import METRICS, read_metrics
 
 if TYPE_CHECKING:
     from rich.console import Console

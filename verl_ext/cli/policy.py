@@ -30,8 +30,8 @@ def new(
     """
     from rich.console import Console
 
-    from verl_ext.cli.progress import progress_bar
     from verl_ext.policy.new import new_policy
+    from verl_ext.run.progress import progress_bar
 
     with progress_bar(Console(stderr=True)) as progress:
         typer.echo(f"policy: {new_policy(base, sam2, out, seed, progress)}")

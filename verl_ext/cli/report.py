@@ -35,7 +35,7 @@ def report(
 
     folders = evaluation_folders(run_dir)
     if not folders or (run_dir not in folders and _is_training_run(run_dir)):
-        from verl_ext.run_report import write_report
+        from verl_ext.quickstart.report import write_report
 
         for option, value in (("--root", root), ("--shown", shown)):
             if value is not None:
@@ -68,12 +68,12 @@ def compare(
     """
     from rich.console import Console
 
-    from eval.compare import compare_scores
-    from eval.compare_files import comparison_json, comparison_table, write_comparison
+    from eval.report.compare import compare_scores
+    from eval.report.compare_files import comparison_json, comparison_table, write_comparison
     from eval.report.comparison import Side, build_comparison_report
-    from eval.score_benchmark import score_benchmark
-    from verl_ext.cli.eval_targets import one_benchmark, results_file
-    from verl_ext.cli.progress import progress_bar
+    from eval.scores.benchmark import score_benchmark
+    from verl_ext.evaluation.targets import one_benchmark, results_file
+    from verl_ext.run.progress import progress_bar
 
     found = one_benchmark(benchmark, dataset, split)
     paths = [results_file(path) for path in (results_a, results_b)]
@@ -118,8 +118,8 @@ def submit(
 
     from eval.benchmarks import load_benchmark
     from eval.submission import check_submission, write_submission
-    from verl_ext.cli.eval_targets import results_file
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.evaluation.targets import results_file
+    from verl_ext.run.progress import progress_bar
 
     found = load_benchmark(benchmark)
     if check:
@@ -146,7 +146,7 @@ def submit(
 
 def _is_training_run(folder: Path) -> bool:
     """Whether it holds a run's own files, and evaluations only as parts of it."""
-    from verl_ext.run_files import LIVE_METRICS, METRICS
+    from verl_ext.run.run_files import LIVE_METRICS, METRICS
 
     return any((folder / name).is_file() for name in ("summary.json", METRICS, LIVE_METRICS))
 

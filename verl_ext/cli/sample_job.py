@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rollout.errors import RecipeError
-from verl_ext.cli.progress import progress_bar
+from verl_ext.run.progress import progress_bar
 
 if TYPE_CHECKING:
     from data_construction.readers import Dataset

@@ -10,8 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from eval.benchmarks import Benchmark
-    from eval.score_types import Scores
-    from verl_ext.cli.progress import Callback
+    from eval.scorers.types import Scores
+    from verl_ext.run.progress import Callback
 
 
 def score(
@@ -35,10 +35,10 @@ def score(
     """
     from rich.console import Console
 
-    from eval.score_files import scores_table, write_scores
+    from eval.scores.files import scores_table, write_scores
     from rollout.errors import DataError
-    from verl_ext.cli.eval_targets import one_benchmark, results_file
-    from verl_ext.cli.progress import progress_bar
+    from verl_ext.evaluation.targets import one_benchmark, results_file
+    from verl_ext.run.progress import progress_bar
 
     found, path = one_benchmark(benchmark, dataset, split), results_file(results)
     if dataset is not None and (exact or workers is not None):
@@ -56,8 +56,8 @@ def score(
 def _score_benchmark(
     path: Path, benchmark: Benchmark, root: Path, exact: bool, workers: int | None, progress: Callback
 ) -> Scores:
-    from eval.run_info import read_run_info
-    from eval.score_benchmark import score_benchmark
+    from eval.results.run_info import read_run_info
+    from eval.scores.benchmark import score_benchmark
 
     return score_benchmark(
         path, benchmark, root, run=read_run_info(path), exact=exact, workers=workers, progress=progress
@@ -65,9 +65,9 @@ def _score_benchmark(
 
 
 def _score_dataset(path: Path, benchmark: Benchmark, root: Path, progress: Callback) -> Scores:
-    from eval.results import read_results
-    from eval.run_info import read_run_info
-    from eval.score import score_results
+    from eval.results.results_file import read_results
+    from eval.results.run_info import read_run_info
+    from eval.scores.in_memory import score_results
 
     records, samples = read_results(path), benchmark.dataset_at(root).samples()
     return score_results(records, samples, run=read_run_info(path), progress=progress)

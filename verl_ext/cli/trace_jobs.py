@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from rollout.errors import DataError, RecipeError
-from verl_ext.cli.progress import Callback, progress_bar
+from verl_ext.run.progress import Callback, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from data_construction.traces import Sources
-    from data_construction.view import Entry
     from data_construction.vlm import Ledger
+    from eval.traces import Entry
 
 MOST_NAMED = 10
 VERIFIED = "verified.jsonl"
@@ -109,7 +109,7 @@ class ViewRequest:
 
 def run_view(r: ViewRequest) -> bool:
     """True if every trace of the page has its pictures and every line could be read. Raises DataError, RecipeError."""
-    from data_construction.view import write_gallery
+    from eval.traces import write_gallery
 
     if r.verdict not in VERDICTS:
         raise RecipeError(f"--verdict {r.verdict}: expected one of {', '.join(VERDICTS[1:])}")

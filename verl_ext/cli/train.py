@@ -64,7 +64,7 @@ def start(recipe: Recipe) -> None:
     from rich.console import Console
 
     from verl_ext.cli.phase_table import print_phases
-    from verl_ext.cli.training_progress import training_progress
+    from verl_ext.run.training_progress import training_progress
 
     console = Console()
     console.print(f"{recipe.name}: {recipe.stage} on {recipe.device}; everything goes to {recipe.output_dir}")
@@ -80,10 +80,10 @@ def start(recipe: Recipe) -> None:
 def stage_of(recipe: Recipe) -> Callable[..., Path | None]:
     """The function that runs the recipe's stage."""
     if recipe.stage == "sft":
-        from verl_ext.sft import train_sft
+        from verl_ext.supervised.run import train_sft
 
         return train_sft
-    from verl_ext.grpo import train_grpo
+    from verl_ext.reinforce.run import train_grpo
 
     return train_grpo
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollout.errors import DataError
-from verl_ext.cli.progress import progress_bar
 from verl_ext.cli.trace_jobs import Pace
+from verl_ext.run.progress import progress_bar
 
 if TYPE_CHECKING:
     from data_construction.verify import VerifyReport, VerifySettings

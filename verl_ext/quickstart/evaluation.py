@@ -33,15 +33,16 @@ def evaluate_stages(
     Raises:
         WorkerError: expressions without a prediction, which would lower J&F unseen; the next call tries them again.
     """
-    from eval.run import evaluate, start_cluster, use_policy
-    from eval.score_files import read_scores
-    from verl_ext.cli.evaluation import inference_settings
+    from eval.inference.run import evaluate, start_cluster, use_policy
+    from eval.scores.files import read_scores
+    from verl_ext.evaluation.backend import Backend
+    from verl_ext.evaluation.settings import inference_settings
 
     recipe = stage_recipe(layout, "grpo.yaml", settings, seed)
     samples = test_samples(layout, settings, seed)
     todo = [s for s in policies if not all_predicted(layout.evaluation(s))]
     if todo:
-        cluster = start_cluster(policies[todo[0]], inference_settings(recipe), recipe.device)
+        cluster = start_cluster(policies[todo[0]], inference_settings(recipe), Backend(), recipe.device)
         try:
             for stage in todo:
                 use_policy(cluster, policies[stage])
@@ -73,7 +74,7 @@ def forget_evaluation(layout: Layout, stage: str) -> None:
 
 def all_predicted(folder: Path) -> bool:
     """Whether an evaluation is there and has a prediction of every expression."""
-    from eval.score_files import read_scores
+    from eval.scores.files import read_scores
 
     if not (folder / "scores.json").exists():
         return False

@@ -36,8 +36,8 @@ def run_quickstart(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 5-20x,
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # and on operations this small a second one costs half as much again
     from verl_ext.quickstart import evaluation, stages
+    from verl_ext.quickstart.report import write_report
     from verl_ext.quickstart.summary import summarise
-    from verl_ext.run_report import write_report
 
     settings = settings or QuickstartSettings()
     layout = Layout(Path(out).resolve())
@@ -86,8 +86,8 @@ def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> 
 
 def run_facts(seed: int, settings: QuickstartSettings) -> dict[str, Any]:
     """What a reader of figures must know to tell whether they are those of another run."""
-    from eval.score_info import versions  # a checkout on a cluster's path need not be installed
-    from verl_ext.doctor_facts import PROJECT
+    from eval.scores.info import versions  # a checkout on a cluster's path need not be installed
+    from verl_ext.doctor.facts import PROJECT
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"seed": seed, "date": now, "version": versions(PROJECT)[PROJECT], "settings": settings_facts(settings)}
@@ -135,7 +135,7 @@ class StageClock:
         A stage whose result is ``there`` only looks at it: its time was counted when it was made. A finished one whose
         result is gone begins at zero.
         """
-        from verl_ext.cli.progress import progress_bar
+        from verl_ext.run.progress import progress_bar
 
         again = there and title in self._finished
         before = 0.0 if title in self._finished else self.seconds.get(title, 0.0)
@@ -159,7 +159,7 @@ class StageClock:
 def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from verl_ext.quickstart.summary import gain_in_words
+    from verl_ext.run.gains import gain_in_words
 
     table = Table(title="J&F on held-out clips")
     table.add_column("expressions")

@@ -14,7 +14,7 @@ from data_construction.atomic import write_whole
 from rollout.errors import VideosegError
 from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
-from verl_ext.run_files import run_finished
+from verl_ext.run.run_files import run_finished
 
 Progress = Callable[[int, int, str], None]
 
@@ -103,10 +103,10 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
     """Start the projection where the decoder can tell states apart (see ``centre_projection``)."""
     from transformers import AutoProcessor
 
-    from verl_ext.context import RECIPE_ENV
     from verl_ext.policy.checkpoint import load_policy, save_policy
     from verl_ext.recipe import save_resolved
-    from verl_ext.sft_dataset import SFTDataset
+    from verl_ext.recipe.context import RECIPE_ENV
+    from verl_ext.supervised.dataset import SFTDataset
     from verl_ext.tiny.centre import centre_projection
 
     recipe = stage_recipe(layout, "segmentation.yaml", settings, seed)
@@ -137,7 +137,7 @@ def cold_start(layout: Layout, settings: QuickstartSettings, seed: int, progress
 def _supervised(
     layout: Layout, folder: Path, name: str, settings: QuickstartSettings, seed: int, progress: Progress
 ) -> Path:
-    from verl_ext.sft import POLICY_FOLDER, train_sft
+    from verl_ext.supervised.run import POLICY_FOLDER, train_sft
 
     policy = folder / POLICY_FOLDER
     if run_finished(folder) and (policy / "config.json").exists():
@@ -147,7 +147,7 @@ def _supervised(
 
 def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
     """GRPO from the cold start; returns the newest policy's folder."""
-    from verl_ext.grpo import newest_policy, train_grpo
+    from verl_ext.reinforce.run import newest_policy, train_grpo
 
     recipe = stage_recipe(layout, "grpo.yaml", settings, seed)
     last = layout.grpo / "checkpoints" / f"global_step_{recipe.trainer.steps}" / "policy"
@@ -158,7 +158,7 @@ def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress:
 
 
 def _finished(policy: Path | None, folder: Path) -> Path:
-    from verl_ext.supervise import asked_to_stop
+    from verl_ext.run.supervise import asked_to_stop
 
     if policy is None or asked_to_stop(folder):
         raise StoppedError(f"what is done lies in {folder}; the same command goes on from there")

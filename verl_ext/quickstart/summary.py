@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rollout.errors import DataError
-from verl_ext.phases import PHASES, step_seconds
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
-from verl_ext.supervise import METRICS, read_metrics
+from verl_ext.run.gains import paired_gain
+from verl_ext.run.phases import PHASES, step_seconds
+from verl_ext.run.supervise import METRICS, read_metrics
 
-__all__ = ["PHASES", "gain_in_words", "paired_gain", "step_seconds", "summarise"]
+__all__ = ["PHASES", "step_seconds", "summarise"]
 
 
 def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettings) -> dict[str, Any]:
@@ -73,26 +74,10 @@ def jf_by_expression(scores: Any, kinds: Sequence[str] | None = None) -> dict[st
     return {f"{row.clip}/{row.expression_id}": row.jf for row in rows}
 
 
-def paired_gain(before: dict[str, float], after: dict[str, float], name: str) -> dict[str, float | None]:
-    """Mean of ``name`` gained over the same held-out prompts, and the standard error of that mean.
-
-    One prompt alone has a gain and no error (None).
-    """
-    gains = np.array([after[key] - before[key] for key in before if key in after])
-    error = round(float(gains.std(ddof=1) / np.sqrt(len(gains))), 4) if len(gains) > 1 else None
-    return {f"{name}_gain": round(float(gains.mean()), 4), f"{name}_gain_se": error}
-
-
-def gain_in_words(figures: Mapping[str, Any], name: str, digits: int = 1) -> str:
-    """``+1.2 ± 0.4`` of a ``paired_gain``; without its error where it has none."""
-    gain, error = figures[f"{name}_gain"], figures[f"{name}_gain_se"]
-    return f"{gain:+.{digits}f}" if error is None else f"{gain:+.{digits}f} ± {error:.{digits}f}"
-
-
 def greedy_format(folder: Path) -> float:
     """The share of an evaluation's dialogues whose every turn keeps to the protocol."""
-    from eval.results import read_results
-    from eval.run import RESULTS_FILE
+    from eval.inference.run import RESULTS_FILE
+    from eval.results.results_file import read_results
     from rewards.strict_format import keeps_protocol
 
     records = read_results(folder / RESULTS_FILE)

@@ -37,7 +37,7 @@ FRAME_MIB = 8.0
 TINY_HEAD = 30e6
 """Parameters; a smaller SAM 2 sees an eighth of the side."""
 CACHE_GIB = 0.5
-"""Frames that an actor keeps as SAM 2's input, see `verl_ext.engine.cached_frames`."""
+"""Frames that an actor keeps as SAM 2's input, see `verl_ext.engine.fsdp.cached_frames`."""
 PYTHON_GIB = 0.7
 """Interpreter with torch, transformers and verl imported."""
 

@@ -19,7 +19,7 @@ def centre_projection(model: Any, conversations: Sequence[dict[str, Any]], sprea
     and hundreds of steps pass before they part (measured: 160 steps against 40).
 
     Args:
-        conversations: items of :class:`verl_ext.sft_dataset.SFTDataset`.
+        conversations: items of :class:`verl_ext.supervised.dataset.SFTDataset`.
     """
     states = []
     for item in conversations:

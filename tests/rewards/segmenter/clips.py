@@ -29,7 +29,5 @@ def write_clip(root: Path, name: str = "squares", frames: int = FRAMES) -> tuple
         path = folder / f"{t:05d}.png"
         Image.fromarray(image).save(path)
         paths.append(str(path))
-    rles = tuple(
-        tuple(rle if mask.any() else None for rle, mask in zip(encode_rles(m), m, strict=True)) for m in masks
-    )
+    rles = tuple(tuple(rle if mask.any() else None for rle, mask in zip(encode_rles(m), m, strict=True)) for m in masks)
     return Clip(name, tuple(paths), HEIGHT, WIDTH), Masklets(HEIGHT, WIDTH, rles, frames)

@@ -1,6 +1,0 @@
-"""Traces to look at: one HTML page with frames, turns, thinking and verdicts that needs nothing else."""
-
-from data_construction.view.build import GalleryReport, write_gallery
-from data_construction.view.choose import Entry, choose, trace_sources
-
-__all__ = ["Entry", "GalleryReport", "choose", "trace_sources", "write_gallery"]

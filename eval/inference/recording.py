@@ -1,0 +1,33 @@
+"""From a finished dialogue and its masks to the record that is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.inference.dialogue import Dialogue
+from eval.results.record import ResultRecord, TurnRecord
+from rollout.types import Sample
+
+
+def record_of(sample: Sample, dialogue: Dialogue, masks: list[Any], rewards: dict[str, float] | None) -> ResultRecord:
+    """What is written for one expression."""
+    episode = dialogue.episode
+    turns = tuple(
+        TurnRecord(t.text, t.action, t.grounding, t.keyframe, tuple(t.shown), len(t.shown)) for t in episode.turns
+    )
+    return ResultRecord(
+        clip=sample.clip.name,
+        expression_id=sample.expression.id,
+        text=sample.expression.text,
+        type_id=sample.expression.type_id,
+        kind=sample.expression.kind,
+        num_frames=sample.clip.num_frames,
+        height=sample.clip.height,
+        width=sample.clip.width,
+        spatial_frames=tuple(episode.spatial_frames),
+        stop=episode.stop,
+        turns=turns,
+        prediction=tuple(masks),
+        rewards=rewards,
+        tokens=dialogue.tokens,
+    )

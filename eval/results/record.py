@@ -1,0 +1,138 @@
+"""What one finished expression leaves behind: the dialogue, the frames it saw, the masks it predicted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eval.results.record_types import RECORD, TURN, check_object
+from rollout.box_protocol import parse_box_turn
+from rollout.errors import DataError
+from rollout.types import RLE, Action, Grounding, StopReason
+
+
+@dataclass(frozen=True)
+class TurnRecord:
+    """One assistant message and what it was shown. Frame indices count from 0."""
+
+    text: str
+    action: Action | None
+    """None if the message has no action tag, or more than one."""
+    grounding: Grounding | None
+    """As the policy wrote it; None if it does not parse."""
+    keyframe: int
+    """The frame that this turn's ``[SEG]`` decodes."""
+    frames_shown: tuple[int, ...]
+    """The frames attached to the message that this turn answers."""
+    images: int
+    """How many images that message held."""
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether this is a well-formed answer of a keyframe and boxes (Veason-R1), which knows no interval."""
+        return self.grounding is None and parse_box_turn(self.text).answer is not None
+
+    @property
+    def chosen(self) -> int | None:
+        """The frame that the turn chose, as the policy wrote it; None if nothing parses, or if a box answer names a
+        time at which no frame was shown (``keyframe`` is then the clip's middle)."""
+        if self.grounding is not None:
+            return self.grounding.keyframe
+        return self.keyframe if self.keyframe in self.frames_shown and self.has_boxes else None
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """One line of a results file; ``prediction`` has one RLE, or None for an empty mask, for each of T frames."""
+
+    clip: str
+    expression_id: str
+    text: str
+    type_id: int | None
+    kind: str
+    num_frames: int
+    height: int
+    width: int
+    spatial_frames: tuple[int, ...]
+    stop: StopReason
+    turns: tuple[TurnRecord, ...]
+    prediction: tuple[RLE | None, ...]
+    rewards: dict[str, float] | None = None
+    tokens: int = 0
+    """Tokens that the policy wrote, over all turns."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.clip, self.expression_id
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip}/{self.expression_id}"
+
+    @property
+    def chosen(self) -> int | None:
+        """The keyframe of the last turn, which the rewards judge too; see `TurnRecord.chosen`."""
+        return self.turns[-1].chosen if self.turns else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the dialogue could not begin: nothing was said, so its empty masks are no answer."""
+        return not self.turns or self.stop is StopReason.REFUSED_CLIP
+
+    def check(self, where: str) -> None:
+        """Raise DataError if names could leave a folder or the prediction does not fit the clip."""
+        check_name(self.clip, f"{where}: clip", nested=True)
+        check_name(self.expression_id, f"{where}: expression id of clip {self.clip!r}", nested=False)
+        if self.num_frames < 1 or self.height < 1 or self.width < 1:
+            raise DataError(f"{where}: {self.name} has {self.num_frames} frames of {self.height}x{self.width} pixels")
+        if len(self.prediction) != self.num_frames:
+            raise DataError(f"{where}: {self.name} has {self.num_frames} frames but {len(self.prediction)} masks")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; RLE counts as text."""
+        out = asdict(self)
+        out["stop"] = self.stop.value
+        for turn in out["turns"]:
+            turn["action"] = None if turn["action"] is None else turn["action"].value
+        out["prediction"] = [None if rle is None else _plain_rle(rle) for rle in self.prediction]
+        return out
+
+    @staticmethod
+    def from_dict(d: Any, where: str) -> ResultRecord:
+        """The record of one parsed line. Raises DataError with ``where`` and the field that is wrong."""
+        check_object(d, RECORD, "ResultRecord", where)
+        try:
+            turns = tuple(_turn(turn, f"{where}, turn {i}") for i, turn in enumerate(d["turns"]))
+            values = {**d, "turns": turns, "stop": StopReason(d["stop"])}
+            values["spatial_frames"], values["prediction"] = tuple(d["spatial_frames"]), tuple(d["prediction"])
+            record = ResultRecord(**values)
+        except DataError:
+            raise
+        except ValueError as error:  # no such stop reason, no such action
+            raise DataError(f"{where}: {error}") from error
+        record.check(where)
+        return record
+
+
+def check_name(name: str, what: str, *, nested: bool) -> None:
+    """Refuse a name that is no plain relative path: results become folders and files under such names.
+
+    ``nested`` allows forward slashes between ordinary parts, as some benchmarks' clip names have them.
+    """
+    parts = name.split("/") if nested else [name]
+    bad = any(part in ("", ".", "..") or part != part.strip() for part in parts)
+    if bad or any(c in name for c in "\\:\0" + ("" if nested else "/")) or not name.isprintable():
+        raise DataError(f"{what} {name!r} is not a plain name: refused, it could point outside the output folder")
+
+
+def _turn(d: Any, where: str) -> TurnRecord:
+    check_object(d, TURN, "TurnRecord", where)
+    grounding = None if d["grounding"] is None else Grounding(**d["grounding"])
+    action = None if d["action"] is None else Action(d["action"])
+    return TurnRecord(**{**d, "grounding": grounding, "action": action, "frames_shown": tuple(d["frames_shown"])})
+
+
+def _plain_rle(rle: RLE) -> RLE:
+    counts = rle["counts"]
+    plain = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [int(n) for n in rle["size"]], "counts": plain}

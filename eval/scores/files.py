@@ -1,0 +1,135 @@
+"""Scores on disk and on the screen: ``scores.json``, ``scores.csv`` and a table of plain text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from data_construction.atomic import write_whole
+from eval.scorers.baselines import NAMES
+from eval.scorers.types import ExpressionScore, GroupScores, Mean, Scores
+from rollout.errors import DataError
+
+SCORES_FILE = "scores.json"
+DASH = "-"
+
+HEADINGS = {
+    "jf": "J&F",
+    "j": "J",
+    "f": "F",
+    "accuracy": "A",
+    "robustness": "R",
+    "tiou": "tIoU",
+    "viou": "vIoU",
+    "j_visible": "J visible",
+    "interval_iou": "interval",
+    "keyframe_hit": "keyframe",
+}
+"""In the order of a table's columns."""
+
+NAMED = 20
+"""So many missing expressions are named on the screen; ``scores.json`` names all."""
+
+
+def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
+    """Write ``scores.json`` and ``scores.csv`` into ``folder``, each whole or not at all; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, csv_path = folder / SCORES_FILE, folder / "scores.csv"
+    write_whole(json_path, json.dumps(scores.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(csv_path, scores_csv(scores))
+    return json_path, csv_path
+
+
+def read_scores(path: Path) -> Scores:
+    """Scores back from ``scores.json``. Raises DataError if the file is not one."""
+    try:
+        return Scores.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a scores file ({type(error).__name__}: {error})") from error
+
+
+def scores_csv(scores: Scores) -> str:
+    """One row an expression, every field of ``ExpressionScore``; a baseline is a column ``baseline_<name>``."""
+    nested = ("baselines", "extra")
+    plain = [field.name for field in fields(ExpressionScore) if field.name not in nested]
+    names = sorted({name for row in scores.expressions for name in row.baselines})
+    extra = list(dict.fromkeys(name for row in scores.expressions for name in row.extra))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*plain, *extra, *(f"baseline_{name}" for name in names)])
+    for row in scores.expressions:
+        values = {**asdict(row), **row.extra}
+        writer.writerow([*(values[name] for name in (*plain, *extra)), *(row.baselines.get(name) for name in names)])
+    return out.getvalue()
+
+
+def scores_table(scores: Scores, width: int = 120) -> str:
+    """Plain text: overall, then a benchmark's groups, else types and kinds; means beside those of the baselines."""
+    baselines, info = list(scores.overall.baselines), scores.info
+    known = [name for name in HEADINGS if name in scores.overall.metrics]
+    known += [name for name in scores.overall.metrics if name not in HEADINGS]  # a scorer of your own
+    metrics = [name for name in known if name in ("jf", "j", "f") or scores.overall.metrics[name].n]
+    title = f"{info['benchmark']} ({info['dataset']} {info['split']}), " if "benchmark" in info else ""
+    table = Table(title=f"{title}percent; ± is one standard error", title_justify="left", pad_edge=False)
+    table.add_column("expressions")
+    table.add_column("n", justify="right")
+    for name in (*metrics, *baselines):
+        table.add_column(HEADINGS.get(name, name), justify="right")
+    sections = list(scores.groups.values()) or [scores.by_type, scores.by_kind]
+    for groups in ({"": scores.overall}, *sections):
+        for group in groups.values():
+            table.add_row(*_table_row(group, metrics, baselines))
+        table.add_section()
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None)
+    console.print(table)
+    for line in _below(scores):
+        console.print(line, highlight=False, markup=False)
+    return out.getvalue()
+
+
+def _below(scores: Scores) -> Iterator[str]:
+    """What stands under the table."""
+    baselines = list(scores.overall.baselines)
+    if note := scores.info.get("note"):
+        yield note
+    if baselines:
+        yield "J&F of baselines: " + "; ".join(f"{b} = {NAMES.get(b, b)}" for b in baselines)
+    published = [
+        f"{method}: " + ", ".join(f"{HEADINGS.get(m, m)} {v:.1f}" for m, v in values.items())
+        for method, values in scores.info.get("published", {}).items()
+    ]
+    if published:
+        yield "published: " + "; ".join(published)
+    reasons = scores.info.get("failures", {})
+    for names, what in ((scores.missing, "missing"), (scores.failed, "failed")):
+        if names:
+            named = [f"{n} ({' '.join(reasons[n].split())[:200]})" if n in reasons else n for n in names[:NAMED]]
+            more = f" and {len(names) - NAMED} more (scores.json names all)" if len(names) > NAMED else ""
+            yield f"{len(names)} {what}, each counts 0: {', '.join(named)}{more}"
+
+
+def mean_text(mean: Mean | None) -> str:
+    """``62.1 ± 4.0``, or a dash where the score is not defined."""
+    if mean is None or mean.mean is None:
+        return DASH
+    return f"{mean.mean:.1f}" if mean.se is None else f"{mean.mean:.1f} ± {mean.se:.1f}"
+
+
+def plain_mean(mean: Mean | None) -> str:
+    """``62.1``, or a dash."""
+    return DASH if mean is None or mean.mean is None else f"{mean.mean:.1f}"
+
+
+def _table_row(group: GroupScores, metrics: list[str], baselines: list[str]) -> list[str]:
+    # The headline score with its error, the others without: a table that wraps is not read.
+    others = [plain_mean(group.metrics.get(name)) for name in metrics if name != "jf"]
+    blind = [plain_mean(group.baselines.get(name)) for name in baselines]
+    return [group.name, str(group.count), mean_text(group.metrics["jf"]), *others, *blind]

@@ -1,0 +1,40 @@
+"""What a method asks the segmenter pool for, and what it makes of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from rewards.segmenter.types import Request, State
+from rollout.types import Episode, Sample
+
+
+class Scoring(Protocol):
+    """What one kind of dialogue is scored by."""
+
+    columns: tuple[str, ...]
+    """What the actor's log-prob pass hands over for it."""
+    kept_as: Mapping[str, str]
+    """Columns that later passes would overwrite -> the name under which the update finds them."""
+    needs_pool: bool
+    """Whether its rewards ask the segmenter at all."""
+
+    def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
+        """Per episode and turn, the ``[SEG]`` state; all None for replies without masks of their own."""
+        ...
+
+    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request | None:
+        """What to ask the pool before rewards can be computed; None if nothing."""
+        ...
+
+    def rewards(self, sample: Sample, episode: Episode, answer: Any) -> dict[str, float]:
+        """Every reward by name and their weighted ``total``, from the pool's answer (None if it was not asked)."""
+        ...
+
+    def ious(self, answer: Any) -> dict[str, float]:
+        """Mean IoUs of an answer, for the log."""
+        ...
+
+    def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request:
+        """The request whose answer's ``rles`` are the predicted masks of all frames."""
+        ...

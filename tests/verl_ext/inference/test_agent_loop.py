@@ -1,0 +1,126 @@
+"""The adapter between verl and a dialogue: what verl gets from good, over-long and unreadable rows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rollout.errors import DataError
+from rollout.types import Sample, StopReason
+from tests.verl_ext.batches import ANSWER, SELECT
+from verl_ext.recipe import Recipe
+
+SETTINGS = ("rollout.turn_length=160", "rollout.response_length=640", "rollout.engine.max_model_len=1024")
+Run = Callable[..., Any]
+
+
+class Servers:
+    """verl's server manager, with a script; ``version`` is that of the weights."""
+
+    def __init__(self, tokenizer: Any, replies: Sequence[str], versions: Sequence[int | None] = (6, 7)) -> None:
+        self.tokenizer, self.replies, self.versions = tokenizer, list(replies), list(versions)
+        self.requests: list[dict[str, Any]] = []
+
+    async def generate(self, **request: Any) -> Any:
+        version = self.versions[len(self.requests)]
+        ids = self.tokenizer.encode(self.replies[len(self.requests)], add_special_tokens=False)
+        self.requests.append(request)
+        ids = [*ids, self.tokenizer.convert_tokens_to_ids("<|im_end|>")][: request["sampling_params"]["max_tokens"]]
+        steps = {"min_global_steps": version, "max_global_steps": version}
+        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=steps)
+
+
+@pytest.fixture
+def run(
+    tiny_policy: Path, activate: Callable[[Recipe], Recipe], tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> Run:
+    """``run(sample, replies, *overrides)`` -> (what verl gets, the servers)."""
+    from transformers import AutoProcessor
+
+    from verl_ext.inference.agent_loop import VideosegAgentLoop
+
+    processor = AutoProcessor.from_pretrained(tiny_policy)
+
+    def roll(
+        sample: Sample, replies: Sequence[str], *overrides: str, more: Any = None, **given: Any
+    ) -> tuple[Any, Servers]:
+        activate(tiny_recipe("grpo", f"output_dir={tmp_path}", *SETTINGS, *overrides))
+        loop = VideosegAgentLoop.__new__(VideosegAgentLoop)  # verl's own start is not of interest
+        loop.processor, loop.tokenizer = processor, processor.tokenizer
+        loop.server_manager = servers = Servers(processor.tokenizer, replies, **given)
+        row = {"sample": sample.to_dict(), "held_out": False, "greedy": False, "global_steps": 8, "session_id": 0}
+        row |= more or {}
+        return asyncio.run(loop.run({"temperature": 1.0}, **row)), servers
+
+    return roll
+
+
+def test_a_dialogue_keeps_its_replica_and_tells_which_weights_spoke(run: Run, sample: Sample) -> None:
+    output, servers = run(sample, [SELECT, ANSWER])
+    assert output.extra_fields["episode"]["stop"] == "answered" and output.num_turns == 4
+    assert len({r["request_id"] for r in servers.requests}) == 1  # verl sends a request id to one replica
+    assert (output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"]) == (6, 7)
+    assert servers.requests[1]["prompt_ids"][: len(output.prompt_ids)] == output.prompt_ids
+    assert len(servers.requests[1]["image_data"]) == len(output.multi_modal_data["images"])
+    sampled = sum(output.response_mask)
+    assert sum(p for p in output.response_logprobs) == pytest.approx(-0.5 * sampled)
+    assert run(sample, [ANSWER])[1].requests[0]["request_id"] != servers.requests[0]["request_id"]
+
+
+def test_a_reply_cut_at_its_limit_is_known_though_verl_calls_every_end_completed(run: Run, sample: Sample) -> None:
+    output, servers = run(sample, ["<think>" + "on and on " * 200])
+    limit = servers.requests[0]["sampling_params"]["max_tokens"]
+    assert limit == 160 and sum(output.response_mask) == limit
+    assert output.extra_fields["episode"]["stop"] == "length"
+
+
+def test_held_out_draws_are_the_same_at_every_evaluation(run: Run, sample: Sample) -> None:
+    def seeds(**more: Any) -> list[int | None]:
+        _, servers = run(sample, [SELECT, ANSWER], more=more)
+        return [request["sampling_params"].get("seed") for request in servers.requests]
+
+    first, other = seeds(held_out=True, session_id=0), seeds(held_out=True, session_id=1)
+    assert seeds(held_out=True, session_id=0) == first
+    assert len({*first, *other}) == 4 and all(s is not None and 0 <= s < 2**31 for s in [*first, *other])
+    assert seeds() == [None, None], "training explores"
+    assert seeds(held_out=True, greedy=True) == [None, None]
+
+
+@pytest.mark.parametrize("versions", [(), (None,)])
+def test_every_dialogue_has_numbers_where_verl_counts_weights(
+    run: Run, sample: Sample, versions: tuple[int | None, ...]
+) -> None:
+    """verl puts them into an integer array: a None there ends the run."""
+    overrides = [] if versions else ["rollout.prompt_length=16"]  # too little for the first message
+    output, servers = run(sample, [ANSWER], *overrides, versions=versions)
+    assert len(servers.requests) == len(versions)
+    for key in ("min_global_steps", "max_global_steps"):
+        assert np.array([output.extra_fields[key]], dtype=int).tolist() == [7]  # step 8 is rolled out by weights 7
+
+
+def test_a_first_message_that_does_not_fit_is_one_token_that_no_loss_sees(run: Run, sample: Sample) -> None:
+    output, _ = run(sample, [], "rollout.prompt_length=16")
+    assert output.extra_fields["episode"] == {
+        "turns": [], "stop": StopReason.CONTEXT_FULL.value, "spatial_frames": (0, 11), "num_frames": 12,
+    }  # fmt: skip
+    assert output.response_mask == [0] and len(output.prompt_ids) == len(output.response_ids) == 1
+    assert not output.multi_modal_data
+    json.dumps(output.extra_fields)  # it travels
+
+
+def test_an_unreadable_frame_stops_the_dialogue_with_its_name(run: Run, sample: Sample, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    frames = (str(broken), *sample.clip.frames[1:])
+    with pytest.raises(DataError, match=f"clip {sample.clip.name}, frame 0, file {broken}"):
+        run(replace(sample, clip=replace(sample.clip, frames=frames)), [ANSWER])
+    with pytest.raises(DataError, match="0 frames, there is nothing to show"):
+        run(replace(sample, clip=replace(sample.clip, frames=())), [ANSWER])

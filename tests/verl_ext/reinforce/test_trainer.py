@@ -1,0 +1,135 @@
+"""The trainer's own step on a queue in memory: with a mask head, with boxes, and when asked to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tensordict.tensorclass import NonTensorData
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+
+import verl_ext.reinforce.trainer as trainer_module
+from rollout.types import Sample
+from tests.verl_ext.batches import ANSWER, SELECT, jagged
+from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
+from verl_ext.recipe import Recipe
+from verl_ext.reinforce.trainer import VideosegTrainer
+from verl_ext.scoring.rollouts import recipe_scoring
+from verl_ext.seg.batch import rows_with_dummy
+
+LENGTHS = (5, 3)
+
+
+class Queue:
+    """TransferQueue's two calls."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Any] = {}
+
+    def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> Any:
+        return tu.get_tensordict(tensor_dict={name: self.columns[name] for name in select_fields})
+
+    def kv_batch_put(self, keys: list[str], partition_id: str, fields: Any) -> None:
+        self.columns.update(dict(fields.items()))
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    queue = Queue()
+    monkeypatch.setattr(trainer_module, "tq", queue)
+    return queue
+
+
+def trainer_of(recipe: Recipe, pool: Any, out: Path) -> VideosegTrainer:
+    """As ``_setup`` leaves it, without workers."""
+    trainer: VideosegTrainer = object.__new__(VideosegTrainer)
+    trainer.recipe, trainer.run_dir = recipe, out
+    trainer.scoring, trainer.pool = recipe_scoring(recipe), pool
+    trainer.timing_raw, trainer.global_steps, trainer.total_training_steps = {}, 2, 9
+    trainer.actor_rollout_wg = SimpleNamespace(decoder_state=lambda: [{}])
+    return trainer
+
+
+def fill(queue: Queue, sample: Sample, episodes: list[Any]) -> Any:
+    extra = [{"episode": asdict(e) | {"stop": e.stop.value}} for e in episodes]
+    queue.columns |= {
+        "extra_fields": torch.stack([NonTensorData(e) for e in extra]),
+        "sample": torch.stack([NonTensorData(sample.to_dict()) for _ in extra]),
+        "response_mask": jagged([torch.ones(n) for n in LENGTHS]),
+    }
+    return SimpleNamespace(keys=["a_0_0", "a_1_0"], partition_id="train", tags=[{}, {}], extra_info={})
+
+
+def test_seg_states_become_rewards_and_their_columns_make_way_for_the_reference(
+    queue: Queue, tiny_recipe: Callable[..., Recipe], sample: Sample, pool: InProcessPool, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe("grpo")
+    trainer = trainer_of(recipe, pool, tmp_path)
+    batch = fill(queue, sample, [seg_episode(recipe, sample, [SELECT, ANSWER]), seg_episode(recipe, sample, ["x"])])
+    queue.columns["seg_states"] = rows_with_dummy(torch.randn(2, 32), [2, 0])
+    queue.columns["mask_log_prob"] = rows_with_dummy(torch.tensor([-1.0, -2.0]), [2, 0])
+    queue.columns["mask_target"] = rows_with_dummy(torch.ones(2, 1024, dtype=torch.uint8), [2, 0])
+    rollouts = trainer._score(batch)
+    for kept in ("mask_log_prob", "mask_target"):
+        assert torch.equal(queue.columns[f"old_{kept}"].values(), queue.columns[kept].values())
+    trainer._put_rewards(batch, rollouts)
+    scores = queue.columns["rm_scores"].unbind()
+    assert [len(s) for s in scores] == list(LENGTHS)
+    assert [float(s[-1]) for s in scores] == pytest.approx([r.rewards["total"] for r in rollouts])
+    assert all(float(s[:-1].abs().sum()) == 0 for s in scores)
+    assert rollouts[0].rewards["strict_format"] == 1.0 and rollouts[1].rewards["strict_format"] == -1.0
+
+
+def test_box_policies_need_no_seg_columns(
+    queue: Queue, tiny_recipe: Callable[..., Recipe], sample: Sample, pool: InProcessPool, tmp_path: Path
+) -> None:
+    recipe = box_recipe(tiny_recipe)
+    trainer = trainer_of(recipe, pool, tmp_path)
+    good, bad = (box_episode(recipe, sample, say) for say in (true_answer(sample), lambda _: "no"))
+    rollouts = trainer._score(fill(queue, sample, [good, bad]))
+    assert rollouts[0].rewards["veason_spatial"] == pytest.approx(1.0)
+    assert rollouts[1].rewards["total"] == 0.0
+    assert not any(name.startswith("old_") for name in queue.columns)
+
+
+def test_an_absent_head_syncs_nothing(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PPOTrainerSync, "on_step_end", lambda self: None)
+    trainer = trainer_of(box_recipe(tiny_recipe), None, tmp_path)
+    trainer.on_step_end()
+    assert "update_pool" in trainer.timing_raw and trainer.total_training_steps == 9
+
+
+def test_the_pool_gets_the_decoder_after_each_step(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PPOTrainerSync, "on_step_end", lambda self: None)
+    loaded: list[Any] = []
+    trainer = trainer_of(tiny_recipe("grpo"), SimpleNamespace(load_decoder=loaded.append), tmp_path)
+    state = {"sam_mask_decoder.iou_token.weight": torch.zeros(1)}
+    trainer.actor_rollout_wg = SimpleNamespace(decoder_state=lambda: [state, {}])
+    trainer.on_step_end()
+    assert loaded == [state]
+
+
+def test_asked_to_stop_it_saves_and_ends_after_this_step(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PPOTrainerSync, "on_step_end", lambda self: None)
+    trainer = trainer_of(tiny_recipe("grpo"), None, tmp_path)
+    saved: list[int] = []
+    monkeypatch.setattr(trainer, "_save_checkpoint", lambda: saved.append(trainer.global_steps))
+    trainer.on_step_end()
+    assert saved == []
+    (tmp_path / "STOP").touch()
+    trainer.on_step_end()
+    assert saved == [2] and trainer.total_training_steps == 2
+    trainer.on_step_end()
+    assert saved == [2]  # the last step saves by itself

@@ -1,0 +1,136 @@
+"""Recorded traces become the sequences that reinforcement would have had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoProcessor
+
+import verl_ext.supervised.dataset as sft_dataset
+from rollout.errors import DataError
+from verl_ext.recipe import Recipe
+from verl_ext.supervised.dataset import SFTDataset
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_policy: Path) -> Any:
+    return AutoProcessor.from_pretrained(tiny_policy)
+
+
+@pytest.fixture
+def dataset(
+    tiny_recipe: Callable[..., Recipe], activate: Callable[[Recipe], Recipe], processor: Any
+) -> Callable[..., SFTDataset]:
+    def build(*overrides: str, files: Any = ("train",)) -> SFTDataset:
+        activate(tiny_recipe("sft", *overrides))
+        return SFTDataset(list(files), processor.tokenizer, None, processor)
+
+    return build
+
+
+def test_loss_mask_covers_the_recorded_replies_and_nothing_else(dataset: Any, processor: Any) -> None:
+    data = dataset()
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    turns = set()
+    for i, (_, record) in enumerate(data.items):
+        row = data[i]
+        sampled = row["input_ids"][row["loss_mask"].bool()].tolist()
+        expected = [t for r in record.replies for t in [*processor.tokenizer.encode(r), end]]
+        assert sampled == expected
+        turns.add(len(record.replies))
+    assert turns == {1, 2}
+
+
+def test_every_seg_token_has_its_state_and_the_images_fill_their_placeholders(dataset: Any, processor: Any) -> None:
+    data = dataset()
+    seg, pad = (processor.tokenizer.convert_tokens_to_ids(t) for t in ("[SEG]", "<|image_pad|>"))
+    for i in range(len(data)):
+        row = data[i]
+        found = torch.nonzero(row["input_ids"] == seg).flatten().tolist()
+        assert found == [p for t in row["episode"]["turns"] for p in t["seg_positions"]]
+        patches = int(row["multi_modal_inputs"]["image_grid_thw"].prod(dim=1).sum())
+        assert int((row["input_ids"] == pad).sum()) == patches // 4
+        assert row["position_ids"].shape == (4, len(row["input_ids"]))
+
+
+def test_second_turn_sees_the_keyframe_that_the_trace_selected(dataset: Any) -> None:
+    data = dataset()
+    i = next(i for i, (_, r) in enumerate(data.items) if len(r.replies) == 2)
+    record, episode = data.items[i][1], data[i]["episode"]
+    assert episode["turns"][1]["keyframe"] == record.cot_trace[0].keyframe
+    assert episode["spatial_frames"] == tuple(record.sample_frame_indice)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["rollout.response_length=120", "rollout.turn_length=60"],
+            r"\(context_full\) after 1 of 2 turns; .*response_length 120 .* raise what is too small",
+        ),
+        (["rollout.prompt_length=50"], r"\(context_full\) after 0 of [12] turns; .*rollout.prompt_length 50"),
+        (["rollout.max_turns=1"], r"\(turn_limit\) after 1 of 2 turns; rollout.max_turns is 1: raise it to 2"),
+    ],
+)
+def test_traces_that_do_not_fit_stop_before_training_with_their_remedy(
+    dataset: Any, overrides: list[str], words: str
+) -> None:
+    with pytest.raises(DataError, match=r"trace of \S+: the dialogue stopped " + words):
+        dataset(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda reply: reply.replace("</select>", "</answer>"), r"\(bad_action\) .* no <select> or <answer>"),
+        (lambda reply: reply.replace("select>", "answer>"), r"\(answered\) .* before the last one answers"),
+    ],
+)
+def test_a_trace_whose_replies_are_wrong_says_what_is_wrong(dataset: Any, edit: Any, words: str) -> None:
+    data = dataset()
+    sample, record = next(item for item in data.items if len(item[1].replies) == 2)
+    first, last = record.replies
+    wrong = SimpleNamespace(**{n: getattr(record, n) for n in ("sample_frame_indice", "selections")})
+    wrong.replies = (edit(first), last)
+    assert wrong.replies[0] != first
+    with pytest.raises(DataError, match=rf"trace of {sample.id}: .*{words}"):
+        data._replay(sample, wrong)
+
+
+def test_only_the_longest_traces_are_looked_at_before_training_and_processes_share_them(
+    dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(SFTDataset, "_replay", lambda self, sample, record: seen.append(record))
+    monkeypatch.setattr(sft_dataset, "CHECKED", 4)
+    data = dataset("data.0.weight=2.0")
+    assert len(seen) == len({id(r) for r in seen}) == 4  # none twice, though each is shown twice
+    shortest = min(map(sft_dataset._length, seen))
+    assert shortest >= sorted((sft_dataset._length(r) for _, r in data.items[: len(data) // 2]), reverse=True)[3]
+    whole, seen[:] = list(seen), []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        dataset("data.0.weight=2.0")
+    assert sorted(sft_dataset._length(r) for r in seen) == sorted(sft_dataset._length(r) for r in whole)
+
+
+def test_without_annotations_there_is_nothing_to_learn_from(dataset: Any) -> None:
+    with pytest.raises(DataError, match="VTS-CoT"):
+        dataset("data.0.annotations=null")
+
+
+def test_held_out_traces_are_drawn_by_seed(dataset: Any, tiny_data: Path) -> None:
+    source = {"dataset": "revos", "root": str(tiny_data), "split": "train"}
+    source["annotations"] = str(tiny_data / "vts_cot_train.json")
+    val = f"val=[{json.dumps(source)}]"
+    data = dataset(val, "trainer.eval_samples=4", files=("held_out",))
+    again = dataset(val, "trainer.eval_samples=4", files=("held_out",))
+    assert len(data) == 4
+    assert [s.id for s, _ in data.items] == [s.id for s, _ in again.items]

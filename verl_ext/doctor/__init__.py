@@ -1,0 +1,8 @@
+"""``videoseg doctor``: facts about the machine and its packages, and what does not fit together.
+
+May import nothing of ours. Public: `diagnose`.
+"""
+
+from verl_ext.doctor.diagnosis import diagnose
+
+__all__ = ["diagnose"]

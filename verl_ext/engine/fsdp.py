@@ -1,0 +1,208 @@
+"""The FSDP engine: verl's own, plus the segmentation head and what it returns.
+
+Registered for ``cpu`` and, through the vendor key that wins over the stock entry, for ``cuda``.
+Outputs beside log-probs and entropy, per sequence and jagged, each row with one leading dummy entry; none of them for a
+policy without a head:
+
+seg_states       (1 + n) * C float32: projected ``[SEG]`` states
+mask_log_prob    (1 + n) float32: how likely this policy's masks are under the rollout's (SPEC 2.3)
+mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
+aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
+aux_masks        2 int64 (dense): how many those are
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import verl.workers.engine.fsdp.transformer_impl as fsdp_impl
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_id, get_device_name
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp import FSDPEngineWithLMHead
+
+from verl_ext.engine.position_ids import repair_position_ids
+from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
+from verl_ext.policy.checkpoint import attach_head_from, has_head
+from verl_ext.policy.forbidden import forbid_tokens
+from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
+from verl_ext.recipe.context import active_recipe
+from verl_ext.seg.batch import (
+    FrameCache,
+    SegBatch,
+    collect,
+    mask_totals,
+    row_lengths,
+    rows_with_dummy,
+    token_mask,
+)
+from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
+from verl_ext.seg.mask_losses import mask_losses
+from verl_ext.seg.mask_terms import mask_terms
+
+FRAME_CACHE_BYTES = 512 << 20
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda"], vendor="nvidia")
+class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+    """See the module's docstring."""
+
+    _frames: FrameCache | None = None
+    """None for a policy without a head."""
+    _pending: SegBatch | None = None
+
+    # ---- building -----------------------------------------------------------------------------------------------
+
+    def _build_module(self) -> torch.nn.Module:
+        module = super()._build_module()
+        folder = self.model_config.local_path
+        self._recipe = active_recipe()
+        if self._recipe.policy.freeze_vision:
+            freeze_vision(module)
+        # the reference policy is the language model alone (SPEC 2.2): the forward-only engine gets no head
+        if has_head(folder) and not self.engine_config.forward_only:
+            attach_head_from(module, folder, next(module.parameters()).dtype)
+            segmenter = module.grounding_encoder
+            self._image_size = int(segmenter.config.input_size)
+            self._frames = FrameCache(segmenter.preprocess, cached_frames(self._image_size))
+        return module  # type: ignore[no-any-return]
+
+    def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        return attach_adapters(module, self._recipe.policy.lora, embeddings=self._recipe.trains_embeddings)
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        tokenizer = self.model_config.tokenizer
+        forbid_tokens(module, forbidden_token_ids(tokenizer), len(tokenizer))
+        if get_device_name() != "cpu":
+            return super()._build_fsdp_module(module)  # type: ignore[no-any-return]
+        # verl 0.9.1 puts the reference into pinned memory, which needs an accelerator
+        with patch.object(fsdp_impl, "CPUOffloadPolicy", lambda pin_memory=True: None):
+            wrapped = super()._build_fsdp_module(module)
+        self._uses_fsdp2_cpu_offload_policy = False
+        return wrapped  # type: ignore[no-any-return]
+
+    def _build_optimizer(self, module: torch.nn.Module) -> torch.optim.Optimizer:
+        """Three groups: language and vision model, projection, mask decoder, each with its own learning rate."""
+        from verl.workers.config.optimizer import build_optimizer
+
+        optim = self._recipe.optim
+        rates = {
+            "text_hidden_fcs.": optim.projection_lr if optim.projection_lr is not None else optim.lr,
+            "grounding_encoder.": optim.decoder_lr if optim.decoder_lr is not None else optim.lr,
+        }
+        groups: dict[float, list[torch.nn.Parameter]] = {optim.lr: []}
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            rate = next((r for prefix, r in rates.items() if plain_name(name).startswith(prefix)), optim.lr)
+            groups.setdefault(rate, []).append(parameter)
+        optimizer: torch.optim.Optimizer = build_optimizer(
+            [{"params": p, "lr": lr} for lr, p in groups.items() if p], self.optimizer_config
+        )
+        return optimizer
+
+    # ---- forward ------------------------------------------------------------------------------------------------
+
+    def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
+        repair_position_ids(data)
+        if self._frames is not None and not forward_only and not is_supervised(data):
+            self._count_masks(data)
+        return super().forward_backward_batch(data, loss_function, forward_only)
+
+    def _count_masks(self, data: TensorDict) -> None:
+        """Masks of the whole mini-batch over all processes, by which the loss averages over masks."""
+        episodes = [row["episode"] for row in non_tensor_rows(data, "extra_fields")]
+        totals = torch.tensor(mask_totals(episodes), device=get_device_id())
+        torch.distributed.all_reduce(totals, group=self.get_data_parallel_group())
+        video, keyframe = totals.tolist()
+        tu.assign_non_tensor(data, video_masks=video, keyframe_masks=keyframe)
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        repair_position_ids(micro_batch)
+        inputs, args = super().prepare_model_inputs(micro_batch)
+        self._pending = None
+        if self._frames is None:
+            return inputs, args
+        samples, episodes = micro_batch_episodes(micro_batch)
+        all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(micro_batch)
+        seg = collect(samples, episodes, with_video_frames=all_frames or wants_mask_losses(micro_batch))
+        device = inputs["input_ids"].device
+        lengths = row_lengths(micro_batch["input_ids"]).tolist()
+        packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
+        inputs["seg_mask"] = token_mask(seg, lengths, inputs["input_ids"].shape, packed).to(device)
+        pixels = self._frames.get(seg.frames) if seg.frames else torch.zeros(1, 3, self._image_size, self._image_size)
+        inputs["sam_pixels"] = pixels.to(device)
+        inputs["pair_state"], inputs["pair_frame"] = seg.column(0).to(device), seg.column(1).to(device)
+        self._pending = seg
+        return inputs, args
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, Any]:
+        out: dict[str, Any] = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        seg, self._pending = self._pending, None
+        if seg is None:
+            return out
+        masks = output.mask_logits  # (M, h, w)
+        if not torch.is_grad_enabled():
+            out["seg_states"] = rows_with_dummy(output.seg_states, seg.counts)
+        if not is_supervised(micro_batch):
+            old_target = micro_batch.get("old_mask_target", None)
+            out |= mask_terms(seg, masks, old_target, self._recipe.objective.calibration)
+        if wants_mask_losses(micro_batch):
+            out["aux_bce"], out["aux_dice"] = mask_losses(seg, masks)
+            out["aux_masks"] = seg.mask_counts().to(masks.device)
+        return out
+
+    # ---- weights out --------------------------------------------------------------------------------------------
+
+    def get_per_tensor_param(self, **kwargs: Any) -> tuple[Any, Any]:
+        """What goes to vLLM: the language model only (it refuses names that it does not know), adapters merged in."""
+        if self._is_lora:
+            return gathered_items(self.module, lambda name: not is_head_parameter(name)), None
+        generator, peft = super().get_per_tensor_param(**kwargs)
+        return ((n, t) for n, t in generator if not is_head_parameter(n)), peft
+
+    def full_state(self) -> dict[str, torch.Tensor]:
+        """Every parameter gathered on the CPU; a collective call, kept on rank 0 only."""
+        keep = torch.distributed.get_rank() == 0
+        state = {}
+        for name, tensor in gathered_items(self.module):
+            if keep:
+                state[name] = tensor.detach().to("cpu", copy=True)
+        return state
+
+    def decoder_state(self) -> dict[str, torch.Tensor]:
+        """The prompt encoder and mask decoder by their names under ``sam2_model`` (float32, CPU, rank 0).
+
+        Empty for a policy without a head.
+        """
+        keep = torch.distributed.get_rank() == 0
+        items = gathered_items(self.module, lambda name: name.startswith(DECODER_PREFIXES))
+        return {n: t.detach().float().cpu().clone() for n, t in decoder_items(items) if keep}
+
+
+def cached_frames(side: int) -> int:
+    """Frames of ``side`` x ``side`` that this process keeps: those of a step's few clips, in 512 MiB at most."""
+    return max(8, min(256, FRAME_CACHE_BYTES // (4 * 3 * side * side)))
+
+
+def is_supervised(micro_batch: TensorDict) -> bool:
+    """Supervised batches carry their episode beside them, rollouts in ``extra_fields``."""
+    return "episode" in micro_batch.keys()  # noqa: SIM118 - a TensorDict
+
+
+def wants_mask_losses(micro_batch: TensorDict) -> bool:
+    """Losses against ground truth: in every update, and in supervised validation (RL's log-prob pass needs none)."""
+    return torch.is_grad_enabled() or is_supervised(micro_batch)
+
+
+def forbidden_token_ids(tokenizer: Any) -> list[int]:
+    """Ids that a policy may never sample (dialogue and vision structure)."""
+    from rollout.chat_format import ChatFormat
+
+    return sorted(ChatFormat.from_tokenizer(tokenizer).forbidden)

@@ -1,0 +1,145 @@
+"""From the options of ``videoseg eval`` to a running evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout.errors import DataError, VideosegError
+from verl_ext.evaluation.run_file import check_run, run_of, write_run
+from verl_ext.evaluation.scores import check_truth, score_target
+from verl_ext.evaluation.settings import inference_settings, one_engine, recipe_of, refuse_ignored
+from verl_ext.evaluation.targets import Target, broken_of, keys_of, stream
+
+if TYPE_CHECKING:
+    from data_construction.readers import Dataset
+    from eval.inference.dialogue import InferenceSettings
+    from eval.inference.pipeline import Broken
+    from eval.inference.run import Cluster, Inferred
+    from eval.scorers.types import Scores
+    from verl_ext.recipe import Recipe
+    from verl_ext.run.progress import Callback
+
+__all__ = ["Finished", "Request", "inference_settings", "recipe_of", "run"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options, as the command line names them."""
+
+    policy: Path
+    targets: tuple[Target, ...]
+    recipe: Path | None = None
+    overrides: tuple[str, ...] = ()
+    device: str | None = None
+    gpus: int = 1
+    max_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One target's results."""
+
+    target: Target
+    inferred: Inferred
+    scores: Scores | None
+    """None where there is no public ground truth."""
+    unscored: VideosegError | None = None
+    """Why there are no scores although there should be; the results are on disk all the same."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One target, ready to be run."""
+
+    target: Target
+    recipe: Recipe
+    settings: InferenceSettings
+    dataset: Dataset
+    keys: list[tuple[str, str]]
+    broken: list[Broken]
+    run: dict[str, Any]
+    """For ``run.json``."""
+
+
+def run(request: Request, progress: Callback) -> Iterator[Finished]:
+    """Evaluate one target after another on the same engines, which are started only if anything is left to do.
+
+    All targets are looked at before anything starts; one that cannot be scored in the end does not stop the others.
+
+    Raises:
+        DataError: no policy in the folder, data that are not what they promise, results of other settings.
+        RecipeError: settings that do not fit, or that evaluation does not honour.
+        WorkerError: workers that do not start (any more).
+    """
+    from eval.inference.run import infer, keep, start_cluster
+    from verl_ext.evaluation.backend import Backend
+    from verl_ext.scoring.rollouts import scoring_of
+
+    if not (request.policy / "config.json").is_file():
+        raise DataError(f"{request.policy}: no policy there (no config.json); give a folder in Hugging Face layout")
+    tasks = [_task(request, target) for target in request.targets]
+    engine = one_engine(request.targets, [task.settings for task in tasks])
+    cluster: Cluster | None = None
+    try:
+        for task in tasks:
+            target, name = task.target, task.target.benchmark.name
+            locked = partial(write_run, target.out, task.run)
+            if set(task.keys) - done_keys(target.out):
+                cluster = cluster or start_cluster(request.policy, engine, Backend(), task.recipe.device, request.gpus)
+                inferred = infer(
+                    cluster,
+                    chain(task.broken, stream(target, task.dataset, task.keys)),
+                    target.out,
+                    total=len(task.broken) + len(task.keys),
+                    progress=_named(progress, name, len(tasks)),
+                    environment_settings=task.settings.environment_settings,
+                    scoring=scoring_of(task.settings.environment, task.settings.environment_settings, {}),
+                    on_open=locked,
+                )
+            else:
+                inferred = keep(target.out, task.broken, on_open=locked)
+            yield _finished(request, task, inferred, progress)
+    finally:
+        if cluster is not None:
+            cluster.close()
+
+
+def done_keys(out: Path) -> set[tuple[str, str]]:
+    """What the results in a folder hold already; nothing if there are none."""
+    from eval.results.index import index_results
+    from eval.results.results_file import RESULTS_FILE
+
+    results = out / RESULTS_FILE
+    return set(index_results(results)) if results.is_file() else set()
+
+
+def _task(request: Request, target: Target) -> _Task:
+    """Everything about a target that can be wrong is found out here, before the engines start."""
+    recipe = recipe_of(request, target)
+    refuse_ignored(request, recipe)
+    dataset = target.open()
+    keys = keys_of(target, dataset, request.max_samples, recipe.seed)
+    facts = run_of(request, target, recipe)
+    check_run(target.out, facts)
+    if set(keys) - done_keys(target.out):
+        check_truth(target, keys, request.max_samples is None)
+    broken = broken_of(dataset, keys, request.max_samples is None)
+    return _Task(target, recipe, inference_settings(recipe), dataset, keys, broken, facts)
+
+
+def _finished(request: Request, task: _Task, inferred: Inferred, progress: Callback) -> Finished:
+    try:
+        whole = request.max_samples is None
+        scores = score_target(task.target, inferred.results, task.keys, whole, progress)
+    except VideosegError as error:
+        return Finished(task.target, inferred, None, error)
+    return Finished(task.target, inferred, scores)
+
+
+def _named(progress: Callback, name: str, count: int) -> Callable[[int, int, str], None]:
+    return lambda done, total, what: progress(done, total, what if count == 1 else f"{name}: {what}")

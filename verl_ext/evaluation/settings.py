@@ -1,0 +1,122 @@
+"""Recipe and inference settings of ``videoseg eval``; what evaluation could not honour is refused before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from rollout.errors import RecipeError
+from verl_ext.recipe.model_size import HEAD_FOLDER
+
+if TYPE_CHECKING:
+    from eval.inference.dialogue import InferenceSettings
+    from verl_ext.evaluation.job import Request
+    from verl_ext.evaluation.targets import Target
+    from verl_ext.recipe import Recipe
+
+CPU_SETTINGS = ("policy.dtype=float32", "rollout.engine.enforce_eager=true", "pool.gpus_per_worker=0")
+BOX_SETTINGS = ("method=veason_r1", "rollout.max_turns=1", "sft_loss.mask_ce=0", "sft_loss.dice=0")
+BOX_TURN = "rollout.turn_length=1024"
+"""Of a box policy, unless the benchmark's protocol says otherwise: its one reply may be long."""
+OF_ONE_BENCHMARK = ("environment_settings", "images")
+"""Inference settings in which benchmarks of one command may differ: the engine does not depend on them."""
+
+
+def recipe_of(request: Request, target: Target) -> Recipe:
+    """The recipe whose dialogue and engine are used, with this policy and these data in it.
+
+    Without a recipe of the user's it is the schema's defaults, then the benchmark's protocol, then ``--set``.
+    """
+    from verl_ext.recipe import load_recipe, override, recipe_from_overrides
+
+    policy = override("policy.path", str(request.policy))
+    if request.recipe is not None:
+        device = [] if request.device is None else [f"device={request.device}"]
+        return load_recipe(request.recipe, [policy, *device, *request.overrides])
+    benchmark = target.benchmark
+    source = {"dataset": benchmark.dataset, "root": str(target.root), "split": benchmark.split}
+    where = request.device or _default_device()
+    settings = ["stage=sft", policy, override("data", [source]), f"device={where}"]
+    settings += CPU_SETTINGS if where == "cpu" else ()
+    protocol = [override(key, value) for key, value in benchmark.protocol.items()]
+    if (request.policy / HEAD_FOLDER).is_dir():
+        settings += protocol
+    else:
+        settings += [BOX_TURN, *protocol, *BOX_SETTINGS]
+    return recipe_from_overrides("eval", [*settings, *request.overrides])
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def inference_settings(recipe: Recipe) -> InferenceSettings:
+    """How dialogues are decoded, from a recipe."""
+    from eval.inference.dialogue import InferenceSettings
+    from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
+    from verl_ext.run.verl_config import images_per_dialogue
+
+    environment, settings = environment_of(recipe, evaluation=True)
+    engine = recipe.rollout.engine
+    return InferenceSettings(
+        environment=environment,
+        environment_settings=settings,
+        **conversation_limits(recipe),
+        turn_length=recipe.rollout.turn_length,
+        images=images_per_dialogue(recipe),
+        dtype=recipe.policy.dtype,
+        concurrency=engine.max_num_seqs,
+        gpu_memory_utilization=engine.gpu_memory_utilization,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        kv_cache_gib=engine.kv_cache_gib,
+        enforce_eager=engine.enforce_eager,
+        tensor_parallel=engine.tensor_parallel,
+        sam2_preset=recipe.pool.preset,
+        sam2_checkpoint=recipe.pool.checkpoint,
+        pool_cpus=recipe.pool.cpus_per_worker,
+        cache_frames=recipe.pool.cache_frames,
+    )
+
+
+def one_engine(targets: Sequence[Target], settings: Sequence[InferenceSettings]) -> InferenceSettings:
+    """Settings under which one start of the engines serves every target.
+
+    Raises RecipeError that names target and setting where a benchmark's stanza wants another engine than the first's.
+    """
+    first = settings[0]
+    for target, own in zip(targets, settings, strict=True):
+        for name in (f.name for f in fields(first) if f.name not in OF_ONE_BENCHMARK):
+            mine, theirs = getattr(own, name), getattr(first, name)
+            if mine != theirs:
+                raise RecipeError(
+                    f"benchmark {target.benchmark.name}: its protocol comes to {name} = {mine!r}, that of "
+                    f"{targets[0].benchmark.name} to {theirs!r}, and one command runs one engine; evaluate it in a "
+                    "command of its own"
+                )
+    return replace(first, images=max(s.images for s in settings))
+
+
+def refuse_ignored(request: Request, recipe: Recipe) -> None:
+    """Raise RecipeError for what was asked for on the command line and would not happen."""
+    from eval.inference.cluster import POOL_SHARE
+
+    cuda = recipe.device == "cuda"
+    if request.gpus > 1 and not cuda:
+        why = "torch sees no CUDA device here" if request.device is None and request.recipe is None else "device is cpu"
+        raise RecipeError(
+            f"--gpus {request.gpus}, but {why}, so there would be one worker on the CPU; run `videoseg doctor` to see "
+            "what is missing, or leave --gpus out"
+        )
+    engines = request.gpus if cuda else 1
+    layout = {"pool.workers": engines, "pool.gpus_per_worker": POOL_SHARE if cuda else 0.0, "pool.share_gpu": False}
+    for key in {setting.partition("=")[0].strip() for setting in request.overrides} & layout.keys():
+        wanted = attrgetter(key)(recipe)
+        if wanted != layout[key]:
+            raise RecipeError(
+                f"--set {key}={wanted}: evaluation lays its pool out itself, one worker beside each engine (here "
+                f"{key}={layout[key]}); --gpus says how many, leave {key} out"
+            )

@@ -1,0 +1,114 @@
+"""verl's agent loop as a thin adapter: an environment, a conversation and ``server_manager.generate``.
+
+All of the dialogue's logic is in ``rollout``; evaluation runs the very same code over its own vLLM engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+from PIL.Image import Image
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+
+from rollout.chat_format import ChatFormat
+from rollout.conversation import Conversation
+from rollout.environment import make_environment
+from rollout.episode import Generated, roll_out
+from rollout.errors import DataError
+from rollout.types import Sample, StopReason
+from verl_ext.inference.failures import remembered
+from verl_ext.recipe.context import active_recipe
+from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
+
+
+def held_out_seed(seed: int, sample: str, draw: int, generation: int) -> int:
+    """The seed of one generation of a held-out dialogue: the same at every evaluation of a run.
+
+    Common random numbers: policies are compared by the same draws on the same prompts, which takes out of the
+    difference most of what is chance. A vLLM seed, 0 .. 2^31 - 1; dialogues and generations have their own.
+    """
+    return zlib.crc32(f"{seed}/{sample}/{draw}/{generation}".encode()) & 0x7FFFFFFF
+
+
+class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
+    """One rollout. Named in ``rollout.agent.agent_loop_config_path``."""
+
+    @remembered
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        """``row`` is a row of :class:`verl_ext.reinforce.dataset.RLDataset`, and the trainer's ``global_steps``.
+
+        Raises:
+            DataError: a frame cannot be read; names clip, frame and file. verl logs it and goes on without it.
+        """
+        recipe = active_recipe()
+        sample = Sample.from_dict(row["sample"])
+        validate = bool(row.get("held_out"))
+        chat = ChatFormat.from_processor(self.processor)
+        name, settings = environment_of(recipe, evaluation=validate)
+        environment = make_environment(name, sample, settings, chat.factor)
+        conversation = Conversation(self.tokenizer, chat, sample.clip, **conversation_limits(recipe))
+        if row.get("greedy"):
+            sampling_params = {**sampling_params, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
+        draw = int(row["session_id"]) if validate and not row.get("greedy") else None
+        request_id = uuid4().hex  # one a dialogue: its later turns go to the replica that has its images
+        generations = count()
+        versions: list[int] = []
+        seconds = 0.0
+
+        async def generate(
+            prompt_token_ids: list[int],
+            images: list[Image],
+            max_tokens: int,
+            stop_token_ids: list[int],
+            sampling: Mapping[str, Any],
+        ) -> Generated:
+            nonlocal seconds
+            began = time.perf_counter()
+            if draw is not None:
+                sampling = {**sampling, "seed": held_out_seed(recipe.seed, sample.id, draw, next(generations))}
+            out = await self.server_manager.generate(
+                request_id=request_id,
+                prompt_ids=prompt_token_ids,
+                sampling_params={**sampling, "max_tokens": max_tokens, "stop_token_ids": stop_token_ids},
+                image_data=images,
+            )
+            seconds += time.perf_counter() - began
+            known = (out.extra_fields.get(key) for key in ("min_global_steps", "max_global_steps"))
+            versions.extend(version for version in known if version is not None)
+            return Generated(list(out.token_ids), out.log_probs, out.stop_reason or "completed")
+
+        episode = await roll_out(environment, conversation, generate, sampling_params, recipe.rollout.turn_length)
+        if episode.stop is StopReason.REFUSED_CLIP:
+            await asyncio.to_thread(conversation.images)  # says which frame it was
+            raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
+        prompt, response, mask = conversation.prompt_ids, conversation.response_ids, conversation.response_mask
+        log_probs = conversation.response_log_probs
+        if not response:  # the first message does not fit: verl needs one token, which no loss ever sees
+            prompt, response, mask, log_probs = [chat.im_end], [chat.im_end], [0], [0.0]
+        # weights of version s - 1 roll out for step s; verl counts with these numbers and takes no None
+        versions = versions or [max(int(row["global_steps"]) - 1, 0)]
+        extra: dict[str, Any] = {
+            "min_global_steps": min(versions),
+            "max_global_steps": max(versions),
+            "episode": asdict(episode) | {"stop": episode.stop.value},
+            "turn_scores": [],
+            "tool_rewards": [],
+        }
+        return AgentLoopOutput(
+            prompt_ids=prompt,
+            response_ids=response,
+            response_mask=mask,
+            response_logprobs=log_probs,
+            multi_modal_data={"images": conversation.images()} if len(prompt) > 1 else {},
+            reward_score=0.0,  # the segmenter pool scores the whole batch once its [SEG] states are known
+            num_turns=2 * len(episode.turns),
+            metrics=AgentLoopMetrics(generate_sequences=seconds, num_preempted=-1),
+            extra_fields=extra,
+        )

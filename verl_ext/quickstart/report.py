@@ -1,0 +1,89 @@
+"""``videoseg report`` of a training run: a quickstart's folder, or any other run's, to one HTML page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verl_ext.quickstart.settings import Layout
+from verl_ext.run.gains import gain_in_words
+from verl_ext.run.run_files import METRICS, read_metrics
+from verl_ext.run.training_report import step_row, write_training_report
+
+if TYPE_CHECKING:
+    from eval.report.inputs import ReportStage
+    from rollout.types import Sample
+
+TITLES = {"untrained": "Untrained", "cold_start": "After the cold start", "rl": "After reinforcement"}
+
+
+def write_report(run_dir: Path, out: Path) -> Path:
+    """Read the run's files and write the page: a finished quickstart's, else that of its metrics.
+
+    Raises:
+        DataError: the folder is neither a finished quickstart's nor a training run's; names what is missing.
+    """
+    from eval.report import ReportInput, build_report
+
+    layout = Layout(Path(run_dir).resolve())
+    if not layout.summary.exists():
+        return write_training_report(layout.out, out)
+    summary = json.loads(layout.summary.read_text())
+    samples = _samples(layout)
+    stages = [_stage(layout, name, samples) for name in TITLES if layout.evaluation(name).exists()]
+    metrics = [step_row(r) for r in read_metrics(layout.grpo / METRICS)]
+    page = ReportInput(
+        title="videoseg-rl quickstart",
+        summary=summary,
+        stages=stages,
+        rl_metrics=[m for m in metrics if "reward/mean" in m],
+        learnt_at=70.0,
+        notes=notes(summary),
+    )
+    return build_report(page, out)
+
+
+def _samples(layout: Layout) -> dict[tuple[str, str], Sample]:
+    from data_construction.readers import open_dataset
+
+    return {(s.clip.name, s.expression.id): s for s in open_dataset("revos", layout.data, "test").samples()}
+
+
+def _stage(layout: Layout, name: str, samples: dict[tuple[str, str], Sample]) -> ReportStage:
+    from eval.inference.run import RESULTS_FILE
+    from eval.report import ReportStage
+    from eval.results.results_file import read_results
+    from eval.scores.files import read_scores
+
+    folder = layout.evaluation(name)
+    records = read_results(folder / RESULTS_FILE)
+    known = [samples[r.key] for r in records if r.key in samples]
+    return ReportStage(name, TITLES[name], read_scores(folder / "scores.json"), records, known)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def notes(summary: dict[str, Any]) -> list[str]:
+    """What the quickstart's page says in words; a gain within two standard errors is said to be none."""
+    first, last = summary["reward_first"], summary["reward_last"]
+    error = summary["reward_gain_se"]
+    if error is not None and summary["reward_gain"] > 2 * error:
+        verdict = "more than two standard errors"
+    else:
+        verdict = "not more than two standard errors, so nothing is claimed"
+    on_taught = ""
+    if summary.get("jf_taught_gain") is not None:
+        on_taught = f", {gain_in_words(summary, 'jf_taught')} on the kinds it was taught"
+    return [
+        f"Reinforcement moved the mean reward of sampled held-out dialogues from {first:.2f} to {last:.2f}, "
+        f"a gain of {gain_in_words(summary, 'reward', 2)} over the same prompts: {verdict}. J&F of the greedy answers "
+        f"changed by {gain_in_words(summary, 'jf')} over the same expressions{on_taught}. "
+        "Dialogues that keep to the protocol throughout: "
+        f"{percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
+        f"{percent(summary['format_sampled_first'])} -> {percent(summary['format_sampled_last'])} sampled.",
+        "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
+        "well a real policy segments.",
+    ]

@@ -1,0 +1,197 @@
+"""verl's synchronous trainer with the segmenter pool in its step.
+
+One step reads: roll out -> old log-probs and ``[SEG]`` states -> masks and rewards from the pool -> reference ->
+advantages -> update -> weights to vLLM and to the pool.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import open_dict
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.utils.debug import marked_timer
+
+from rollout.errors import DataError, WorkerError
+from rollout.types import Sample
+from verl_ext.engine.workers import SegActorRolloutRefWorker
+from verl_ext.inference.failures import check_failed
+from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.validation import HeldOutValidation
+from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
+from verl_ext.run.run_files import announce_total, stop_requested, write_result
+from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
+from verl_ext.seg.batch import row_lengths
+from verl_ext.seg.episodes import non_tensor_rows
+
+NO_DIALOGUES = "no materializable trajectories"
+"""verl's words (0.9.1) for a step of which every dialogue failed."""
+
+
+class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
+    """Runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
+
+    total_training_steps: int
+
+    _saved_at = -1
+    _stopped_early = False
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = 0.1  # verl's 2 s is half of a small step
+        return buffer
+
+    def _init_dataloader(self) -> None:
+        """Ends with the data's last epoch, where verl would leave its loop without saving."""
+        super()._init_dataloader()
+        t = self.recipe.trainer
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"data: {len(self.train_dataset)} expressions do not fill one step of trainer.prompts_per_step "
+                f"{t.prompts_per_step}; lower it, or name more data"
+            )
+        steps = min(self.total_training_steps, self.steps_per_epoch * t.epochs)
+        self.total_training_steps = self.config.actor_rollout_ref.actor.optim.total_training_steps = steps
+        announce_total(self.run_dir, steps)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            self.role_worker_mapping[role] = ray.remote(SegActorRolloutRefWorker)
+
+    def _setup(self) -> None:
+        from verl_ext.scoring.pool import build_pool
+
+        self.recipe = active_recipe()
+        self.run_dir = Path(self.recipe.output_dir)
+        self.scoring = recipe_scoring(self.recipe)
+        self.pool = build_pool(self.recipe)
+        super()._setup()
+
+    def on_init_end(self) -> None:
+        super().on_init_end()
+        self._sync_pool()  # a resumed actor, or one whose pool has other weights, decodes differently
+        with open_dict(self.config):  # a continued run does again what it died before
+            self.config.trainer.val_before_train = self.validation_is_due()
+        if self.global_steps > 0 and not (self._policy_folder() / "config.json").is_file():
+            self._export_policy()
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Trains, and writes how that ended.
+
+        Raises:
+            WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
+        """
+        super().fit(agent_loop_manager)
+        reached = self.global_steps - 1
+        if reached < self.total_training_steps:
+            raise WorkerError(
+                f"training ended after step {reached} of {self.total_training_steps}: the data gave no more prompts. "
+                "Continue it with --resume"
+            )
+        write_result(self.run_dir, finished=not self._stopped_early)
+
+    # ---- the step -----------------------------------------------------------------------------------------------
+
+    def on_step_end(self) -> None:
+        super().on_step_end()
+        with marked_timer("update_pool", self.timing_raw):
+            self._sync_pool()
+        if self.global_steps < self.total_training_steps and stop_requested(self.run_dir):
+            self._save_checkpoint()
+            self._stopped_early = True
+            self.total_training_steps = self.global_steps  # verl's loop then ends by itself
+
+    def _step_once(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._step_once(*args, **kwargs)
+        except RuntimeError as e:
+            if NO_DIALOGUES in str(e):
+                check_failed(self.run_dir, self.global_steps, self.recipe.rollouts_per_step, 0)
+            raise
+
+    def _sync_pool(self) -> None:
+        state = self.actor_rollout_wg.decoder_state()[0]
+        if state and self.pool is not None:
+            self.pool.load_decoder(state)
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        """Held-out rows are only divided into forward passes; an update needs whole mini-batches."""
+        if self._validating:
+            return dp_size * self.recipe.trainer.micro_batch
+        return int(super()._get_required_batch_multiple(dp_size))
+
+    def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """verl fills a batch up with short copies of a row; the copies must not keep its dialogue's ``[SEG]``s.
+
+        Before that, what is missing is counted: a batch that is mostly copies would train on little, in silence.
+        """
+        if not self._validating:
+            found, wanted = len(batch.keys), self.recipe.rollouts_per_step
+            metrics["rollout/failed"] = float(check_failed(self.run_dir, self.global_steps, wanted, found))
+        batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        copies = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
+        if copies:
+            data = tq.kv_batch_get(keys=copies, partition_id=batch.partition_id, select_fields=["extra_fields"])
+            rows = [e | {"episode": e["episode"] | {"turns": []}} for e in non_tensor_rows(data, "extra_fields")]
+            fields = tu.get_tensordict({"extra_fields": rows})
+            tq.kv_batch_put(keys=copies, partition_id=batch.partition_id, fields=fields)
+        return batch
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch = super()._compute_old_log_prob(batch, metrics)
+        with marked_timer("pool", self.timing_raw):
+            rollouts = self._score(batch)
+            real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
+            metrics.update(metrics_of(real))
+            if self.pool is not None:
+                metrics["pool/restarts"] = float(self.pool.restarts)
+            self._put_rewards(batch, rollouts)
+        return batch
+
+    def _score(self, batch: Any) -> list[Rollout]:
+        """Masks and rewards for every row of the batch, from what its log-prob pass left."""
+        wanted = ["extra_fields", "sample", *self.scoring.columns]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
+        kept = {new: data[old] for old, new in self.scoring.kept_as.items()}
+        if kept:
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(kept))
+        samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
+        episodes = [episode_from_dict(e["episode"]) for e in non_tensor_rows(data, "extra_fields")]
+        return score_rollouts(self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data))
+
+    def _put_rewards(self, batch: Any, rollouts: list[Rollout]) -> None:
+        """The reward at each response's last token, jagged like ``response_mask``."""
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+        rows = []
+        for length, rollout in zip(row_lengths(data["response_mask"]).tolist(), rollouts, strict=True):
+            row = torch.zeros(length)
+            row[-1] = rollout.rewards["total"]
+            rows.append(row)
+        scores = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+        tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict({"rm_scores": scores})
+        )
+
+    # ---- saving -------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        """Once a step. Old checkpoints go only when the new one is whole, its policy included."""
+        if self._saved_at == self.global_steps:
+            return
+        self._saved_at = self.global_steps
+        super()._save_checkpoint()
+        self._export_policy()
+        remove_old(self.run_dir, self.recipe.trainer.keep_checkpoints)
+
+    def _policy_folder(self) -> Path:
+        return step_folder(self.run_dir, self.global_steps) / POLICY_FOLDER
+
+    def _export_policy(self) -> None:
+        self.actor_rollout_wg.export_policy(str(self._policy_folder()))
+        link_newest_policy(self.run_dir)

@@ -1,0 +1,122 @@
+"""Scoring of box answers (Veason-R1, SPEC 3): SAM 2 is prompted with the policy's boxes; no ``[SEG]`` states.
+
+Shape legend: F frames shown, O objects. Prompt pixels are those of the square frames that the policy saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from rewards.compose import compute_rewards
+from rewards.segmenter.types import BoxRequest, BoxScores, State
+from rewards.truth import truth
+from rewards.types import Box, BoxRewardInput, Variant
+from rewards.veason import chosen_position, matched_boxes, read_reply
+from rollout.box_protocol import parse_box_turn
+from rollout.environments.single_turn_boxes import BoxSettings
+from rollout.types import Episode, Masklets, Sample
+from verl_ext.scoring.rollouts import Remembered
+
+NEEDS_MASKS = "veason_consistency"
+"""The one reward that asks SAM 2."""
+
+FrameTruth = tuple[list[list[Box]], list[int]]
+"""Per shown frame: (O, 4) boxes in prompt pixels, and the pixels that the objects cover together."""
+
+
+@dataclass
+class BoxScoring:
+    """See :class:`verl_ext.scoring.rollouts.Scoring`."""
+
+    settings: BoxSettings
+    weights: Mapping[str, float]
+    variant: Variant
+    columns: tuple[str, ...] = ()
+    kept_as: Mapping[str, str] = field(default_factory=dict)
+    _truth: Remembered[FrameTruth] = field(default_factory=Remembered)
+
+    @property
+    def needs_pool(self) -> bool:
+        return NEEDS_MASKS in self.weights
+
+    def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
+        return [[None] * len(e.turns) for e in episodes]
+
+    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> BoxRequest | None:
+        """The matched boxes at the chosen frame, propagated over the frames that were shown."""
+        if not self.needs_pool:
+            return None
+        x = self.reward_input(sample, episode)
+        boxes = matched_boxes(x, self.variant)
+        position = chosen_position(read_reply(x.text, self.variant), x.timestamps, self.variant)
+        if not boxes or position is None:
+            return None
+        frames = list(episode.spatial_frames)
+        return BoxRequest(sample.clip, frames, frames[position], self._in_clip(boxes, sample), truth(sample))
+
+    def rewards(self, sample: Sample, episode: Episode, answer: BoxScores | None) -> dict[str, float]:
+        """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
+        x = self.reward_input(sample, episode)
+        if answer is not None:
+            x = replace(x, frame_ious=answer.ious)
+        return compute_rewards(x, self.weights, self.variant)
+
+    def ious(self, answer: BoxScores) -> dict[str, float]:
+        return {"frames": float(np.mean(answer.ious))}
+
+    def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> BoxRequest:
+        """Every usable box, one object each, propagated over all frames; nothing without a frame that was shown."""
+        answer = parse_box_turn(_text(episode)).answer
+        times = self.settings.timestamps(sample.clip, episode.spatial_frames)
+        keyframe, boxes = 0, []
+        if answer is not None and answer.keyframe_timestamp in times:
+            keyframe = episode.spatial_frames[times.index(answer.keyframe_timestamp)]
+            boxes = self._in_clip(answer.boxes, sample)
+        frames = list(range(sample.clip.num_frames))
+        return BoxRequest(sample.clip, frames, keyframe, boxes, sample.masklets, with_masks=True)
+
+    def reward_input(self, sample: Sample, episode: Episode) -> BoxRewardInput:
+        """The reply and the ground truth of the frames that were shown."""
+        frames = episode.spatial_frames or (sample.clip.num_frames // 2,)
+        boxes, areas = self._truth.get(sample, lambda: frame_truth(truth(sample), frames, self.settings.side), frames)
+        times = self.settings.timestamps(sample.clip, frames)
+        return BoxRewardInput(_text(episode), times, boxes, areas, stop=episode.stop)
+
+    def _in_clip(self, boxes: Sequence[Box], sample: Sample) -> list[tuple[float, ...]]:
+        """From prompt pixels to the clip's pixels, cut to the frame: SAM 2 has no number for a box far outside it."""
+        side = self.settings.side
+        across, down = sample.clip.width / side, sample.clip.height / side
+        inside = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0, side)
+        return [tuple(box) for box in (inside * [across, down, across, down]).tolist()]
+
+
+def frame_truth(masklets: Masklets, frames: Sequence[int], side: int) -> FrameTruth:
+    """Tight boxes ``[x1, y1, x2, y2]`` of every object, scaled to ``side`` and rounded half up, and areas.
+
+    An object that is absent from a frame has ``[0, 0, 0, 0]`` there.
+    """
+    scale = np.array([side / masklets.width, side / masklets.height] * 2)
+    boxes: list[list[Box]] = []
+    areas = []
+    for t in frames:
+        here: list[Box] = []
+        for o in range(len(masklets.rles)):
+            rows, columns = np.nonzero(masklets.object_mask(o, t))
+            corners = [columns.min(), rows.min(), columns.max(), rows.max()] if len(rows) else [0.0] * 4
+            x1, y1, x2, y2 = np.floor(np.array(corners) * scale + (0.5 if len(rows) else 0.0)).tolist()
+            here.append((x1, y1, x2, y2))
+        boxes.append(here)
+        areas.append(int(masklets.union(t).sum()))
+    return boxes, areas
+
+
+def _text(episode: Episode) -> str:
+    return episode.texts[0] if episode.turns else ""
+
+
+def build(settings: Mapping[str, Any], weights: Mapping[str, float], variant: Variant) -> BoxScoring:
+    return BoxScoring(BoxSettings.from_dict(settings), weights, variant)

@@ -1,0 +1,143 @@
+"""From finished dialogues to rewards and masks, through the segmenter pool.
+
+Pure bookkeeping around ``rewards``: a method says which requests its rewards need (:class:`Scoring`), the pool answers
+them, and numbers come out. Training and evaluation use the same code.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from rewards.scoring import Scoring
+from rewards.segmenter.types import State
+from rollout.environment import answers_of
+from rollout.errors import DataError
+from rollout.types import RLE, Action, Episode, Grounding, Sample, StopReason, Turn
+from verl_ext.recipe.rollout_settings import environment_of
+
+if TYPE_CHECKING:
+    from verl_ext.recipe import Recipe
+
+T = TypeVar("T")
+
+SCORINGS = {"masks": "verl_ext.scoring.seg", "boxes": "verl_ext.scoring.boxes"}
+"""By what replies hold: the module whose ``build(settings, weights, variant)`` makes their :class:`Scoring`."""
+
+
+@dataclass
+class Rollout:
+    """One scored episode."""
+
+    sample: Sample
+    episode: Episode
+    states: list[State | None]
+    """Per turn: the state of its first ``[SEG]``."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    ious: dict[str, float] = field(default_factory=dict)
+    failed: bool = False
+    """Its dialogue raised: the rewards are those of an empty reply, nothing else of it counts."""
+
+
+def scoring_of(
+    environment: str, settings: Mapping[str, Any], weights: Mapping[str, float], variant: str = "intended"
+) -> Scoring:
+    """The scoring of dialogues in ``environment``; without weights it only makes masks."""
+    scoring: Scoring = import_module(SCORINGS[answers_of(environment)]).build(settings, dict(weights), variant)
+    return scoring
+
+
+def recipe_scoring(recipe: Recipe) -> Scoring:
+    """The scoring of a recipe's method, with its rewards."""
+    name, settings = environment_of(recipe)
+    return scoring_of(name, settings, recipe.rewards.weights, recipe.rewards.variant)
+
+
+def score_rollouts(
+    scoring: Scoring, pool: Any, samples: Sequence[Sample], episodes: Sequence[Episode], states: Sequence[list[Any]]
+) -> list[Rollout]:
+    """Ask the pool once for all, then compute every rollout's rewards.
+
+    Raises:
+        DataError: a dialogue that its clip's frames refused has no score, least of all that of an empty reply; a sample
+            without ground truth has none either.
+    """
+    check_begun(samples, episodes)
+    requests = [scoring.reward_request(*given) for given in zip(samples, episodes, states, strict=True)]
+    asked = [i for i, request in enumerate(requests) if request is not None]
+    answers = dict(zip(asked, pool.score([requests[i] for i in asked]), strict=True)) if asked else {}
+    out = []
+    for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
+        answer = answers.get(i)
+        rewards = scoring.rewards(sample, episode, answer)
+        out.append(Rollout(sample, episode, states[i], rewards, {} if answer is None else scoring.ious(answer)))
+    return out
+
+
+def predict_masks(scoring: Scoring, pool: Any, rollouts: Sequence[Rollout]) -> list[Sequence[RLE | None]]:
+    """Per rollout, the predicted mask of each of its clip's frames. Raises as :func:`score_rollouts`."""
+    check_begun([r.sample for r in rollouts], [r.episode for r in rollouts])
+    answers = pool.score([scoring.mask_request(r.sample, r.episode, r.states) for r in rollouts])
+    return [answer.rles for answer in answers]
+
+
+def check_begun(samples: Sequence[Sample], episodes: Sequence[Episode]) -> None:
+    """Raises DataError, naming the expression, for a dialogue that ended as ``refused_clip``."""
+    for sample, episode in zip(samples, episodes, strict=True):
+        if episode.stop is StopReason.REFUSED_CLIP:
+            raise DataError(
+                f"{sample.id}: its frames could not be shown (the log names the file), so there is no reply to score; "
+                "restore them, or leave the expression out"
+            )
+
+
+def episode_from_dict(d: dict[str, Any]) -> Episode:
+    """Inverse of ``dataclasses.asdict`` as it arrives from another process."""
+    turns = []
+    for t in d["turns"]:
+        grounding = Grounding(**t["grounding"]) if t["grounding"] else None
+        action = Action(t["action"]) if t["action"] else None
+        turns.append(Turn(**{**t, "grounding": grounding, "action": action, "shown": tuple(t["shown"])}))
+    return Episode(turns, StopReason(d["stop"]), tuple(d["spatial_frames"]), d["num_frames"])
+
+
+class Remembered(Generic[T]):
+    """Facts about ground truth by sample: every rollout of a group asks for the same, and decoding masks is slow."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self._capacity = capacity
+        self._facts: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, sample: Sample, make: Callable[[], T], *more: Hashable) -> T:
+        clip, expression = sample.clip, sample.expression
+        key = (clip.name, clip.frames[:1], clip.num_frames, expression.id, expression.anno_ids, *more)
+        if key not in self._facts:
+            self._facts[key] = make()
+            while len(self._facts) > self._capacity:
+                self._facts.popitem(last=False)
+        return self._facts[key]
+
+
+def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float]:
+    """Means for the log: every reward; of those that did not fail every stop reason as a share, turns, mean IoUs."""
+    n = max(1, len(rollouts))
+    ended = [r for r in rollouts if not r.failed]
+    out: dict[str, float] = {}
+    for name in rollouts[0].rewards if rollouts else ():
+        values = np.array([r.rewards[name] for r in rollouts])
+        key = "mean" if name == "total" else name
+        out[f"{prefix}reward/{key}"] = float(values.mean())
+        if name == "total":
+            out[f"{prefix}reward/std_error"] = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    stops = Counter(r.episode.stop for r in ended)
+    for reason in StopReason:
+        out[f"{prefix}stop/{reason.value}"] = stops[reason] / max(1, len(ended))
+    out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in ended])) if ended else 0.0
+    for name in dict.fromkeys(name for r in rollouts for name in r.ious):
+        out[f"{prefix}iou/{name}"] = float(np.mean([r.ious[name] for r in rollouts if name in r.ious]))
+    return out

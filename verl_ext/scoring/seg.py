@@ -1,0 +1,94 @@
+"""Scoring of ``[SEG]`` dialogues (VideoSEG-O3, SPEC 2.5): the pool decodes the states of the actor's log-prob pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewards.compose import compute_rewards
+from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, State
+from rewards.truth import truth
+from rewards.types import RewardInput, Variant
+from rollout.episode import final_keyframe
+from rollout.types import Episode, Sample
+from verl_ext.scoring.rollouts import Remembered
+from verl_ext.seg.calibration import SegCountMismatchError
+
+
+@dataclass
+class SegScoring:
+    """See :class:`verl_ext.scoring.rollouts.Scoring`."""
+
+    weights: Mapping[str, float]
+    variant: Variant
+    columns: tuple[str, ...] = ("seg_states", "mask_log_prob", "mask_target")
+    # the reference pass writes the log-prob pass's names again
+    kept_as: Mapping[str, str] = field(
+        default_factory=lambda: {"mask_log_prob": "old_mask_log_prob", "mask_target": "old_mask_target"}
+    )
+    needs_pool: bool = True
+    _existence: Remembered[NDArray[np.uint8]] = field(default_factory=Remembered)
+
+    def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
+        rows = [row.reshape(-1) for row in columns["seg_states"].unbind()]  # each with one leading dummy state
+        tokens = [sum(len(t.seg_positions) for t in e.turns) for e in episodes]
+        width = sum(map(len, rows)) // sum(n + 1 for n in tokens)
+        out = []
+        for b, (episode, row, n) in enumerate(zip(episodes, rows, tokens, strict=True)):
+            if len(row) != (n + 1) * width:
+                raise SegCountMismatchError(f"sequence {b}, states", len(row) // width - 1, n)
+            out.append(states_by_turn(episode, row.view(n + 1, width)[1:].float().numpy()))
+        return out
+
+    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> SegRequest | None:
+        if not episode.turns:
+            return None
+        keyframes = [t.keyframe for t in episode.turns]
+        return SegRequest(sample.clip, truth(sample), list(episode.spatial_frames), list(states), keyframes)
+
+    def rewards(self, sample: Sample, episode: Episode, answer: MaskScores | None) -> dict[str, float]:
+        """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
+        turns = episode.texts or [""]
+        spatial = list(episode.spatial_frames) or [sample.clip.num_frames // 2]
+        if answer is None:
+            video, key = [[0.0] * len(spatial) for _ in turns], [0.0] * len(turns)
+        else:
+            video, key = [list(v) for v in answer.video_ious], list(answer.keyframe_ious)
+        existence = self._existence.get(sample, lambda: truth(sample).existence())
+        x = RewardInput(turns, existence, video, key, stop=episode.stop, spatial_frames=spatial)
+        return compute_rewards(x, self.weights, self.variant)
+
+    def ious(self, answer: MaskScores) -> dict[str, float]:
+        """Of the last turn's masks."""
+        return {"keyframe": answer.keyframe_ious[-1], "video": float(np.mean(answer.video_ious[-1]))}
+
+    def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> PropagateRequest:
+        """The last turn's ``[SEG]`` at the final keyframe (SPEC 2.2, evaluation)."""
+        state = states[-1] if states else None
+        return PropagateRequest(sample.clip, final_keyframe(episode), state)
+
+
+def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State | None]:
+    """(N, C) states of all ``[SEG]`` tokens -> per turn, that of its first one.
+
+    Raises:
+        SegCountMismatchError: as many states as ``[SEG]`` tokens are needed, or a mask would be scored for the wrong
+            turn.
+    """
+    expected = sum(len(t.seg_positions) for t in episode.turns)
+    if len(states) != expected:
+        raise SegCountMismatchError(f"{len(episode.turns)} turns", len(states), expected)
+    out: list[State | None] = []
+    start = 0
+    for turn in episode.turns:
+        out.append(np.asarray(states[start], dtype=np.float32) if turn.seg_positions else None)
+        start += len(turn.seg_positions)
+    return out
+
+
+def build(settings: Mapping[str, Any], weights: Mapping[str, float], variant: Variant) -> SegScoring:
+    return SegScoring(weights, variant)
