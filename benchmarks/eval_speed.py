@@ -67,7 +67,7 @@ def run_arm(arm: str, args: argparse.Namespace, work: Path, deadline: float) -> 
     left = deadline - time.monotonic() - REST_SECONDS
     if left < 10:
         return {"error": "no time left", "done": 0}
-    command = [sys.executable, "-m", "benchmarks.eval_speed_arms", arm, str(file), json.dumps(settings_of(args))]
+    command = [sys.executable, "-m", "benchmarks.eval_speed_process", arm, str(file), json.dumps(settings_of(args))]
     command += [str(work), str(left - REST_SECONDS)]
     with (work / f"{file.stem}.log").open("wb") as log:
         process = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -185,21 +184,3 @@ def steady(seen: list[tuple[float, int]]) -> dict[str, Any]:
     last = seen[-1][1]
     (t0, n0), (t1, n1) = (next(x for x in seen if x[1] >= share * last) for share in (0.1, 0.9))
     return {"steady_expressions_per_second": round((n1 - n0) / (t1 - t0), 4)} if t1 > t0 else {}
-
-
-def main() -> None:
-    began = time.monotonic()
-    arm, file, settings, work, seconds = sys.argv[1:]
-    s = json.loads(settings)
-    if arm == "prepare":
-        prepare(s, Path(work))
-    elif arm == "loop":
-        from benchmarks.eval_speed_loop import loop
-
-        loop(s, Path(work), Path(file), float(seconds), began)
-    else:
-        ours(s, Path(work), Path(file), float(seconds), int(arm.split("@")[1]), began)
-
-
-if __name__ == "__main__":
-    main()

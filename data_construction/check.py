@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from data_construction.check_report import CheckReport, SplitCounts
 from data_construction.check_score import self_score
 from data_construction.check_twins import twins
 from data_construction.problems import Problem, Progress, problem_of
@@ -18,53 +17,6 @@ from rollout.errors import DataError
 FRAME_CODES = ("missing_frame", "unreadable_frame", "frame_size", "frame_rate", "frame_name")
 """Problems of a frame for which nothing of its clip can be used."""
 TYPE_NAMES = {0: "referring", 1: "reasoning", 2: "no target", None: "untyped"}
-
-
-@dataclass
-class SplitCounts:
-    """What a split holds. ``self_jf`` is the lowest J&F of ground truth against itself; None without masks."""
-
-    clips: int = 0
-    frames: int = 0
-    expressions: int = 0
-    types: dict[str, int] = field(default_factory=dict)
-    kinds: dict[str, int] = field(default_factory=dict)
-    targets: dict[str, int] = field(default_factory=dict)
-    """Expressions by number of target objects."""
-    scored: int = 0
-    self_jf: float | None = None
-    set_aside: int = 0
-    """Expressions that cannot be used: a frame, a mask or a whole clip is wrong."""
-    traces: int = 0
-    rl_annotations: int = 0
-
-
-@dataclass
-class CheckReport:
-    """Counts by split and everything found wrong."""
-
-    name: str
-    root: str
-    splits: dict[str, SplitCounts] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def add(self, problems: Iterable[Problem]) -> None:
-        """More problems, each of which is kept once."""
-        self.problems = list(dict.fromkeys([*self.problems, *problems]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {**asdict(self), "ok": self.ok}
-
-    def table(self, width: int = 110) -> str:
-        """One screen of text: counts, then the first problems."""
-        from data_construction.check_table import render_report
-
-        return render_report(self, width)
 
 
 def check_dataset(

@@ -161,7 +161,6 @@ def get_format(name: str) -> Format:
 
 @cache
 def _load() -> None:
-    from data_construction import export as package
-
+    package = importlib.import_module("data_construction.export")  # by name: it imports this module
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

@@ -29,8 +29,7 @@ def layout(*names: str) -> Callable[[Writer], Writer]:
 
 def layout_names() -> list[str]:
     """Data sets that ``write_layout`` knows."""
-    import data_construction.layouts as package
-
+    package = importlib.import_module("data_construction.layouts")  # by name: it imports this module
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return sorted(WRITERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ from data_construction.readers import masks as mask_readers
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, read_index
 from data_construction.readers.frame_files import frame_faults, frame_paths, frame_size, rate_problem
 from data_construction.readers.indexed_json import open_json
+from data_construction.readers.open_split import FrameCheck
 from data_construction.readers.stanza import Stanza, load_stanza
+from data_construction.readers.validate import find_problems
 from rollout.errors import DataError
 from rollout.types import RLE, Clip, Expression, Masklets, Sample
-
-FrameCheck = Literal["none", "exist", "decode"]
 
 
 class Dataset:
@@ -182,8 +182,6 @@ class Dataset:
         self, frames: FrameCheck = "decode", progress: Progress | None = None, limit: int | None = None
     ) -> list[Problem]:
         """Everything that is wrong with this split; see ``readers.validate``."""
-        from data_construction.readers.validate import find_problems
-
         return find_problems(self, frames, progress, limit)
 
     def frame_paths(self, entry: ClipEntry) -> list[Path]:

@@ -7,30 +7,27 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers.annotations import ClipEntry, read_index
 from data_construction.readers.frame_files import frame_faults, on_disk, place_of, rate_problem
 from data_construction.readers.indexed_json import IndexedJson, open_json
 from data_construction.readers.masks import rle_pixels, rle_problems
+from data_construction.readers.open_split import FrameCheck, OpenSplit
 from rollout.errors import DataError
 from rollout.types import RLE
-
-if TYPE_CHECKING:
-    from data_construction.readers.dataset import Dataset, FrameCheck
 
 NO_TARGET = 2
 
 
 def find_problems(
-    dataset: Dataset, frames: FrameCheck, progress: Progress | None = None, limit: int | None = None
+    dataset: OpenSplit, frames: FrameCheck, progress: Progress | None = None, limit: int | None = None
 ) -> list[Problem]:
     """Problems in clip order, at most ``limit``: annotation file, ids, masks against frames, frames, other splits."""
     return list(islice(_all_problems(dataset, frames, progress), limit))
 
 
-def _all_problems(dataset: Dataset, frames: FrameCheck, progress: Progress | None) -> Iterator[Problem]:
+def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | None) -> Iterator[Problem]:
     yield from shared_clips(dataset)
     yield from _repeated_keys(dataset)
     foreground = _has_foreground(dataset)
@@ -66,7 +63,7 @@ def _all_problems(dataset: Dataset, frames: FrameCheck, progress: Progress | Non
         progress(len(dataset.index), len(dataset.index), doing)
 
 
-def shared_clips(dataset: Dataset) -> Iterator[Problem]:
+def shared_clips(dataset: OpenSplit) -> Iterator[Problem]:
     """Clips that another split of the same data set, as far as it is there, holds as well; none between sources."""
     for other in () if dataset.stanza.splits_are_sources else dataset.stanza.splits:
         files = dataset.stanza.split(other, dataset.root)
@@ -82,7 +79,7 @@ def shared_clips(dataset: Dataset) -> Iterator[Problem]:
             yield Problem("shared_clip", str(dataset.root / files.annotations), what, clip, remedy=remedy)
 
 
-def _repeated_keys(dataset: Dataset) -> Iterator[Problem]:
+def _repeated_keys(dataset: OpenSplit) -> Iterator[Problem]:
     """Clips or ids that stand twice in a file of annotations or masks: a JSON reader silently keeps the last."""
     files = dataset.files
     masks = files.masks if files.mask_format == "rle_dict" else None
@@ -119,11 +116,11 @@ def _repeated_ids(path: Path) -> list[str]:
         return []
 
 
-def _annotation_file(dataset: Dataset) -> str:
+def _annotation_file(dataset: OpenSplit) -> str:
     return str(dataset.root / (dataset.files.annotations or ""))
 
 
-def _ids(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
+def _ids(dataset: OpenSplit, entry: ClipEntry) -> Iterator[Problem]:
     file = _annotation_file(dataset)
     seen: set[str] = set()
     for frame in entry.frames:
@@ -145,7 +142,7 @@ def _ids(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
             yield Problem("no_annotation", file, "names no object", entry.name, item=item, remedy="remove it")
 
 
-def _frames(dataset: Dataset, entry: ClipEntry, size: tuple[int, int] | None, decode: bool) -> Iterator[Problem]:
+def _frames(dataset: OpenSplit, entry: ClipEntry, size: tuple[int, int] | None, decode: bool) -> Iterator[Problem]:
     paths = dataset.frame_paths(entry)
     wrong_rate = rate_problem(paths[0], dataset.files, entry.name) if on_disk(paths[0]) else None
     if wrong_rate is not None:
@@ -154,7 +151,7 @@ def _frames(dataset: Dataset, entry: ClipEntry, size: tuple[int, int] | None, de
     yield from frame_faults(paths, entry, size, decode, start=int(size is None))
 
 
-def _masks(dataset: Dataset, entry: ClipEntry, size: tuple[int, int]) -> Iterator[Problem]:
+def _masks(dataset: OpenSplit, entry: ClipEntry, size: tuple[int, int]) -> Iterator[Problem]:
     if dataset.masks is None:
         return
     path = dataset.masks.path
@@ -182,7 +179,7 @@ def _masks(dataset: Dataset, entry: ClipEntry, size: tuple[int, int]) -> Iterato
         yield from _existence(dataset, entry)
 
 
-def _foreground(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
+def _foreground(dataset: OpenSplit, entry: ClipEntry) -> Iterator[Problem]:
     """One mask a frame of everything in the foreground."""
     try:
         dataset.foreground(entry.name)
@@ -190,7 +187,7 @@ def _foreground(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
         yield problem_of(e, str(dataset.root / (dataset.files.foreground or "")), "no_foreground")
 
 
-def _has_foreground(dataset: Dataset) -> bool:
+def _has_foreground(dataset: OpenSplit) -> bool:
     """Whether there is a file of such masks and it means to hold this split: one of its clips, or it is damaged."""
     path = dataset.root / (dataset.files.foreground or "")
     if not path.is_file():
@@ -214,7 +211,7 @@ def _covers(rle: RLE | None) -> bool:
     return int(coco_mask.area({**rle, "counts": counts.encode() if isinstance(counts, str) else counts})) > 0
 
 
-def _existence(dataset: Dataset, entry: ClipEntry) -> Iterator[Problem]:
+def _existence(dataset: OpenSplit, entry: ClipEntry) -> Iterator[Problem]:
     """Existence that the annotation file states, against the masks."""
     for eid, said in entry.existence.items():
         masklets = dataset.masklets(entry.name, entry.expressions[eid].anno_ids)

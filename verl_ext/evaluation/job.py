@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.errors import DataError, VideosegError
+from verl_ext.evaluation.request import Request
 from verl_ext.evaluation.run_file import check_run, run_of, write_run
 from verl_ext.evaluation.scores import check_truth, score_target
 from verl_ext.evaluation.settings import inference_settings, one_engine, recipe_of, refuse_ignored
@@ -25,19 +26,6 @@ if TYPE_CHECKING:
     from verl_ext.run.progress import Callback
 
 __all__ = ["Finished", "Request", "inference_settings", "recipe_of", "run"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options, as the command line names them."""
-
-    policy: Path
-    targets: tuple[Target, ...]
-    recipe: Path | None = None
-    overrides: tuple[str, ...] = ()
-    device: str | None = None
-    gpus: int = 1
-    max_samples: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rollout.errors import DataError
 
 if TYPE_CHECKING:
-    from verl_ext.evaluation.job import Request
+    from verl_ext.evaluation.request import Request
     from verl_ext.evaluation.targets import Target
     from verl_ext.recipe import Recipe
 

@@ -12,7 +12,7 @@ from verl_ext.recipe.model_size import HEAD_FOLDER
 
 if TYPE_CHECKING:
     from eval.inference.dialogue import InferenceSettings
-    from verl_ext.evaluation.job import Request
+    from verl_ext.evaluation.request import Request
     from verl_ext.evaluation.targets import Target
     from verl_ext.recipe import Recipe
 

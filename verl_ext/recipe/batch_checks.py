@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from verl_ext.recipe.checks import rule
+from verl_ext.recipe.rules import rule
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe

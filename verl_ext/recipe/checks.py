@@ -6,31 +6,24 @@ A new rule is one function that yields sentences, decorated with ``@rule``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollout.errors import RecipeError
 from verl_ext.recipe.ranges import out_of_range
+from verl_ext.recipe.rules import RULES, rule
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
 
-Rule = Callable[["Recipe"], Iterator[str]]
-RULES: list[Rule] = []
 STANZA_SUFFIXES = (".yaml", ".yml")
 """A data set may be such a file instead of a name."""
 
 
-def rule(check_one: Rule) -> Rule:
-    """Add a function to `RULES`."""
-    RULES.append(check_one)
-    return check_one
-
-
 def check(recipe: Recipe) -> list[str]:
     """Everything that contradicts itself in ``recipe``; rules see only numbers that are within their bounds."""
-    from verl_ext.recipe import batch_checks, method_checks  # they add their rules
+    from verl_ext.recipe import batch_checks, method_checks  # they add their rules, behind those of this file
 
     assert batch_checks and method_checks
     return out_of_range(recipe) or [problem for check_one in RULES for problem in check_one(recipe)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rewards.segmenter.config import PRESETS
 from rollout.errors import RecipeError
-from verl_ext.recipe.checks import rule
+from verl_ext.recipe.rules import rule
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe

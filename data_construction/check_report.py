@@ -1,19 +1,65 @@
-"""A check report as one screen of text."""
+"""What a check of a data set found, as values and as one screen of text."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from data_construction.check import CheckReport, SplitCounts
+from data_construction.problems import Problem
 
 SHOWN_PROBLEMS = 12
+
+
+@dataclass
+class SplitCounts:
+    """What a split holds. ``self_jf`` is the lowest J&F of ground truth against itself; None without masks."""
+
+    clips: int = 0
+    frames: int = 0
+    expressions: int = 0
+    types: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, int] = field(default_factory=dict)
+    """Expressions by number of target objects."""
+    scored: int = 0
+    self_jf: float | None = None
+    set_aside: int = 0
+    """Expressions that cannot be used: a frame, a mask or a whole clip is wrong."""
+    traces: int = 0
+    rl_annotations: int = 0
+
+
+@dataclass
+class CheckReport:
+    """Counts by split and everything found wrong."""
+
+    name: str
+    root: str
+    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        """More problems, each of which is kept once."""
+        self.problems = list(dict.fromkeys([*self.problems, *problems]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**asdict(self), "ok": self.ok}
+
+    def table(self, width: int = 110) -> str:
+        """One screen of text: counts, then the first problems."""
+        return render_report(self, width)
 
 
 def render_report(report: CheckReport, width: int) -> str:
