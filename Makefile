@@ -47,8 +47,10 @@ quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation
 test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-lint: install  ## ruff
+lint: install  ## ruff, and the import contracts: arrows between rooms only go down
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: install  ## mypy
 	$(BIN)/mypy

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from rollout.errors import DataError
+from rollout.plugins import import_files_of
 
 T = TypeVar("T")
 
@@ -18,7 +17,6 @@ class Registry(Generic[T]):
     def __init__(self, what: str, package: str) -> None:
         self._what, self._package = what, package
         self._classes: dict[str, type[T]] = {}
-        self._searched = False
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator. Raises DataError for a name that is taken."""
@@ -33,10 +31,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Every registered name, sorted."""
-        if not self._searched:
-            self._searched = True
-            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
-                importlib.import_module(f"{self._package}.{module.name}")
+        import_files_of(self._package)
         return sorted(self._classes)
 
     def get(self, name: str) -> T:

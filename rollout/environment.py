@@ -6,13 +6,12 @@ A new environment is one file in ``rollout/environments/``: a class with these t
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from rollout.errors import RecipeError
 from rollout.messages import Message
+from rollout.plugins import import_files_of
 from rollout.types import Episode, Sample, StopReason
 
 
@@ -59,10 +58,7 @@ def register_environment(name: str) -> Callable[[C], C]:
 
 
 def _discover() -> None:
-    import rollout.environments as folder
-
-    for module in pkgutil.iter_modules(folder.__path__):
-        importlib.import_module(f"{folder.__name__}.{module.name}")
+    import_files_of("rollout.environments")
 
 
 def environment_names() -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_construction.cot.build import read_names
-from data_construction.export.json_list import JsonListWriter
+from data_construction.json_list_writer import JsonListWriter
 from data_construction.problems import Progress
 from data_construction.readers import Dataset, VTSCoTRecord
 from data_construction.readers.records import frame_names

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import glob
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +15,7 @@ from data_construction.traces import BadLine, Sources, Trace, read_items, trace_
 from data_construction.traces.jsonl import dump_line
 from data_construction.traces.shown import ImageSizes
 from rollout.errors import DataError
+from rollout.plugins import import_files_of
 from rollout.types import Sample
 
 
@@ -159,8 +157,5 @@ def get_format(name: str) -> Format:
     return FORMATS[name]
 
 
-@cache
 def _load() -> None:
-    package = importlib.import_module("data_construction.export")  # by name: it imports this module
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_files_of("data_construction.export")

@@ -13,8 +13,8 @@ from typing import Any
 from data_construction.atomic import write_json
 from data_construction.export.formats import export_format
 from data_construction.export.images import ImageStore, Mode
-from data_construction.export.json_list import JsonListWriter
 from data_construction.export.parts import COLUMN, renamed, rest_of, together
+from data_construction.json_list_writer import JsonListWriter
 from data_construction.readers.files import read_json
 from data_construction.traces import Trace
 from data_construction.traces.json_list import read_json_list

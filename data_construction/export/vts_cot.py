@@ -9,8 +9,8 @@ from typing import Any
 from data_construction.cot.released import released
 from data_construction.export.formats import export_format
 from data_construction.export.images import ImageStore, Mode
-from data_construction.export.json_list import JsonListWriter
 from data_construction.export.records import record_of
+from data_construction.json_list_writer import JsonListWriter
 from data_construction.readers.records import frame_names, rl_annotation
 from data_construction.traces import Trace
 from rollout.errors import DataError

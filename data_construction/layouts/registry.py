@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
 from data_construction.atomic import new_folder
 from data_construction.layouts.clips import SPLITS, DrawnClip, draw_clips
 from rollout.errors import DataError
+from rollout.plugins import import_files_of
 
 Clips = dict[str, list[DrawnClip]]
 Writer = Callable[[Path, Clips], None]
@@ -29,9 +28,7 @@ def layout(*names: str) -> Callable[[Writer], Writer]:
 
 def layout_names() -> list[str]:
     """Data sets that ``write_layout`` knows."""
-    package = importlib.import_module("data_construction.layouts")  # by name: it imports this module
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_files_of("data_construction.layouts")
     return sorted(WRITERS)
 
 

@@ -5,8 +5,6 @@ A new format is a file in ``readers/formats`` with a function under ``@annotatio
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from typing import Any
 from data_construction.problems import Problem, problem_of
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
+from rollout.plugins import import_files_of
 from rollout.types import Expression
 
 KEPT_ENTRIES = 8
@@ -92,10 +91,7 @@ def read_index(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
 
 def load_formats() -> None:
     """Import every file of ``readers/formats``, so that its formats are registered."""
-    from data_construction.readers import formats
-
-    for module in pkgutil.iter_modules(formats.__path__):
-        importlib.import_module(f"{formats.__name__}.{module.name}")
+    import_files_of("data_construction.readers.formats")
 
 
 def annotation_path(root: Path, stanza: Stanza, files: SplitFiles) -> Path:

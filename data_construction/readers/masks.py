@@ -5,8 +5,6 @@ A new format is a file in ``readers/mask_formats`` with a class under ``@mask_fo
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry
 from data_construction.readers.stanza import SplitFiles
 from rollout.errors import DataError
+from rollout.plugins import import_files_of
 from rollout.types import RLE
 
 
@@ -50,10 +49,7 @@ def mask_format(name: str) -> Callable[[type], type]:
 
 def open_masks(path: Path, files: SplitFiles) -> MaskSource:
     """The mask source at ``path``. Raises DataError for an unknown format."""
-    from data_construction.readers import mask_formats
-
-    for module in pkgutil.iter_modules(mask_formats.__path__):
-        importlib.import_module(f"{mask_formats.__name__}.{module.name}")
+    import_files_of("data_construction.readers.mask_formats")
     if files.mask_format not in FORMATS:
         raise DataError(f"no mask format {files.mask_format!r}; registered are {', '.join(sorted(FORMATS))}")
     return FORMATS[files.mask_format](path, files)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from data_construction.traces.trace import METHODS
 from data_construction.verify.case import Case, VerifySettings
 from rollout.errors import DataError, RecipeError
+from rollout.plugins import import_files_of
 
 Check = Callable[[Case], str | None]
 """What is wrong with the trace, in words; None if nothing is."""
@@ -76,9 +74,5 @@ def run_checks(case: Case) -> list[Failure]:
     return failures
 
 
-@cache
 def _load() -> None:
-    from data_construction.verify import checks
-
-    for module in sorted(pkgutil.iter_modules(checks.__path__), key=lambda m: m.name):
-        importlib.import_module(f"{checks.__name__}.{module.name}")
+    import_files_of("data_construction.verify.checks")

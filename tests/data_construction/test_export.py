@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_construction.export import export, format_names, import_traces, read_records
 from data_construction.export.formats import ExportReport
-from data_construction.export.json_list import JsonListWriter
+from data_construction.json_list_writer import JsonListWriter
 from data_construction.readers import open_dataset, read_vts_cot
 from data_construction.traces import Sources
 from data_construction.traces.json_list import read_json_list
