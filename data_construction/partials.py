@@ -7,6 +7,8 @@ import re
 import socket
 from pathlib import Path
 
+import psutil
+
 _HOST = socket.gethostname()
 _OURS = re.compile(rf"\..+\.(?:{re.escape(_HOST)}-)?(\d+)\.partial")
 
@@ -32,9 +34,6 @@ def remove_abandoned(folder: Path, pattern: str = ".*.partial") -> None:
 def alive(pid: int) -> bool:
     """Whether a process of that number is there, whoever's it is."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
+        return psutil.pid_exists(pid)
+    except OverflowError:  # no number of a process, so nobody can say that it ended
         return True
-    return True

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_construction.generate.folder import final_attempts
 from data_construction.generate.journal import read_lines
-from data_construction.partials import partial_of
+from data_construction.json_list_writer import JsonListWriter
 
 VTS_COT, RL_ANNOTATIONS = "vts_cot.json", "rl_annotations.json"
 KEYS = ("video_name", "frames", "exp", "anno_id", "sample_frame_indice", "cot_trace", "conversations")
@@ -23,45 +21,20 @@ def write_released(traces: Path, folder: Path) -> int:
     Of several attempts at one expression the last counts. Each file is written whole or not at all, a trace at a time.
     """
     sound = (t for _, t in read_lines(traces) if t.get("status") == "ok" and t.get("method") == "videoseg_o3")
-    records, annotations = (_List(folder / name) for name in (VTS_COT, RL_ANNOTATIONS))
+    records, annotations = (JsonListWriter(folder / name) for name in (VTS_COT, RL_ANNOTATIONS))
     try:
         for trace in final_attempts(sound):
             records.add(released(trace["record"]))
             if trace.get("rl_annotation"):
                 annotations.add([trace["rl_annotation"]])
-        records.close()
-        annotations.close()
+        records.finish()
+        annotations.finish()
     finally:
-        records.discard()
-        annotations.discard()
+        records.abort()
+        annotations.abort()
     return records.count
 
 
 def released(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the keys of SPEC 2.7, in its order."""
     return {key: record[key] for key in KEYS}
-
-
-class _List:
-    """A JSON list that grows item by item, under another name until it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
-        self._partial = partial_of(path)
-        self._file = self._partial.open("w", encoding="utf-8")
-
-    def add(self, value: Any) -> None:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        self._file.write(("[\n" if self.count == 0 else ",\n") + text)
-        self.count += 1
-
-    def close(self) -> None:
-        self._file.write("\n]\n" if self.count else "[]\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._partial, self.path)
-
-    def discard(self) -> None:
-        self._file.close()
-        self._partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_construction.traces.jsonl import dump_line, whole_length
+from data_construction.traces.jsonl import dump_line, whole_length, whole_lines
 from rollout.errors import DataError
 
 
@@ -23,19 +23,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     if not path.exists():
         return
-    offset = 0
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.endswith(b"\n"):
-                return
-            try:
-                value = json.loads(raw)
-            except ValueError as e:
-                raise DataError(f"{path}, line {number}: not JSON ({e}); remove the line and run again") from e
-            if not isinstance(value, dict):
-                raise DataError(f"{path}, line {number}: not a JSON object; remove the line and run again")
-            yield offset, value
-            offset += len(raw)
+    for number, offset, raw in whole_lines(path):
+        try:
+            value = json.loads(raw)
+        except ValueError as e:
+            raise DataError(f"{path}, line {number}: not JSON ({e}); remove the line and run again") from e
+        if not isinstance(value, dict):
+            raise DataError(f"{path}, line {number}: not a JSON object; remove the line and run again")
+        yield offset, value
 
 
 class Journal:

@@ -70,12 +70,17 @@ def dump_line(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, line) of every line that ends in a newline, one in memory at a time; blank ones left out."""
+def whole_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """(line number from 1, byte offset, line) of every line that ends in a newline, one in memory at a time.
+
+    Blank ones are left out.
+    """
+    offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n") and line.strip():
-                yield number, line
+                yield number, offset, line
+            offset += len(line)
 
 
 def whole_length(path: Path) -> int:

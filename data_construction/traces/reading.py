@@ -61,7 +61,7 @@ def read_items(path: Path) -> Iterator[Trace | BadLine]:
         yield from _records(path)
         return
     number = 0
-    for number, line in whole_lines(path):
+    for number, _, line in whole_lines(path):
         try:
             yield Trace.from_dict(_loads(line), f"{path}, line {number}")
         except (ValueError, RecursionError) as e:  # DataError and JSONDecodeError are ValueErrors

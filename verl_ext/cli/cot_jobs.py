@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from data_construction.readers import Dataset
     from data_construction.vlm import ClientSettings
     from rollout.types import Expression
+    from verl_ext.cli.cot_options import Place, Spending
 
 EXIT_INCOMPLETE, EXIT_SIGINT, EXIT_SIGTERM = 1, 130, 143
 
@@ -27,66 +28,54 @@ EXIT_INCOMPLETE, EXIT_SIGINT, EXIT_SIGTERM = 1, 130, 143
 class Asked:
     """The options that both commands share, as the command line names them."""
 
-    name: str
-    root: Path
-    split: str
-    out: Path
-    model: str
-    base_url: str | None
-    api_key_env: str
-    workers: int
-    threads: int
-    limit: int | None
-    only: Path | None
-    again: Path | None
-    attempts: int
-    prices: tuple[float, float]
-    max_cost: float | None
-    cache: Path | None
-    no_cache: bool
-    timeout: float
-    tries: int
-    backoff: float
-    max_tokens: int
-    temperature: float
-    structured: str
+    place: Place
+    spending: Spending
 
     def client(self) -> ClientSettings:
         from data_construction.vlm import ClientSettings, Prices
 
         return ClientSettings(
-            model=self.model,
-            base_url=self.base_url,
-            api_key_env=self.api_key_env,
-            concurrency=self.workers,
-            timeout=self.timeout,
-            attempts=self.tries,
-            backoff=self.backoff,
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
-            structured=self.structured,  # type: ignore[arg-type]
-            prices=Prices(*self.prices),
-            max_cost=self.max_cost,
+            model=self.place.model,
+            base_url=self.place.base_url,
+            api_key_env=self.place.api_key_env,
+            concurrency=self.spending.workers,
+            timeout=self.spending.timeout,
+            attempts=self.spending.tries,
+            backoff=self.spending.backoff,
+            temperature=self.spending.temperature,
+            max_tokens=self.spending.max_tokens,
+            structured=self.spending.structured,  # type: ignore[arg-type]
+            prices=Prices(*self.spending.prices),
+            max_cost=self.spending.max_cost,
         )
 
     def shaping(self, **more: Any) -> dict[str, Any]:
         """What a restart must have in common with the run that it continues."""
-        return {"data": [self.name, self.split], "model": self.model, "temperature": self.temperature, **more}
+        return {
+            "data": [self.place.name, self.place.split],
+            "model": self.place.model,
+            "temperature": self.spending.temperature,
+            **more,
+        }
 
     def source(self, **more: Any) -> Source:
         from data_construction.generate import Again, Source
         from data_construction.readers import open_dataset
 
-        dataset = open_dataset(self.name, self.root, self.split)
-        again = None if self.again is None else Again.of_folder(self.again, self.attempts, dataset)
-        select = None if self.only is None else read_ids(self.only, dataset)
-        return Source(dataset, limit=self.limit, select=select, again=again, **more)
+        dataset = open_dataset(self.place.name, self.place.root, self.place.split)
+        again = (
+            None
+            if self.spending.again is None
+            else Again.of_folder(self.spending.again, self.spending.attempts, dataset)
+        )
+        select = None if self.spending.only is None else read_ids(self.spending.only, dataset)
+        return Source(dataset, limit=self.spending.limit, select=select, again=again, **more)
 
     def job(self, method: Any, settings: dict[str, Any], **more: Any) -> Job:
         from data_construction.generate import Job
 
-        cache = None if self.no_cache else self.cache or self.out / "cache"
-        return Job(method, settings, self.out, self.client(), cache, self.threads, **more)
+        cache = None if self.spending.no_cache else self.spending.cache or self.place.out / "cache"
+        return Job(method, settings, self.place.out, self.client(), cache, self.spending.threads, **more)
 
 
 def read_ids(path: Path, dataset: Dataset) -> frozenset[tuple[str, str]]:
