@@ -18,6 +18,7 @@ from eval.inference.dialogue import InferenceSettings
 from eval.inference.worker import PolicyWorker
 from rollout.episode import Generated
 from rollout.types import Clip, Expression, Sample
+from verl_ext.evaluation.backend import Backend
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +53,7 @@ def inference_settings(s: Mapping[str, Any]) -> InferenceSettings:
         max_response_tokens=tokens,
         turn_length=max(256, s["tokens"]),
         images=48,
+        backend=Backend(),
         dtype="bfloat16" if large else "float32",
         concurrency=s["seqs"] if s["device"] == "cuda" else 4,
         gpu_memory_utilization=0.45,
@@ -136,7 +138,6 @@ def ours(s: dict[str, Any], work: Path, file: Path, seconds: float, gpus: int, b
     import shutil
 
     from eval.inference.run import infer, start_cluster
-    from verl_ext.evaluation.backend import Backend
 
     os.environ["EVAL_SPEED_SETTINGS"] = json.dumps(s)
     settings = inference_settings(s)
@@ -144,7 +145,7 @@ def ours(s: dict[str, Any], work: Path, file: Path, seconds: float, gpus: int, b
     shutil.rmtree(out, ignore_errors=True)
     warm = list(make_samples(work / "clips", s, gpus, WARM_UP))
     todo = list(make_samples(work / "clips", s, s["clips"] * gpus))
-    cluster = start_cluster(work / f"policy_{s['policy']}", settings, Backend(), s["device"], gpus, ForcedWorker)
+    cluster = start_cluster(work / f"policy_{s['policy']}", settings, s["device"], gpus, ForcedWorker)
     try:
         infer(cluster, warm, out / "warm")
         start = time.monotonic()

@@ -7,8 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from eval.inference.dialogue import InferenceSettings
     from rewards.scoring import Scoring
+
+
+class PoolSettings(Protocol):
+    """What of `eval.inference.dialogue.InferenceSettings` a pool depends on."""
+
+    @property
+    def sam2_preset(self) -> str: ...
+
+    @property
+    def sam2_checkpoint(self) -> str | None: ...
+
+    @property
+    def pool_cpus(self) -> float: ...
+
+    @property
+    def cache_frames(self) -> int: ...
 
 
 class PolicyBackend(Protocol):
@@ -32,7 +47,7 @@ class PolicyBackend(Protocol):
         """Prompt encoder and mask decoder for a running pool; empty for a policy without a head."""
         ...
 
-    def start_pool(self, folder: Path, settings: InferenceSettings, workers: int, gpus: float) -> Any:
+    def start_pool(self, folder: Path, settings: PoolSettings, workers: int, gpus: float) -> Any:
         """A `rewards.pool.pool.SegmenterPool` with the policy's SAM 2, or that of the settings.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,6 @@ from eval.inference.fleet import Fleet, WorkerDiedError
 from rollout.errors import RecipeError, VideosegError, WorkerError
 
 if TYPE_CHECKING:
-    from eval.inference.backend import PolicyBackend
     from eval.inference.dialogue import InferenceSettings
     from rewards.scoring import Scoring
 
@@ -83,13 +82,14 @@ class Cluster:
     events: queue.SimpleQueue[Any]
     """Where the fleet's and the pool's answers arrive."""
     pool: Any
-    backend: PolicyBackend
     scoring: Scoring
     """Says which masks to ask the pool for."""
     started_ray: bool = False
     folder: str = ""
     current: dict[str, str] = field(default_factory=dict)
     """The folder that a replaced worker starts with."""
+    decoder_weights: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    """What the pool's workers need of another policy."""
 
     @property
     def workers(self) -> list[Any]:
@@ -114,7 +114,6 @@ class Cluster:
 def start_cluster(
     folder: Path,
     settings: InferenceSettings,
-    backend: PolicyBackend,
     device: str = "cpu",
     gpus: int = 1,
     worker_class: type[Any] | None = None,
@@ -132,7 +131,7 @@ def start_cluster(
 
     from eval.inference.worker import PolicyWorker, cpu_environment
 
-    environment = {**backend.environment, **cpu_environment(settings.kv_cache_gib)} if device == "cpu" else {}
+    environment = {**settings.backend.environment, **cpu_environment(settings.kv_cache_gib)} if device == "cpu" else {}
     if settings.tensor_parallel != 1:
         raise RecipeError(
             f"rollout.engine.tensor_parallel: {settings.tensor_parallel}, but evaluation runs one engine a GPU; "
@@ -153,11 +152,11 @@ def start_cluster(
         current = {"folder": str(folder)}
 
         def make(slot: int) -> RayHandle:
-            return RayHandle(actor.remote(current["folder"], settings, backend, device, environment))
+            return RayHandle(actor.remote(current["folder"], settings, device, environment))
 
         handles += [make(i) for i in range(gpus if device == "cuda" else 1)]
         starts = [handle.start() for handle in handles]
-        pool = backend.start_pool(folder, settings, len(handles), POOL_SHARE if device == "cuda" else 0.0)
+        pool = settings.backend.start_pool(folder, settings, len(handles), POOL_SHARE if device == "cuda" else 0.0)
         for start in starts:
             _wait(start, settings.stall_seconds)
     except BaseException:
@@ -171,8 +170,8 @@ def start_cluster(
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     held = settings.concurrency + max(2, settings.concurrency // 4)  # a few wait there, so that no slot runs dry
     fleet = Fleet(make, handles, held, events.put, stall_seconds=settings.stall_seconds)
-    scoring = backend.scoring(settings.environment, settings.environment_settings)
-    return Cluster(fleet, events, pool, backend, scoring, started, str(folder), current)
+    scoring = settings.backend.scoring(settings.environment, settings.environment_settings)
+    return Cluster(fleet, events, pool, scoring, started, str(folder), current, settings.backend.decoder_weights)
 
 
 def use_policy(cluster: Cluster, folder: Path) -> None:
@@ -183,6 +182,6 @@ def use_policy(cluster: Cluster, folder: Path) -> None:
         return
     cluster.current["folder"] = str(folder)
     ray.get([w.use_policy.remote(str(folder)) for w in cluster.workers])
-    if decoder := cluster.backend.decoder_weights(folder):
+    if decoder := cluster.decoder_weights(folder):
         cluster.pool.load_decoder(decoder)
     cluster.folder = str(folder)

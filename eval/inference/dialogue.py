@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.inference.backend import PolicyBackend
 from rollout.types import Episode
 
 
@@ -23,6 +24,8 @@ class InferenceSettings:
     turn_length: int
     images: int
     """The most images in one dialogue."""
+    backend: PolicyBackend
+    """Loads the policy and has its masks drawn."""
     dtype: str = "bfloat16"
     concurrency: int = 32
     """Dialogues in flight on one worker."""

@@ -29,8 +29,6 @@ from rollout.vllm_env import executor_of, multimodal_limits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from eval.inference.backend import PolicyBackend
-
 logger = logging.getLogger(__name__)
 __all__ = ["Dialogue", "Failure", "InferenceSettings", "PolicyWorker", "converse", "cpu_environment"]
 
@@ -42,14 +40,13 @@ class PolicyWorker:
         self,
         folder: str,
         settings: InferenceSettings,
-        backend: PolicyBackend,
         device: str,
         environment: Mapping[str, str],
     ) -> None:
         os.environ.update(environment)
         import torch
 
-        self.settings, self.backend, self.device = settings, backend, device
+        self.settings, self.device = settings, device
         if device == "cpu":
             torch.set_num_threads(1)
         self._engine: Any = None
@@ -64,7 +61,7 @@ class PolicyWorker:
         self.folder = folder
         self.processor = AutoProcessor.from_pretrained(folder)
         self.chat = ChatFormat.from_processor(self.processor)
-        self.model = self.backend.load_policy(folder, self.settings.dtype, self.device)
+        self.model = self.settings.backend.load_policy(folder, self.settings.dtype, self.device)
 
     async def start(self) -> None:
         """Start vLLM on the folder (or, if it runs, load the folder's weights into it)."""
@@ -89,7 +86,7 @@ class PolicyWorker:
             gpu_memory_utilization=s.gpu_memory_utilization,
             enforce_eager=s.enforce_eager or self.device == "cpu",
             limit_mm_per_prompt=multimodal_limits(s.images),
-            worker_extension_cls=self.backend.worker_extension,
+            worker_extension_cls=self.settings.backend.worker_extension,
             disable_log_stats=True,
         )
         self._engine = AsyncLLM.from_engine_args(args)

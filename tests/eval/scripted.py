@@ -19,6 +19,7 @@ from rollout.chat_format import ChatFormat
 from rollout.episode import scripted
 from rollout.errors import DataError, RecipeError
 from rollout.types import Sample
+from verl_ext.evaluation.backend import Backend
 from verl_ext.tiny.tokenizer import train_tokenizer
 
 SIDE, SHOWN = 112, 4
@@ -30,6 +31,7 @@ BOXES = InferenceSettings(
     max_response_tokens=1024,
     turn_length=256,
     images=SHOWN,
+    backend=Backend(),
 )
 Say = Callable[[Sample], str]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eval.inference.dialogue import InferenceSettings
+    from eval.inference.backend import PoolSettings
     from rewards.scoring import Scoring
 
 
@@ -32,7 +32,7 @@ class Backend:
 
         return dict(decoder_items(iter(load_head_state(folder).items()))) if has_head(folder) else {}
 
-    def start_pool(self, folder: Path, settings: InferenceSettings, workers: int, gpus: float) -> Any:
+    def start_pool(self, folder: Path, settings: PoolSettings, workers: int, gpus: float) -> Any:
         from verl_ext.scoring.pool import pool_of_policy
 
         return pool_of_policy(

@@ -65,7 +65,6 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
         WorkerError: workers that do not start (any more).
     """
     from eval.inference.run import infer, keep, start_cluster
-    from verl_ext.evaluation.backend import Backend
     from verl_ext.scoring.rollouts import scoring_of
 
     if not (request.policy / "config.json").is_file():
@@ -78,7 +77,7 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
             target, name = task.target, task.target.benchmark.name
             locked = partial(write_run, target.out, task.run)
             if set(task.keys) - done_keys(target.out):
-                cluster = cluster or start_cluster(request.policy, engine, Backend(), task.recipe.device, request.gpus)
+                cluster = cluster or start_cluster(request.policy, engine, task.recipe.device, request.gpus)
                 inferred = infer(
                     cluster,
                     chain(task.broken, stream(target, task.dataset, task.keys)),

@@ -57,6 +57,7 @@ def _default_device() -> str:
 def inference_settings(recipe: Recipe) -> InferenceSettings:
     """How dialogues are decoded, from a recipe."""
     from eval.inference.dialogue import InferenceSettings
+    from verl_ext.evaluation.backend import Backend
     from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
     from verl_ext.run.verl_config import images_per_dialogue
 
@@ -68,6 +69,7 @@ def inference_settings(recipe: Recipe) -> InferenceSettings:
         **conversation_limits(recipe),
         turn_length=recipe.rollout.turn_length,
         images=images_per_dialogue(recipe),
+        backend=Backend(),
         dtype=recipe.policy.dtype,
         concurrency=engine.max_num_seqs,
         gpu_memory_utilization=engine.gpu_memory_utilization,

@@ -35,14 +35,13 @@ def evaluate_stages(
     """
     from eval.inference.run import evaluate, start_cluster, use_policy
     from eval.scores.files import read_scores
-    from verl_ext.evaluation.backend import Backend
     from verl_ext.evaluation.settings import inference_settings
 
     recipe = stage_recipe(layout, "grpo.yaml", settings, seed)
     samples = test_samples(layout, settings, seed)
     todo = [s for s in policies if not all_predicted(layout.evaluation(s))]
     if todo:
-        cluster = start_cluster(policies[todo[0]], inference_settings(recipe), Backend(), recipe.device)
+        cluster = start_cluster(policies[todo[0]], inference_settings(recipe), recipe.device)
         try:
             for stage in todo:
                 use_policy(cluster, policies[stage])

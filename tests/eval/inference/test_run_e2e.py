@@ -24,7 +24,6 @@ from tests.eval.clips import samples
 from tests.eval.inference.test_run_stream import cluster_of
 from tests.eval.scripted import true_box
 from tests.rewards.segmenter.conftest import SMALL, random_segmenter
-from verl_ext.evaluation.backend import Backend
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 VIDEOSEG = str(Path(sys.executable).with_name("videoseg"))
@@ -40,7 +39,7 @@ def test_box_dialogues_through_a_real_pool_whose_worker_is_killed(tmp_path: Path
     try:
         with SegmenterPool(SMALL, random_segmenter().sam2_model.state_dict(), num_cpus=1) as pool:
             local, worker, _ = cluster_of(say)
-            cluster = Cluster(local.fleet, local.events, pool, Backend(), local.scoring)
+            cluster = Cluster(local.fleet, local.events, pool, local.scoring)
             killed: list[int] = []
 
             def kill_once(done: int, total: int, what: str) -> None:

@@ -26,7 +26,6 @@ from rollout.types import Sample, StopReason
 from tests.eval.clips import FRAMES, samples
 from tests.eval.scripted import BOXES, LocalPool, Say, ScriptedWorker, box_reply, true_box
 from tests.rewards.segmenter.conftest import random_segmenter
-from verl_ext.evaluation.backend import Backend
 from verl_ext.scoring.rollouts import scoring_of
 
 SEGMENTER = random_segmenter()
@@ -49,7 +48,7 @@ def cluster_of(say: Say | ScriptedWorker, capacity: int = 4) -> tuple[Cluster, S
     fleet = Fleet(lambda slot: worker, [worker], capacity, events.put)
     pool = LocalPool(SEGMENTER)
     scoring = scoring_of(BOXES.environment, BOXES.environment_settings, {})
-    return Cluster(fleet, events, pool, Backend(), scoring), worker, pool
+    return Cluster(fleet, events, pool, scoring), worker, pool
 
 
 def run(say: Say, expressions: Iterable[Sample | Broken], out: Path, **more: Any) -> Inferred:
