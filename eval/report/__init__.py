@@ -1,4 +1,7 @@
-"""The report of a run: one HTML page that needs nothing else, neither a network nor a script."""
+"""The report of a run: one HTML page that needs nothing else, neither a network nor a script.
+
+May import `results`, `scores`, `benchmarks`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Traces to look at: one HTML page with frames, turns, thinking and verdicts that needs nothing else."""
+"""Traces to look at: one HTML page with frames, turns, thinking and verdicts that needs nothing else.
+
+May import `report`.
+"""
 
 from eval.traces.build import GalleryReport, write_gallery
 from eval.traces.choose import Entry, choose, trace_sources

@@ -1,4 +1,7 @@
-"""The whole pipeline, small, on one CPU machine: ``videoseg quickstart``."""
+"""The whole pipeline, small, on one CPU machine: ``videoseg quickstart``.
+
+May import every room but `cli`.
+"""
 
 from verl_ext.quickstart.run import run_quickstart
 from verl_ext.quickstart.settings import QuickstartSettings

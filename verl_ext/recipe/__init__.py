@@ -1,5 +1,7 @@
 """Recipes: typed, checked and resolved without torch, verl, vLLM or Ray.
 
+May import what lies below ``verl_ext``; `context` is the recipe that a run was started with.
+
 >>> from verl_ext.recipe import load_recipe, plan
 >>> recipe = load_recipe("recipes/videoseg_o3/grpo_2b.yaml", ["trainer.steps=10"])
 """

@@ -1,0 +1,50 @@
+"""``docs/architecture.md`` says what is so: its picture is that of the imports, and every file that it names is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+@pytest.fixture(scope="module")
+def rooms() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("rooms", ROOT / "docs" / "rooms.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_is_that_of_the_imports(rooms: ModuleType) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert rooms.page(text) == text, "run `python docs/rooms.py`"
+    assert "verl_ext.reinforce --> verl_ext.engine" in rooms.picture()
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    for page in (
+        PAGE,
+        *(ROOT / "docs" / n for n in ("design.md", "submission.md", "cluster.md", "jf_speed.md")),
+        ROOT / "docs" / "SPEC.md",
+        ROOT / "README.md",
+    ):
+        named = re.findall(r"`((?:rollout|rewards|eval|verl_ext|data_construction|docs)/[\w/.*]+)`", page.read_text())
+        lost = [name for name in named if not list(ROOT.glob(name.rstrip("/")))]
+        assert not lost, f"{page.name} names {lost}"
+
+
+def test_each_room_says_what_it_owns() -> None:
+    """A room's first words are its docstring: what it holds, what it may import."""
+    for folder in ("eval", "verl_ext"):
+        for room in (ROOT / folder).iterdir():
+            init = room / "__init__.py"
+            if room.is_dir() and list(room.glob("*.py")):
+                assert init.is_file() and len(init.read_text().splitlines()) >= 1, room
+                assert init.read_text().startswith('"""'), room
