@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
+NAMED = r"`((?:rollout|rewards|eval|verl_ext|data_construction|docs)/[\w/.*]+(?:\.\w+|/|\*))`"
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +30,9 @@ def test_the_picture_is_that_of_the_imports(rooms: ModuleType) -> None:
 
 
 def test_every_file_that_a_page_names_is_there() -> None:
-    for page in (
-        PAGE,
-        *(ROOT / "docs" / n for n in ("design.md", "submission.md", "cluster.md", "jf_speed.md")),
-        ROOT / "docs" / "SPEC.md",
-        ROOT / "README.md",
-    ):
-        named = re.findall(
-            r"`((?:rollout|rewards|eval|verl_ext|data_construction|docs)/[\w/.*]+(?:\.\w+|/|\*))`", page.read_text()
-        )
+    pages = ("architecture", "design", "submission", "cluster", "jf_speed", "SPEC")
+    for page in (*(ROOT / "docs" / f"{name}.md" for name in pages), ROOT / "README.md"):
+        named = re.findall(NAMED, page.read_text(encoding="utf-8"))
         lost = [name for name in named if not list(ROOT.glob(name.rstrip("/")))]
         assert not lost, f"{page.name} names {lost}"
 

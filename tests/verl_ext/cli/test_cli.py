@@ -118,7 +118,9 @@ def test_dry_run_writes_the_resolved_recipe_and_the_plan_and_starts_nothing(
     assert "GPU 0-3" in result.output and "data[0].root" in result.output
 
 
-@pytest.mark.parametrize(("recipe", "module", "name"), [(O3, "grpo", "train_grpo"), (SFT, "sft", "train_sft")])
+@pytest.mark.parametrize(
+    ("recipe", "module", "name"), [(O3, "reinforce.run", "train_grpo"), (SFT, "supervised.run", "train_sft")]
+)
 @pytest.mark.parametrize("resume", [False, True])
 def test_train_dispatches_by_stage(
     recipe: str,
