@@ -118,13 +118,11 @@ def test_dry_run_writes_the_resolved_recipe_and_the_plan_and_starts_nothing(
     assert "GPU 0-3" in result.output and "data[0].root" in result.output
 
 
-@pytest.mark.parametrize(
-    ("recipe", "module", "name"), [(O3, "reinforce.run", "train_grpo"), (SFT, "supervised.run", "train_sft")]
-)
+@pytest.mark.parametrize(("recipe", "stage", "name"), [(O3, "grpo", "train_grpo"), (SFT, "sft", "train_sft")])
 @pytest.mark.parametrize("resume", [False, True])
 def test_train_dispatches_by_stage(
     recipe: str,
-    module: str,
+    stage: str,
     name: str,
     resume: bool,
     run: Any,
@@ -139,11 +137,11 @@ def test_train_dispatches_by_stage(
         seen.append((recipe.stage, resume))
         return Path("there/policy")
 
-    install(monkeypatch, f"verl_ext.{module}", **{name: train})
-    more = [f"val.0.root={tmp_path}"] if module == "grpo" else ["data.0.annotations=/tmp"]
+    install(monkeypatch, {"grpo": "verl_ext.reinforce.run", "sft": "verl_ext.supervised.run"}[stage], **{name: train})
+    more = [f"val.0.root={tmp_path}"] if stage == "grpo" else ["data.0.annotations=/tmp"]
     result = run("train", recipe, *files, *more, *(["--resume"] if resume else []))
     assert result.exit_code == 0, result.output + str(result.exception)
-    assert seen == [(module, resume)]
+    assert seen == [(stage, resume)]
     assert "there/policy" in result.output
 
 
