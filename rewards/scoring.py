@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rewards.segmenter.types import Request, State
-from rollout.types import Episode, Sample
+from rollout.types import RLE, Episode, Sample
 
 
 class Scoring(Protocol):
@@ -23,8 +23,17 @@ class Scoring(Protocol):
         """Per episode and turn, the ``[SEG]`` state; all None for replies without masks of their own."""
         ...
 
-    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request | None:
-        """What to ask the pool before rewards can be computed; None if nothing."""
+    def reward_request(
+        self, sample: Sample, episode: Episode, states: Sequence[State | None], with_masks: bool = False
+    ) -> Request | None:
+        """What to ask the pool before rewards can be computed; None if nothing.
+
+        ``with_masks``: the answer shall hold the masks as well as what they score.
+        """
+        ...
+
+    def masks(self, episode: Episode, answer: Any) -> list[dict[int, RLE]]:
+        """Per turn, the masks of an answer ``with_masks`` by clip frame; empty where the turn has none."""
         ...
 
     def rewards(self, sample: Sample, episode: Episode, answer: Any) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rewards.segmenter.cache import FeatureCache, LoadFrames
 from rewards.segmenter.features import Features
+from rewards.segmenter.masks import encode_rles, mask_to_clip_size
 from rewards.segmenter.segmenter import Segmenter
 from rewards.segmenter.tracks import propagate_boxes, propagate_states
 from rewards.segmenter.truth import Truth
@@ -83,7 +84,7 @@ class RequestScorer:
         return [outcome for request in group for outcome in self._isolate(run, [request], truth)]
 
     def _decode(self, group: list[SegRequest], truth: Truth) -> list[MaskScores]:
-        places, states, frames, targets = [], [], [], []
+        places, states, frames, targets, kept = [], [], [], [], []
         for r, request in enumerate(group):
             for turn, state in enumerate(request.states):
                 if state is None:
@@ -93,26 +94,43 @@ class RequestScorer:
                     states.append(state)
                     frames.append(frame)
                     targets.append((request.masklets, frame))
+                    kept.append(request.with_masks)
         ious = [np.zeros((len(request.states), len(request.spatial_frames) + 1)) for request in group]
+        rles: list[RLE | None] = []
         if places:
             distinct = sorted(set(frames))
             features = self.cache.features(group[0].clip, distinct)
             rows = [distinct.index(t) for t in frames]
-            values = self._decode_and_score(features, rows, np.stack(states), targets, truth)
+            values, rles = self._decode_and_score(features, rows, np.stack(states), targets, truth, kept)
             for (r, turn, slot), iou in zip(places, values, strict=True):
                 ious[r][turn, slot] = iou
-        return [_mask_scores(x) for x in ious]
+        masks = dict(zip(places, rles, strict=True))
+        return [_mask_scores(x, _rles(r, group[r], masks)) for r, x in enumerate(ious)]
 
     def _decode_and_score(
-        self, features: Features, rows: list[int], states: np.ndarray[Any, Any], targets: Any, truth: Truth
-    ) -> list[float]:
+        self,
+        features: Features,
+        rows: list[int],
+        states: np.ndarray[Any, Any],
+        targets: Any,
+        truth: Truth,
+        kept: Sequence[bool],
+    ) -> tuple[list[float], list[RLE | None]]:
+        """IoUs, and the masks of those that are ``kept``."""
         values: list[float] = []
+        rles: list[RLE | None] = [None] * len(rows)
         prompts = torch.from_numpy(states).float().to(self.segmenter.device)
         for start in range(0, len(rows), self._max_batch):
             part = slice(start, start + self._max_batch)
             logits, _ = self.segmenter.decode(features, rows[part], prompts[part])
             values += truth.score_logits(logits, targets[part])
-        return values
+            wanted = [i for i in range(start, start + len(logits)) if kept[i]]
+            if wanted:
+                height, width = targets[start][0].height, targets[start][0].width
+                masks = mask_to_clip_size(logits[[i - start for i in wanted]], height, width)
+                for i, rle in zip(wanted, encode_rles(masks), strict=True):
+                    rles[i] = rle
+        return values, rles
 
     def _compare(self, group: list[MaskRequest], truth: Truth) -> list[MaskScores]:
         out = []
@@ -134,6 +152,16 @@ class RequestScorer:
         return torch.from_numpy(masks).to(self.segmenter.device).float() * 2 - 1
 
 
-def _mask_scores(ious: np.ndarray[Any, Any]) -> MaskScores:
+def _rles(r: int, request: SegRequest, masks: dict[tuple[int, int, int], RLE | None]) -> Any:
+    """The masks of request ``r`` by turn, see ``MaskScores.rles``; ``masks`` by (request, turn, slot)."""
+    if not request.with_masks:
+        return None
+    slots = range(len(request.spatial_frames) + 1)
+    turns = enumerate(request.states)
+    return tuple(None if state is None else tuple(masks[r, turn, s] for s in slots) for turn, state in turns)
+
+
+def _mask_scores(ious: np.ndarray[Any, Any], rles: Any = None) -> MaskScores:
     """(turns, spatial frames + keyframe) -> scores."""
-    return MaskScores(tuple(tuple(float(x) for x in row[:-1]) for row in ious), tuple(float(row[-1]) for row in ious))
+    video = tuple(tuple(float(x) for x in row[:-1]) for row in ious)
+    return MaskScores(video, tuple(float(row[-1]) for row in ious), rles)

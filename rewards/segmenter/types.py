@@ -30,6 +30,8 @@ class SegRequest:
     """One per turn; None where the turn has no ``[SEG]``."""
     keyframes: Sequence[int]
     """One per turn."""
+    with_masks: bool = False
+    """Also return the masks (to look at them; rewards need only the IoUs)."""
 
     def __post_init__(self) -> None:
         _check_turns(self, len(self.states))
@@ -72,6 +74,9 @@ class MaskScores:
     """Per turn, per spatial frame; zeros for a turn without ``[SEG]``."""
     keyframe_ious: tuple[float, ...]
     """Per turn; zero for a turn without ``[SEG]``."""
+    rles: tuple[tuple[RLE, ...] | None, ...] | None = None
+    """If the request asked for them: per turn one mask for each spatial frame and one for the keyframe, at the clip's
+    own size; None for a turn without ``[SEG]``."""
 
 
 @dataclass(frozen=True)

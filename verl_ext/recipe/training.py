@@ -51,6 +51,17 @@ class PoolRecipe:
 
 
 @dataclass
+class KeepRolloutsRecipe:
+    """Dialogues of reinforcement that stay on disk, in output_dir/rollouts, to be looked at: ``videoseg view``."""
+
+    every: int = 1
+    """Steps from one whose dialogues are kept to the next; 0 keeps none."""
+    groups: int = 2
+    """Prompts of such a step that are kept, each with all its rollouts: those with the smallest hash of their name, so
+    that two runs over the same data keep the same ones. About 100 kB each."""
+
+
+@dataclass
 class TrainerRecipe:
     """Steps, batches, processes and files."""
 
@@ -88,5 +99,6 @@ class TrainerRecipe:
     """The newest so many are kept."""
     resume: Literal["auto", "never"] = "never"
     """``auto`` continues from the newest checkpoint in output_dir."""
+    keep_rollouts: KeepRolloutsRecipe = field(default_factory=KeepRolloutsRecipe)
     loggers: list[Logger] = field(default_factory=lambda: ["console", "jsonl"])
     """Where metrics go beside output_dir/metrics.jsonl (``jsonl``), which is always written."""

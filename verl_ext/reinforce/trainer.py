@@ -22,7 +22,9 @@ from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed
 from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.keeping import KeepsRollouts
 from verl_ext.reinforce.validation import HeldOutValidation
+from verl_ext.rollout_log import RolloutKeeper
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
@@ -33,7 +35,7 @@ NO_DIALOGUES = "no materializable trajectories"
 """verl's words (0.9.1) for a step of which every dialogue failed."""
 
 
-class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
+class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     """Runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
 
     total_training_steps: int
@@ -71,6 +73,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
         self.run_dir = Path(self.recipe.output_dir)
         self.scoring = recipe_scoring(self.recipe)
         self.pool = build_pool(self.recipe)
+        self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts)
         super()._setup()
 
     def on_init_end(self) -> None:
@@ -88,6 +91,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
         """
         super().fit(agent_loop_manager)
+        self.keeper.wait()
         reached = self.global_steps - 1
         if reached < self.total_training_steps:
             raise WorkerError(
@@ -146,7 +150,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_old_log_prob(batch, metrics)
         with marked_timer("pool", self.timing_raw):
-            rollouts = self._score(batch)
+            rollouts = self._score(batch, keep=True)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
             metrics.update(metrics_of(real))
             if self.pool is not None:
@@ -154,8 +158,11 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             self._put_rewards(batch, rollouts)
         return batch
 
-    def _score(self, batch: Any) -> list[Rollout]:
-        """Masks and rewards for every row of the batch, from what its log-prob pass left."""
+    def _score(self, batch: Any, keep: bool = False) -> list[Rollout]:
+        """Masks and rewards for every row of the batch, from what its log-prob pass left.
+
+        ``keep``: some of them, with their masks, go to disk once their advantages are known.
+        """
         wanted = ["extra_fields", "sample", *self.scoring.columns]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
         kept = {new: data[old] for old, new in self.scoring.kept_as.items()}
@@ -163,7 +170,12 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(kept))
         samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
         episodes = [episode_from_dict(e["episode"]) for e in non_tensor_rows(data, "extra_fields")]
-        return score_rollouts(self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data))
+        chosen = self.rows_to_keep(batch, samples) if keep else frozenset()
+        rollouts = score_rollouts(
+            self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data), with_masks=chosen
+        )
+        self.remember(batch, chosen, rollouts)
+        return rollouts
 
     def _put_rewards(self, batch: Any, rollouts: list[Rollout]) -> None:
         """The reward at each response's last token, jagged like ``response_mask``."""

@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils as tu
 from rollout.types import Episode, Sample, StopReason
 from verl_ext.inference.failures import check_failed
 from verl_ext.reinforce.held_out import held_out_metrics
+from verl_ext.reinforce.keeping import group_of
 from verl_ext.run.run_files import HELD_OUT, read_metrics
 from verl_ext.scoring.rollouts import Rollout, metrics_of, predict_masks
 
@@ -82,7 +83,7 @@ class HeldOutValidation:
         greedy = dict(zip(uids, map(bool, rows["greedy"]), strict=True))
         for key, tag, rollout in self._scored(batch):
             if not tag.get("is_padding", False):
-                uid = key.rsplit("_", 2)[0]
+                uid = group_of(key)
                 missing[uid] -= 1
                 yield greedy[uid], rollout
         for uid, row in zip(uids, rows["sample"], strict=True):

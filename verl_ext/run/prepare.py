@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rollout.errors import RecipeError
 from verl_ext.recipe.context import RECIPE_ENV
+from verl_ext.rollout_log.files import forget_steps_after
 from verl_ext.run.checkpoints import check_continues, repair_tracker, step_folders, tracked_step
 from verl_ext.run.run_files import FAILED_DIALOGUES, HELD_OUT, LIVE_METRICS, METRICS, fold_metrics, forget_after
 
@@ -87,8 +88,10 @@ def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
 def _forget_what_comes_again(out: Path) -> None:
     begun_at = tracked_step(out)
     fold_metrics(out)
+    last = -1 if begun_at is None else begun_at
     for name in (METRICS, HELD_OUT, FAILED_DIALOGUES):
-        forget_after(out / name, -1 if begun_at is None else begun_at)
+        forget_after(out / name, last)
+    forget_steps_after(out, last)
 
 
 def node_folder(recipe: Recipe) -> Path:

@@ -18,7 +18,7 @@ from rewards.types import Box, BoxRewardInput, Variant
 from rewards.veason import chosen_position, matched_boxes, read_reply
 from rollout.box_protocol import parse_box_turn
 from rollout.environments.single_turn_boxes import BoxSettings
-from rollout.types import Episode, Masklets, Sample
+from rollout.types import RLE, Episode, Masklets, Sample
 from verl_ext.scoring.rollouts import Remembered
 
 NEEDS_MASKS = "veason_consistency"
@@ -46,7 +46,9 @@ class BoxScoring:
     def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
         return [[None] * len(e.turns) for e in episodes]
 
-    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> BoxRequest | None:
+    def reward_request(
+        self, sample: Sample, episode: Episode, states: Sequence[State | None], with_masks: bool = False
+    ) -> BoxRequest | None:
         """The matched boxes at the chosen frame, propagated over the frames that were shown."""
         if not self.needs_pool:
             return None
@@ -56,7 +58,11 @@ class BoxScoring:
         if not boxes or position is None:
             return None
         frames = list(episode.spatial_frames)
-        return BoxRequest(sample.clip, frames, frames[position], self._in_clip(boxes, sample), truth(sample))
+        keyframe, prompts = frames[position], self._in_clip(boxes, sample)
+        return BoxRequest(sample.clip, frames, keyframe, prompts, truth(sample), with_masks)
+
+    def masks(self, episode: Episode, answer: BoxScores) -> list[dict[int, RLE]]:
+        return [dict(zip(episode.spatial_frames, answer.rles or (), strict=False))]
 
     def rewards(self, sample: Sample, episode: Episode, answer: BoxScores | None) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""

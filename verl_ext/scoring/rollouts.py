@@ -7,7 +7,7 @@ them, and numbers come out. Training and evaluation use the same code.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -40,6 +40,8 @@ class Rollout:
     """Per turn: the state of its first ``[SEG]``."""
     rewards: dict[str, float] = field(default_factory=dict)
     ious: dict[str, float] = field(default_factory=dict)
+    masks: list[dict[int, RLE]] = field(default_factory=list)
+    """Per turn, by clip frame: those that its rewards judged, if they were asked for."""
     failed: bool = False
     """Its dialogue raised: the rewards are those of an empty reply, nothing else of it counts."""
 
@@ -59,23 +61,34 @@ def recipe_scoring(recipe: Recipe) -> Scoring:
 
 
 def score_rollouts(
-    scoring: Scoring, pool: Any, samples: Sequence[Sample], episodes: Sequence[Episode], states: Sequence[list[Any]]
+    scoring: Scoring,
+    pool: Any,
+    samples: Sequence[Sample],
+    episodes: Sequence[Episode],
+    states: Sequence[list[Any]],
+    with_masks: Container[int] = (),
 ) -> list[Rollout]:
     """Ask the pool once for all, then compute every rollout's rewards.
+
+    ``with_masks``: numbers of the rollouts that shall hold the masks which were judged.
 
     Raises:
         DataError: a dialogue that its clip's frames refused has no score, least of all that of an empty reply; a sample
             without ground truth has none either.
     """
     check_begun(samples, episodes)
-    requests = [scoring.reward_request(*given) for given in zip(samples, episodes, states, strict=True)]
+    given = enumerate(zip(samples, episodes, states, strict=True))
+    requests = [scoring.reward_request(*parts, with_masks=i in with_masks) for i, parts in given]
     asked = [i for i, request in enumerate(requests) if request is not None]
     answers = dict(zip(asked, pool.score([requests[i] for i in asked]), strict=True)) if asked else {}
     out = []
     for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
         answer = answers.get(i)
-        rewards = scoring.rewards(sample, episode, answer)
-        out.append(Rollout(sample, episode, states[i], rewards, {} if answer is None else scoring.ious(answer)))
+        rollout = Rollout(sample, episode, states[i], scoring.rewards(sample, episode, answer))
+        if answer is not None:
+            rollout.ious = scoring.ious(answer)
+            rollout.masks = scoring.masks(episode, answer) if i in with_masks else []
+        out.append(rollout)
     return out
 
 

@@ -14,7 +14,7 @@ from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, St
 from rewards.truth import truth
 from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe
-from rollout.types import Episode, Sample
+from rollout.types import RLE, Episode, Sample
 from verl_ext.scoring.rollouts import Remembered
 from verl_ext.seg.calibration import SegCountMismatchError
 
@@ -44,11 +44,18 @@ class SegScoring:
             out.append(states_by_turn(episode, row.view(n + 1, width)[1:].float().numpy()))
         return out
 
-    def reward_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> SegRequest | None:
+    def reward_request(
+        self, sample: Sample, episode: Episode, states: Sequence[State | None], with_masks: bool = False
+    ) -> SegRequest | None:
         if not episode.turns:
             return None
         keyframes = [t.keyframe for t in episode.turns]
-        return SegRequest(sample.clip, truth(sample), list(episode.spatial_frames), list(states), keyframes)
+        return SegRequest(sample.clip, truth(sample), list(episode.spatial_frames), list(states), keyframes, with_masks)
+
+    def masks(self, episode: Episode, answer: MaskScores) -> list[dict[int, RLE]]:
+        frames = [(*episode.spatial_frames, turn.keyframe) for turn in episode.turns]
+        turns = zip(frames, answer.rles or (), strict=False)
+        return [{} if rles is None else dict(zip(shown, rles, strict=True)) for shown, rles in turns]
 
     def rewards(self, sample: Sample, episode: Episode, answer: MaskScores | None) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""

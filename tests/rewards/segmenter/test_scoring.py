@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,23 @@ def test_requests_that_contradict_the_clip_are_refused(squares: tuple[Clip, Mask
         SegRequest(clip, Masklets(10, 10, (), FRAMES), (0,), [None], (0,))
     with pytest.raises(DataError, match="masks for 3 frames of 6"):
         SegRequest(clip, Masklets(HEIGHT, WIDTH, (), 3), (0,), [None], (0,))
+
+
+def test_masks_that_are_asked_for_are_those_that_score(segmenter: Segmenter, squares: tuple[Clip, Masklets]) -> None:
+    """One of a batch asks; its masks give its IoUs back, and the others' answers do not change."""
+    clip, masklets = squares
+    plain = seg_request(clip, masklets, seed=1)
+    asking = replace(seg_request(clip, masklets, skip=1), with_masks=True)
+    alone = scorer_of(segmenter).score([seg_request(clip, masklets, skip=1)])[0]
+    first, second = scorer_of(segmenter).score([plain, asking])
+    assert first.rles is None and second.rles is not None and second.rles[1] is None
+    assert second.video_ious == alone.video_ious and second.keyframe_ious == alone.keyframe_ious
+    for turn in (0, 2):
+        frames = [*asking.spatial_frames, asking.keyframes[turn]]
+        for rle, frame, iou in zip(
+            second.rles[turn], frames, [*second.video_ious[turn], second.keyframe_ious[turn]], strict=True
+        ):
+            mask, truth = decode_rle(rle), masklets.union(frame)
+            assert mask.shape == (HEIGHT, WIDTH) and isinstance(rle["counts"], str)
+            union = (mask | truth).sum()
+            assert iou == pytest.approx((mask & truth).sum() / union if union else 1.0)
