@@ -44,7 +44,7 @@ def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int 
     if root is None:
         notes.append("No frames are drawn: the page was made without --root, the data set's folder.")
     else:
-        benchmark = _benchmark(scores, scores_file)
+        benchmark = scored_benchmark(scores, scores_file)
         dataset = benchmark.dataset_at(root)
         samples = [benchmark.sample(dataset, row.clip, row.expression_id) for row, _ in chosen]
     with results.open("rb") as file:
@@ -72,7 +72,7 @@ def _check(scores: Scores, places: dict[Key, Place], results: Path) -> list[str]
     return [f"{newer} results are newer than the scores: score again to count them."] if newer else []
 
 
-def _benchmark(scores: Scores, path: Path) -> Benchmark:
+def scored_benchmark(scores: Scores, path: Path) -> Benchmark:
     """The one that was scored; for ``--dataset`` its split with J and F alone."""
     info = scores.info if scores.info.get("benchmark") else scores.info.get("protocol", {})
     name, dataset, split = (info.get(key) for key in ("benchmark", "dataset", "split"))

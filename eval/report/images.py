@@ -28,8 +28,7 @@ def data_uri(frame: NDArray[np.uint8], quality: int = 72) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-@lru_cache(maxsize=64)
-def thumbnail(path: str, longest: int) -> NDArray[np.uint8]:
+def read_thumbnail(path: str, longest: int) -> NDArray[np.uint8]:
     """(h, w, 3) uint8, its longer side ``longest`` pixels. Raises DataError if the frame cannot be read.
 
     ``video.mp4#<index>`` is a frame of a video. Small frames are enlarged: a mask's outline stays one fine line.
@@ -49,23 +48,32 @@ def thumbnail(path: str, longest: int) -> NDArray[np.uint8]:
     return np.asarray(rgb.resize(size, Image.Resampling.LANCZOS))
 
 
+thumbnail = lru_cache(maxsize=64)(read_thumbnail)
+"""The same, for pages that show a frame several times."""
+
+
 def overlay(frame: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The (h, w, 3) frame with the mask, of any size, left as it is, outlined in ``colour``, and all else dimmed.
 
     A tint would vanish on objects of its own colour; a frame without a mask is dim all over.
     """
-    height, width = frame.shape[:2]
+    inside, outline = inside_and_outline(mask, *frame.shape[:2])
+    rgb = frame.astype(np.float32)
+    grey = rgb.mean(axis=2, keepdims=True)
+    out = DIM * (GREY * grey + (1 - GREY) * rgb)
+    out[inside] = rgb[inside]
+    out[outline] = colour
+    return out.round().astype(np.uint8)
+
+
+def inside_and_outline(mask: NDArray[np.bool_], height: int, width: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """A mask of any size at (height, width): where it is, and its rim of two pixels."""
     small = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
     inside = np.asarray(small) >= 64  # a thin object may cover a quarter of a small pixel
     padded = np.pad(inside, 2)
     steps = ((0, 2), (4, 2), (2, 0), (2, 4), (1, 2), (3, 2), (2, 1), (2, 3), (1, 1), (1, 3), (3, 1), (3, 3))
     core = np.logical_and.reduce([padded[y : y + height, x : x + width] for y, x in steps]) & inside
-    rgb = frame.astype(np.float32)
-    grey = rgb.mean(axis=2, keepdims=True)
-    out = DIM * (GREY * grey + (1 - GREY) * rgb)
-    out[inside] = rgb[inside]
-    out[inside & ~core] = colour
-    return out.round().astype(np.uint8)
+    return inside, inside & ~core
 
 
 def decode(rle: RLE | None, height: int, width: int, where: str) -> NDArray[np.bool_]:

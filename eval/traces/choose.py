@@ -60,7 +60,7 @@ def choose(
     choice, rng = Choice(), np.random.default_rng(seed)
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     seen: Counter[tuple[str, str, str]] = Counter()
-    for entry in _entries(paths, choice):
+    for entry in read_entries(paths, choice.bad_lines):
         if not wanted(entry):
             continue
         choice.verdicts[entry.verdict] += 1
@@ -82,13 +82,14 @@ def choose(
     return choice
 
 
-def _entries(paths: Sequence[Path], choice: Choice) -> Iterator[Entry]:
+def read_entries(paths: Sequence[Path], bad_lines: list[str]) -> Iterator[Entry]:
+    """All traces in the order of the files; what is wrong with the other lines is added to ``bad_lines``."""
     place = 0
     for path in paths:
         for item in read_items(path):
             place += 1
             if isinstance(item, BadLine):
-                choice.bad_lines.append(_reason(item))
+                bad_lines.append(_reason(item))
             else:
                 yield _entry(place, item, path)
 

@@ -90,7 +90,7 @@ def trace_view(entry: Entry, sample: Sample, side: int | None = None) -> TraceVi
         _turn(n, reply, messages[n] if n < len(messages) else [], trace, sample, square)
         for n, reply in enumerate(trace.replies)
     ]
-    spans = [] if areas is None else [Span("target visible", _bars(areas > 0), "truth")]
+    spans = [] if areas is None else [Span("target visible", bars(areas > 0), "truth")]
     for n, grounding in enumerate(_groundings(trace), start=1):
         if grounding is not None:
             spans.append(_span("keyframe" if trace.method == BOXES else f"turn {n}", grounding, total))
@@ -175,7 +175,7 @@ def _span(label: str, g: Grounding, total: int) -> Span:
     return Span(label, bars, "pick", 100 * (key + 0.5) / total)
 
 
-def _bars(on: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+def bars(on: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
     """(left, width) in per cent of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(np.int8), [0]])))
     return tuple((100 * a / len(on), 100 * (b - a) / len(on)) for a, b in zip(edges[::2], edges[1::2], strict=True))

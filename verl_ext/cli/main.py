@@ -19,6 +19,7 @@ from verl_ext.cli import (
     report,
     score,
     train,
+    view,
 )
 from verl_ext.cli.group import VideosegGroup
 
@@ -55,6 +56,7 @@ app.command()(convert.convert)
 app.add_typer(policy.app, name="policy")
 app.command()(score.score)
 app.command()(report.report)
+app.command()(view.view)
 app.command()(report.compare)
 app.command()(report.submit)
 data.app.add_typer(data_cot.app, name="cot")

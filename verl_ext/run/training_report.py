@@ -42,8 +42,8 @@ def write_training_report(run_dir: Path, out: Path) -> Path:
     from eval.report.inputs import ReportInput
     from eval.report.page import write_page
 
-    rows = _rows(run_dir)
-    settings = _settings(run_dir / RESOLVED)
+    rows = run_rows(run_dir)
+    settings = run_settings(run_dir / RESOLVED)
     held_out = _held_out(run_dir / HELD_OUT)
     page = ReportInput(
         title=f"{settings.get('name', run_dir.name)}: {settings.get('stage', 'training')}",
@@ -75,7 +75,7 @@ def step_row(row: Mapping[str, Any]) -> dict[str, float]:
     return out | {f"seconds/{name}": value for name, value in seconds_of(data).items() if name != "step"}
 
 
-def _rows(run_dir: Path) -> list[dict[str, Any]]:
+def run_rows(run_dir: Path) -> list[dict[str, Any]]:
     """Metrics by step, those of a run that is still going on included."""
     found: dict[int, dict[str, Any]] = {}
     for name in (METRICS, LIVE_METRICS):
@@ -97,7 +97,7 @@ def _held_out(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: line {len(lines)} or before is not JSON ({e}); --resume drops a torn line") from e
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def run_settings(path: Path) -> dict[str, Any]:
     """The recipe as the run wrote it, also if another version did."""
     from omegaconf import OmegaConf
 
