@@ -58,7 +58,7 @@ AT_LEAST: dict[str, float] = {
     "trainer.actor_processes": 1,
     "trainer.nodes": 1,
     "trainer.keep_checkpoints": 1,
-    "trainer.keep_rollouts.every": 0,
+    "trainer.keep_rollouts.*": 0,
     "trainer.keep_rollouts.groups": 1,
     "trainer.eval_samples": 1,
     "trainer.eval_draws": 1,

@@ -59,6 +59,9 @@ class KeepRolloutsRecipe:
     groups: int = 2
     """Prompts of such a step that are kept, each with all its rollouts: those with the smallest hash of their name, so
     that two runs over the same data keep the same ones. About 100 kB each."""
+    log_every: int = 25
+    """Steps from one whose kept groups also go to W&B (a table) and TensorBoard (images), where ``loggers`` names them,
+    each with its best and its worst rollout, to the next; 0 sends none."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from verl.utils.debug import marked_timer
 from rewards.truth import truth
 from rollout.types import RLE, Sample
 from verl_ext.rollout_log import KeptGroup, KeptRollout, KeptTurn, LogProbs, RolloutKeeper
+from verl_ext.rollout_log.publish import publish
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -38,6 +39,7 @@ class KeepsRollouts:
     global_steps: int
     timing_raw: dict[str, Any]
     keeper: RolloutKeeper
+    logger: Any
     _kept_rows: Sequence[KeptRow] = ()
 
     def rows_to_keep(self, batch: Any, samples: Sequence[Sample]) -> frozenset[int]:
@@ -51,6 +53,10 @@ class KeepsRollouts:
         self._kept_rows = [
             KeptRow(batch.keys[i], rollouts[i], _versions(batch.tags[i], self.global_steps)) for i in sorted(rows)
         ]
+
+    def publish_rollouts(self, step: int, groups: Sequence[KeptGroup]) -> None:
+        """To those of verl's loggers that can show them."""
+        publish(self.logger.logger, step, groups)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]

@@ -73,7 +73,7 @@ class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type
         self.run_dir = Path(self.recipe.output_dir)
         self.scoring = recipe_scoring(self.recipe)
         self.pool = build_pool(self.recipe)
-        self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts)
+        self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts, self.publish_rollouts)
         super()._setup()
 
     def on_init_end(self) -> None:

@@ -19,8 +19,14 @@ logger = logging.getLogger(__name__)
 class RolloutKeeper:
     """Chooses groups, and writes them in a thread of its own."""
 
-    def __init__(self, run_dir: Path, settings: KeepRolloutsRecipe) -> None:
-        self._run_dir, self._settings = run_dir, settings
+    def __init__(
+        self,
+        run_dir: Path,
+        settings: KeepRolloutsRecipe,
+        publish: Callable[[int, Sequence[KeptGroup]], None] | None = None,
+    ) -> None:
+        """``publish``: what else is done with a kept step, in the same thread."""
+        self._run_dir, self._settings, self._publish = run_dir, settings, publish
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._pending: Future[None] | None = None
         self.seconds = 0.0
@@ -51,7 +57,19 @@ class RolloutKeeper:
     def _write(self, step: int, make: Callable[[], Sequence[KeptGroup]]) -> None:
         began = time.perf_counter()
         try:
-            write_step(self._run_dir, step, make())
+            groups = make()
+            write_step(self._run_dir, step, groups)
         except Exception:
             logger.exception("step %d: its rollouts could not be kept in %s; training goes on", step, self._run_dir)
+        else:
+            self._log(step, groups)
         self.seconds += time.perf_counter() - began
+
+    def _log(self, step: int, groups: Sequence[KeptGroup]) -> None:
+        every = self._settings.log_every
+        if self._publish is None or every == 0 or step % every:
+            return
+        try:
+            self._publish(step, groups)
+        except Exception:
+            logger.exception("step %d: its rollouts could not be logged; training goes on", step)

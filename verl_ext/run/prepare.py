@@ -13,6 +13,7 @@ from rollout.errors import RecipeError
 from verl_ext.recipe.context import RECIPE_ENV
 from verl_ext.rollout_log.files import forget_steps_after
 from verl_ext.run.checkpoints import check_continues, repair_tracker, step_folders, tracked_step
+from verl_ext.run.loggers import TENSORBOARD, forget_logged_after, wandb_environment
 from verl_ext.run.run_files import FAILED_DIALOGUES, HELD_OUT, LIVE_METRICS, METRICS, fold_metrics, forget_after
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
         FORBIDDEN_TOKENS_ENV: json.dumps(policy_forbidden_token_ids(recipe.policy.path)),
         "VERL_USE_EXTERNAL_MODULES": "verl_ext.plugin",
         "VERL_FILE_LOGGER_PATH": str((Path(recipe.output_dir) / LIVE_METRICS).resolve()),
-        "TENSORBOARD_DIR": str((Path(recipe.output_dir) / "tensorboard").resolve()),
+        "TENSORBOARD_DIR": str((Path(recipe.output_dir) / TENSORBOARD).resolve()),
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
     }
+    if "wandb" in recipe.trainer.loggers:
+        env |= wandb_environment(Path(recipe.output_dir).resolve())
     if recipe.pool.share_gpu:  # Ray hides all GPUs from actors that reserve none, unless told not to
         env["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     if recipe.device == "cpu":
@@ -92,6 +95,7 @@ def _forget_what_comes_again(out: Path) -> None:
     for name in (METRICS, HELD_OUT, FAILED_DIALOGUES):
         forget_after(out / name, last)
     forget_steps_after(out, last)
+    forget_logged_after(out, begun_at)
 
 
 def node_folder(recipe: Recipe) -> Path:

@@ -122,6 +122,21 @@ def test_which_groups_are_kept(tmp_path: Path) -> None:
     assert not RolloutKeeper(tmp_path, KeepRolloutsRecipe(every=0)).choose(3, prompts)
 
 
+def test_a_logger_that_fails_loses_nothing_on_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    def publish(step: int, groups: object) -> None:
+        seen.append(step)
+        raise OSError("no network")
+
+    keeper = RolloutKeeper(tmp_path, KeepRolloutsRecipe(log_every=2), publish)
+    for step in (1, 2):
+        keeper.write(step, lambda: [group()])
+    keeper.wait()
+    assert seen == [2] and [f.step for f in step_files(tmp_path)] == [1, 2]
+    assert "step 2: its rollouts could not be logged" in caplog.text
+
+
 def test_a_disk_that_refuses_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "rollouts").write_text("a file where the folder should be")
     keeper = RolloutKeeper(tmp_path, KeepRolloutsRecipe())
