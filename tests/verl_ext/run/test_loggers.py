@@ -126,7 +126,5 @@ def test_rollouts_become_a_table_in_wandb(tmp_path: Path, groups: list[Any], mon
     content = json.loads(table.read_text())
     assert content["columns"] == list(COLUMNS) and len(content["data"]) == 4
     assert [row[0] for row in content["data"]] == [25] * 4
-    row = content["data"][0]
-    assert row[-1]["_type"] == "image-file" and set(row[-1]["masks"]) == {"policy", "ground truth"}
     staged = list((tmp_path / "wandb" / "artifacts" / "staging").iterdir())  # for `wandb sync`, beside the run
     assert len(staged) >= 4 + 2 * 4, "a frame a row, and its masks apart from it, to be switched on"
