@@ -126,12 +126,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _rows(text: bytes) -> list[dict[str, Any]]:
+    """The lines that say their step; torn ones, and what is none of ours, are left out."""
     rows = []
     for line in text.split(b"\n"):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError):
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

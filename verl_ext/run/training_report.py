@@ -80,7 +80,8 @@ def run_rows(run_dir: Path) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for name in (METRICS, LIVE_METRICS):
         for row in read_metrics(run_dir / name):
-            found.setdefault(row["step"], {}).update(row["data"])
+            if isinstance(row.get("data"), dict):
+                found.setdefault(row["step"], {}).update(row["data"])
     if not found:
         raise DataError(
             f"{run_dir / METRICS}: no metrics; {run_dir} is not the folder of a finished quickstart, of a training run "

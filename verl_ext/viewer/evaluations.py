@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ _FIELD = re.compile(rb'"(text|kind|stop)":\s*("(?:[^"\\]|\\.)*")')
 """Quotes inside a text are escaped, so that these can only be the record's own fields."""
 _TURN = re.compile(rb'"frames_shown":')
 
+PATIENCE = 10.0
+"""A file that grows while one looks is read anew after so many times what reading took: gigabytes not every second."""
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -45,6 +49,8 @@ class EvaluationSource:
         self._lock = threading.Lock()
         self._read: tuple[str, list[_Row], list[str], Scores | None] = ("", [], [], None)
         self._dataset: Any = None
+        self._again_at = 0.0
+        self._listed: tuple[list[_Row] | None, list[Entry]] = (None, [])
 
     def stamp(self) -> str:
         parts = []
@@ -61,7 +67,9 @@ class EvaluationSource:
 
     def entries(self) -> tuple[Sequence[Entry], Sequence[str]]:
         _, rows, problems, _ = self._rows()
-        return [row.entry for row in rows], problems
+        if self._listed[0] is not rows:
+            self._listed = (rows, [row.entry for row in rows])
+        return self._listed[1], problems
 
     def group(self, key: str) -> Group:
         _, rows, _, scores = self._rows()
@@ -88,9 +96,11 @@ class EvaluationSource:
 
     def _rows(self) -> tuple[str, list[_Row], list[str], Scores | None]:
         with self._lock:
-            stamp = self.stamp()
-            if self._read[0] != stamp:
+            stamp, began = self.stamp(), time.monotonic()
+            if self._read[0] != stamp and began >= self._again_at:
                 self._read = (stamp, *self._read_all())
+                took = time.monotonic() - began
+                self._again_at = began + PATIENCE * took
             return self._read
 
     def _read_all(self) -> tuple[list[_Row], list[str], Scores | None]:

@@ -71,6 +71,8 @@ class Listing:
         if stamp == self._stamp:
             return
         entries, problems = self.source.entries()
+        if entries is self._entries:  # the source waits before it reads again
+            return
         self._stamp, self._entries, self._problems = stamp, entries, problems
         self._places = {e.key: i for i, e in enumerate(entries)}
         self._steps = {}

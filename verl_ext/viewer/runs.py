@@ -36,9 +36,8 @@ class RunSource:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        settings = run_settings(folder / RESOLVED)
-        self._settings = settings
-        self.title = str(settings.get("name", folder.name))
+        self._settings = _settings(folder / RESOLVED)
+        self.title = str(self._settings.get("name", folder.name))
         self._lock = threading.Lock()
         self._headers: dict[int, tuple[StepFile, dict[str, Any] | DamagedStep]] = {}
 
@@ -56,7 +55,7 @@ class RunSource:
         try:
             if (self.folder / RESULT_FILE).is_file():
                 return "finished" if run_finished(self.folder) else "stopped"
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             return ""
         return "running" if (self.folder / LIVE_METRICS).is_file() else ""
 
@@ -118,6 +117,16 @@ class RunSource:
                 except OSError as e:
                     self._headers[step] = (file, DamagedStep(f"{file.path.name}: {e.strerror}"))
             return dict(self._headers)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The recipe; nothing where it is half written."""
+    from yaml import YAMLError
+
+    try:
+        return run_settings(path)
+    except (YAMLError, OSError, ValueError):
+        return {}
 
 
 def view_of(key: str, step: int, kept: KeptGroup) -> Group:

@@ -7,6 +7,7 @@ has read.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from rollout.types import RLE
 from verl_ext.viewer import pages, pictures
 from verl_ext.viewer.listing import Listing
 from verl_ext.viewer.model import Group, NotThere, Source
+
+logger = logging.getLogger(__name__)
 
 SIDES = ("a", "b")
 REMEMBERED_GROUPS = 16
@@ -69,6 +72,9 @@ class Site:
                     return self._message(404, str(e))
                 except (VideosegError, OSError) as e:
                     return self._message(500, str(e))
+                except Exception as e:  # whatever a file on disk may hold: it is said in words, the log has the rest
+                    logger.exception("%s could not be shown", name)
+                    return self._message(500, f"This could not be shown ({type(e).__name__}: {e}); the log says where.")
         return self._message(404, "There is no such page. Only pages of this run are served.")
 
     def group(self, side: str, key: str) -> Group:

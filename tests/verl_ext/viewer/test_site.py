@@ -123,6 +123,26 @@ def test_damaged_files_say_so_and_the_rest_stays(tmp_path: Path, viewer_samples:
     assert "held-out J&F" in site.respond("curves.html").body.decode().replace("&amp;", "&")
 
 
+def test_a_folder_of_rubbish_is_said_in_words(tmp_path: Path, viewer_samples: list[Sample]) -> None:
+    """Lines and files of every wrong shape: the page comes, and what is whole is on it."""
+    run = tmp_path / "run"
+    write_run(run, viewer_samples, 2, 1, 2)
+    rubbish = '3\nnull\n[]\n{"step": "x", "data": {}}\n{"step": 7}\n{"step": 8, "data": {"reward/mean": "NaN"}}\n\xff\n'
+    for name in ("metrics.jsonl", "held_out.jsonl"):
+        with (run / name).open("ab") as f:
+            f.write(rubbish.encode("latin-1") + b'{"step": 9, "data": {"reward/mean": NaN}}\n')
+    (run / "resolved.yaml").write_text("name: [half")
+    (run / "result.json").write_text("[]")
+    (run / "rollouts" / "step_000003.jsonl").mkdir()
+    (run / "rollouts" / "step_000004.jsonl").write_bytes(b"\xff\xfe\n")
+    (run / "rollouts" / "notes.txt").write_text("x")
+    site = Site([open_source(run)])
+    found = index(site)
+    assert found["sides"]["a"]["key"] == ["2-0", "1-0"] and found["sides"]["a"]["title"] == "run"
+    assert len(found["problems"]) == 2 and all(f"step_00000{n}" in found["problems"][4 - n] for n in (3, 4))
+    assert "reward" in text(site, "index.html") and b"reward" in site.respond("curves.html").body
+
+
 def test_frames_that_moved_or_changed(tmp_path: Path, tiny_data: Path) -> None:
     import shutil
 
@@ -189,6 +209,7 @@ def test_an_evaluation_that_is_being_written(evaluation: tuple[Path, Path], tmp_
     assert len(found["sides"]["a"]["key"]) == len(whole.splitlines()) - 1
     before = site.respond("stamp.json").body
     (tmp_path / "results.jsonl").write_text(whole)
+    source._again_at = 0.0  # type: ignore[attr-defined]  # however long reading took
     assert site.respond("stamp.json").body != before and not index(site)["problems"]
 
 
