@@ -38,7 +38,7 @@ class KeepsRollouts:
     recipe: Recipe
     global_steps: int
     timing_raw: dict[str, Any]
-    keeper: RolloutKeeper
+    keeper: RolloutKeeper | None = None
     logger: Any
     _kept_rows: Sequence[KeptRow] = ()
 
@@ -46,7 +46,7 @@ class KeepsRollouts:
         """Rows of the batch whose dialogues, masks included, will be kept; filled-up copies are none."""
         real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
         prompts = {i: (samples[i].id, group_of(batch.keys[i])) for i in real}
-        chosen = self.keeper.choose(self.global_steps, prompts.values())
+        chosen = frozenset() if self.keeper is None else self.keeper.choose(self.global_steps, prompts.values())
         return frozenset(i for i, prompt in prompts.items() if prompt in chosen)
 
     def remember(self, batch: Any, rows: frozenset[int], rollouts: Sequence[Rollout]) -> None:
@@ -58,6 +58,11 @@ class KeepsRollouts:
         """To those of verl's loggers that can show them."""
         publish(self.logger.logger, step, groups)
 
+    def finish_keeping(self) -> None:
+        """Until all that is kept is on disk."""
+        if self.keeper is not None:
+            self.keeper.wait()
+
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         with marked_timer("keep_rollouts", self.timing_raw):
@@ -66,7 +71,7 @@ class KeepsRollouts:
 
     def _keep(self, batch: Any) -> None:
         rows, self._kept_rows = self._kept_rows, ()
-        if not rows:
+        if not rows or self.keeper is None:
             return
         wanted = [*COLUMNS, *([REFERENCE] if getattr(self, "use_reference_policy", False) else [])]
         keys = [row.key for row in rows]

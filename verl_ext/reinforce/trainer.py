@@ -91,7 +91,7 @@ class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type
             WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
         """
         super().fit(agent_loop_manager)
-        self.keeper.wait()
+        self.finish_keeping()
         reached = self.global_steps - 1
         if reached < self.total_training_steps:
             raise WorkerError(
