@@ -15,7 +15,7 @@ JOBS   ?= 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install quickstart test lint types clean
+.PHONY: help install quickstart test lint types docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -55,6 +55,11 @@ lint: install  ## ruff, and the import contracts: arrows between rooms only go d
 types: install  ## mypy
 	$(BIN)/mypy
 
+docs: install  ## the documentation as a site, links checked: site/index.html
+	$(BIN)/python -m pip install --quiet -c constraints/docs.txt -e ".[docs]"
+	$(BIN)/python docs/performance.py
+	$(BIN)/mkdocs build --strict
+
 clean:  ## remove build outputs and caches; runs/ and .venv stay
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

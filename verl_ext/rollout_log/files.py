@@ -33,9 +33,14 @@ class StepFile:
     """A file that is there, before it is read."""
 
     step: int
-    path: Path
+    folder: Path
+    name: str
     stamp: tuple[int, int]
     """(nanoseconds, bytes): another one means that the step was written anew."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
 
 
 def step_files(run_dir: Path) -> list[StepFile]:
@@ -53,9 +58,9 @@ def step_files(run_dir: Path) -> list[StepFile]:
         try:
             stat = entry.stat()
         except OSError:  # a link to nothing, or gone since
-            found.append(StepFile(int(match[1]), Path(entry.path), (0, 0)))
+            found.append(StepFile(int(match[1]), folder, entry.name, (0, 0)))
             continue
-        found.append(StepFile(int(match[1]), Path(entry.path), (stat.st_mtime_ns, stat.st_size)))
+        found.append(StepFile(int(match[1]), folder, entry.name, (stat.st_mtime_ns, stat.st_size)))
     return sorted(found, key=lambda f: f.step)
 
 

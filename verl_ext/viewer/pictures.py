@@ -68,6 +68,11 @@ def mask_png(rle: RLE | None, clip: Clip, side: int, truth: bool = False) -> byt
     return _palette_png(values, [(0, 0, 0, 0), (0, 0, 0, 0 if truth else DIM), (*colour, 255)])
 
 
+def warm_up() -> None:
+    """The first mask takes most of a second: its decoder is compiled."""
+    decode({"size": [2, 2], "counts": "04"}, 2, 2, "warm-up")
+
+
 def boxes_png(boxes: Sequence[Sequence[float]], clip: Clip, side: int) -> bytes:
     """``boxes`` as shares of the frame."""
     width, height = frame_size(clip, side)

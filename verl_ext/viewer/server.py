@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -48,9 +49,10 @@ def serve(site: Site, host: str, port: int | None, ready: Callable[[str], None])
     Raises:
         DataError: the port is taken, or the host is no address of this machine.
     """
+    listening = _bind(host, port)
+    threading.Thread(target=site.warm_up, daemon=True).start()
     import uvicorn
 
-    listening = _bind(host, port)
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(application(site, host), log_level="warning", access_log=False)
     ready(f"http://{shown}:{listening.getsockname()[1]}/")
@@ -64,6 +66,7 @@ def _bind(host: str, port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, wanted))
+            listening.listen(128)  # whoever opens the address at once waits, and is not refused
             return listening
         except OSError as e:
             listening.close()

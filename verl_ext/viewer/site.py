@@ -77,6 +77,11 @@ class Site:
                     return self._message(500, f"This could not be shown ({type(e).__name__}: {e}); the log says where.")
         return self._message(404, "There is no such page. Only pages of this run are served.")
 
+    def warm_up(self) -> None:
+        """Reads the lists, and compiles what decodes masks, before anybody asks."""
+        self.respond("index.html")
+        pictures.warm_up()
+
     def group(self, side: str, key: str) -> Group:
         """Raises NotThere. A page's pictures ask for the same group many times."""
         if side not in self.listings:

@@ -265,3 +265,25 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
     ):
         done = run(app, ["view", *arguments])
         assert done.exit_code != 0 and words in " ".join(done.output.split()), done.output
+
+
+def test_the_address_answers_as_soon_as_it_is_printed(runs: tuple[Path, Path]) -> None:
+    """And Ctrl-C ends it."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    import httpx
+
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-m", "verl_ext.cli.main", "view", str(runs[0]), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        assert httpx.get(address, timeout=60).status_code == 200
+        taken = CliRunner().invoke(app, ["view", str(runs[0]), "--port", address.strip("/").rpartition(":")[2]])
+        assert taken.exit_code != 0 and "give another --port" in " ".join(taken.output.split())
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) in (0, 130, -signal.SIGINT)

@@ -1,0 +1,113 @@
+"""The documentation's site: it builds with every link whole, its tables are the files', its code runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rollout.types import Sample
+
+ROOT = Path(__file__).parents[1]
+EXTEND = ROOT / "docs" / "extend.md"
+MOST_LINES = 20
+
+
+def blocks() -> dict[str, str]:
+    """Section -> its one block of code."""
+    parts = re.split(r"^## ", EXTEND.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    found = {}
+    for part in parts:
+        (code,) = re.findall(r"```(?:python|yaml)\n(.*?)```", part, re.DOTALL)
+        found[part.partition("\n")[0]] = code
+    return found
+
+
+@pytest.fixture
+def sample(tiny_data: Path) -> Sample:
+    from data_construction.readers import open_dataset
+
+    return next(s for s in open_dataset("revos", tiny_data, "train").samples() if s.expression.anno_ids)
+
+
+def test_each_takes_less_than_twenty_lines() -> None:
+    found = blocks()
+    assert [*found] == ["A reward", "An environment", "A data set", "A benchmark", "A segmenter"]
+    assert all(len(code.splitlines()) < MOST_LINES for code in found.values())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert found["A reward"] in readme, "the README shows the same reward"
+
+
+def test_the_reward_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rewards.registry as registry
+
+    for name, value in vars(registry).items():
+        if isinstance(value, dict) and name.startswith("_") and not name.startswith("__"):
+            monkeypatch.setattr(registry, name, dict(value))
+    space: dict[str, Any] = {}
+    exec(blocks()["A reward"], space)
+    from types import SimpleNamespace
+
+    assert space["brevity"](SimpleNamespace(turns=["a", "b"])) == 0.5
+    assert "brevity" in registry.reward_names()
+
+
+def test_the_environment_shows_two_frames(monkeypatch: pytest.MonkeyPatch, sample: Sample) -> None:
+    import rollout.environment as environment
+
+    monkeypatch.setattr(environment, "_ENVIRONMENTS", dict(environment._ENVIRONMENTS))
+    exec(blocks()["An environment"], {"__name__": "first_look"})
+    made = environment.make_environment("first_look", sample, {"temporal_frames": 9, "spatial_frames": 2}, 32)
+    assert "first_look" in environment.environment_names()
+    messages = made.begin()
+    assert isinstance(messages, list)
+    from rollout.messages import FramePart
+
+    shown = [p for m in messages for p in m.parts if isinstance(p, FramePart)]
+    assert len(shown) == 2 + 2
+
+
+def test_the_data_set_and_the_benchmark_open(tiny_data: Path, tmp_path: Path) -> None:
+    from data_construction.readers import open_dataset
+    from eval.benchmarks import load_benchmark
+
+    (tmp_path / "mine.yaml").write_text(blocks()["A data set"])
+    ours = [s.id for s in open_dataset(str(tmp_path / "mine.yaml"), tiny_data, "train").samples()]
+    assert ours == [s.id for s in open_dataset("revos", tiny_data, "train").samples()]
+    (tmp_path / "bench.yaml").write_text(blocks()["A benchmark"])
+    assert len(list(load_benchmark(tmp_path / "bench.yaml").samples(tiny_data))) > 0
+
+
+def test_the_segmenter_scores(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    space: dict[str, Any] = {"sample": sample}
+    exec(blocks()["A segmenter"], space)
+    assert len(space["scores"].rles[0]) == 3 and "counts" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def performance() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("performance", ROOT / "docs" / "performance.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
+    assert performance.PAGE.read_text(encoding="utf-8") == performance.page(), "run `python docs/performance.py`"
+
+
+def test_the_site_builds_and_every_link_is_whole(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert "pictures/view_group_dark.png" in index and (tmp_path / "site" / "viewer.html").is_file()
+    assert "fonts.googleapis.com" not in index
