@@ -216,6 +216,24 @@ def test_resume_goes_on_where_it_stopped(interrupted: Run, continued: Run) -> No
     assert continued.left == []
 
 
+def test_every_step_left_its_rollouts_with_masks_and_rewards(continued: Run) -> None:
+    """Of the steps before and after the resume, once each; the advantages of a group add up to nothing."""
+    from verl_ext.rollout_log import read_group, read_header, step_files
+
+    files = step_files(continued.out)
+    assert [f.step for f in files] == sorted(continued.steps)
+    for file in files:
+        header = read_header(file, continued.out)
+        groups = [read_group(file, header, i, continued.out) for i in range(len(header["groups"]))]
+        assert groups and all(len(g.rollouts) > 1 for g in groups)
+        for group in groups:
+            assert abs(sum(r.advantage for r in group.rollouts)) < 1e-3
+            for rollout in group.rollouts:
+                drawn = [bool(turn.masks) for turn in rollout.turns]
+                assert drawn == ["[SEG]" in turn.text for turn in rollout.turns]
+                assert rollout.log_probs.tokens > 0 and rollout.versions == (file.step - 1, file.step - 1)
+
+
 def test_a_run_is_not_overwritten_without_being_asked(command: tuple[str, ...], continued: Run) -> None:
     again = subprocess.run([VIDEOSEG, "train", *command], capture_output=True, text=True, timeout=120)
     assert again.returncode == 2

@@ -128,3 +128,17 @@ def test_rollouts_become_a_table_in_wandb(tmp_path: Path, groups: list[Any], mon
     assert [row[0] for row in content["data"]] == [25] * 4
     staged = list((tmp_path / "wandb" / "artifacts" / "staging").iterdir())  # for `wandb sync`, beside the run
     assert len(staged) >= 4 + 2 * 4, "a frame a row, and its masks apart from it, to be switched on"
+
+
+@pytest.mark.parametrize(("begun_at", "left"), [(2, [1, 2]), (None, [])])
+def test_a_continued_run_forgets_the_rollouts_that_it_does_again(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch, begun_at: int | None, left: list[int]
+) -> None:
+    import verl_ext.run.prepare as prepare
+    from benchmarks.viewer_runs import write_run
+    from verl_ext.rollout_log import step_files
+
+    write_run(tmp_path, samples, 4, 1, 2)
+    monkeypatch.setattr(prepare, "tracked_step", lambda out: begun_at)
+    prepare._forget_what_comes_again(tmp_path)
+    assert [f.step for f in step_files(tmp_path)] == left

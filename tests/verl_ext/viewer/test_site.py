@@ -287,3 +287,26 @@ def test_the_address_answers_as_soon_as_it_is_printed(runs: tuple[Path, Path]) -
         assert taken.exit_code != 0 and "give another --port" in " ".join(taken.output.split())
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=30) in (0, 130, -signal.SIGINT)
+
+
+def test_a_box_answer_is_drawn_on_its_keyframe(tmp_path: Path, viewer_samples: list[Sample]) -> None:
+    import io
+
+    import numpy as np
+
+    from rollout.types import StopReason
+    from verl_ext.rollout_log import KeptGroup, KeptRollout, KeptTurn, LogProbs, write_step
+
+    sample = viewer_samples[0]
+    reply = '<think>x</think><answer>{"keyframe_timestamp": 1, "bbox_2d_list": [[28, 28, 84, 84]]}</answer>'
+    turn = KeptTurn(reply, None, None, 1, (0, 1, 2), {})
+    rollout = KeptRollout(StopReason.ANSWERED, (turn,), {"total": 1.0}, {}, 0.0, LogProbs(3), (0, 0))
+    write_step(tmp_path, 1, [KeptGroup(sample.id, "x", "", sample.clip, (0, 1, 2), (), {}, (rollout,), 112)])
+    site = Site([open_source(tmp_path)])
+    page = site.respond("group-a-1-0.html").body.decode()
+    (name,) = re.findall(r'src="(x-[^"]+)"', page)
+    layer = np.asarray(Image.open(io.BytesIO(site.respond(name).body)).convert("RGBA"))
+    rows, columns = np.nonzero(layer[..., 3])
+    height, width = layer.shape[:2]
+    corners = [columns.min() / width, rows.min() / height, columns.max() / width, rows.max() / height]
+    assert corners == pytest.approx([0.25, 0.25, 0.75, 0.75], abs=0.02) and "1 box" in page
