@@ -56,7 +56,6 @@ types: install  ## mypy
 	$(BIN)/mypy
 
 docs: install  ## the documentation as a site, links checked: site/index.html
-	$(BIN)/python -m pip install --quiet -c constraints/docs.txt -e ".[docs]"
 	$(BIN)/python docs/performance.py
 	$(BIN)/mkdocs build --strict
 

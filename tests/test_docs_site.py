@@ -104,7 +104,6 @@ def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
 
 
 def test_the_site_builds_and_every_link_is_whole(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
