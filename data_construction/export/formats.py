@@ -20,7 +20,8 @@ from rollout.types import Sample
 
 
 class Writer(Protocol):
-    """Takes traces one by one; nothing is visible under the final name before ``finish``."""
+    """Takes traces one by one; nothing is visible under the final name before ``finish``. May have ``notes()``:
+    sentences for whoever trains on the files."""
 
     def add(self, trace: Trace, sample: Sample) -> None:
         """Raises DataError for a trace that cannot be written; it is then left out."""
@@ -79,6 +80,8 @@ class ExportReport:
     set_aside: list[str] = field(default_factory=list)
     """Why, one line a trace."""
     torn: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What whoever trains on the files must know, as far as the format says so."""
 
 
 def export(
@@ -121,6 +124,7 @@ def export(
             first = report.set_aside[0] if report.set_aside else f"{report.rejected} are not verified"
             raise DataError(f"{source}: no trace could be exported: {first}")
         report.files = writer.finish()
+        report.notes = getattr(writer, "notes", list)()
     except BaseException:
         writer.abort()
         raise

@@ -18,6 +18,8 @@ from rollout.plugins import import_files_of
 from rollout.types import Expression
 
 KEPT_ENTRIES = 8
+NOTHING_ASKED = "no_expressions"
+"""The problem of a clip without expressions. It is worth a look, and no more than no samples."""
 Dialogue = tuple[tuple[str, str], ...]
 """(from, value) pairs, from being system, human or gpt."""
 
@@ -48,9 +50,14 @@ class ClipEntry:
     """By expression id: the item of a training file as it was read (VTS-CoT)."""
 
     @property
+    def faults(self) -> tuple[Problem, ...]:
+        """Problems by which something cannot be used: not that there is nothing to ask about the clip."""
+        return tuple(p for p in self.problems if p.code != NOTHING_ASKED)
+
+    @property
     def refused(self) -> Problem | None:
         """Why nothing of the clip can be used; what is wrong with one expression leaves it out and keeps the others."""
-        whole = [p for p in self.problems if not p.item or not self.frames]
+        whole = [p for p in self.faults if not p.item or not self.frames]
         return whole[0] if whole else None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import masks as mask_readers
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, read_index
-from data_construction.readers.frame_files import frame_faults, frame_paths, frame_size, rate_problem
+from data_construction.readers.frame_files import frame_faults, frame_paths, frame_size, place_of
 from data_construction.readers.indexed_json import open_json
 from data_construction.readers.open_split import FrameCheck
 from data_construction.readers.stanza import Stanza, load_stanza
+from data_construction.readers.timing import clip_timing, rate_problem
 from data_construction.readers.validate import find_problems
 from rollout.errors import DataError
 from rollout.types import RLE, Clip, Expression, Masklets, Sample
@@ -67,7 +69,8 @@ class Dataset:
             wrong_rate = rate_problem(paths[0], self.files, name)
             if wrong_rate is not None:
                 raise wrong_rate.error()
-            self._latest = Clip(name, tuple(str(p) for p in paths), height, width, self.files.fps)
+            timing = clip_timing(paths, self.files)
+            self._latest = Clip(name, tuple(str(p) for p in paths), height, width, timing.fps, timing.times)
         return self._latest
 
     def get(self, clip: str, expression_id: str) -> Sample:
@@ -96,7 +99,7 @@ class Dataset:
 
     def samples_of(self, entry: ClipEntry, report: Callable[[DataError], None], frames: FrameCheck) -> Iterator[Sample]:
         """The expressions of one clip that can be used; of each other one, or of all, ``report`` gets the reason."""
-        for problem in [entry.refused] if entry.refused is not None else entry.problems:
+        for problem in [entry.refused] if entry.refused is not None else entry.faults:
             report(problem.error())
         if entry.refused is not None:
             return
@@ -162,6 +165,7 @@ class Dataset:
             remedy = "add its masks, one RLE a frame"
             raise Problem("no_foreground", str(path), "has no 'masks_rle'", clip, remedy=remedy).error()
         size = self._size(entry)
+        rles = mask_readers.one_form(rles, lambda: size, path, entry, "foreground")
         for problem in mask_readers.rle_problems(rles, entry.frames, size, path, clip, "foreground"):
             raise problem.error()
         return Masklets(*size, (tuple(rles),), len(entry.frames))
@@ -177,6 +181,18 @@ class Dataset:
             yield problem_of(e, str(self.root), "unreadable_frame", entry.name)
             return
         yield from frame_faults(paths, entry, size, frames == "decode")
+
+    def absent(self, entry: ClipEntry) -> Problem | None:
+        """That nothing of a clip is there, neither a frame's folder nor a video; None if some of it is."""
+        if not entry.frames:
+            return entry.refused if entry.refused is not None and entry.refused.code == "missing_frame" else None
+        try:
+            place = place_of(frame_paths(self.root, self.files, replace(entry, frames=entry.frames[:1]))[0])
+        except DataError:
+            return None
+        what = f"does not exist, so none of the clip's {len(entry.frames)} frames can be read"
+        remedy = "get it, or remove the clip"
+        return None if place.exists() else Problem("missing_frame", str(place), what, entry.name, remedy=remedy)
 
     def validate(
         self, frames: FrameCheck = "decode", progress: Progress | None = None, limit: int | None = None

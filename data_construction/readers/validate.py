@@ -10,11 +10,14 @@ from pathlib import Path
 
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers.annotations import ClipEntry, read_index
-from data_construction.readers.frame_files import frame_faults, on_disk, place_of, rate_problem
+from data_construction.readers.frame_files import frame_faults, on_disk
 from data_construction.readers.indexed_json import IndexedJson, open_json
 from data_construction.readers.masks import rle_pixels, rle_problems
 from data_construction.readers.open_split import FrameCheck, OpenSplit
+from data_construction.readers.orientation import orientation_problem
+from data_construction.readers.timing import rate_problem
 from rollout.errors import DataError
+from rollout.text_files import read_text
 from rollout.types import RLE
 
 NO_TARGET = 2
@@ -40,13 +43,12 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
             continue
         yield from _ids(dataset, entry)
         try:
-            place = place_of(dataset.frame_paths(entry)[0])
+            dataset.frame_paths(entry)
         except DataError as e:
             yield problem_of(e, str(dataset.root), "frame_name", entry.name)
             continue
-        if not place.exists():
-            what = f"does not exist, so none of the clip's {len(entry.frames)} frames can be read"
-            yield Problem("missing_frame", str(place), what, entry.name, remedy="get it, or remove the clip")
+        if (gone := dataset.absent(entry)) is not None:
+            yield gone
             continue
         try:
             size = dataset.size(entry.name)
@@ -55,6 +57,9 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
             yield problem_of(e, str(dataset.root), "unreadable_frame", entry.name)
         if frames != "none":
             yield from _frames(dataset, entry, size, decode=frames == "decode")
+        if size is not None and frames == "decode":
+            turned = orientation_problem(dataset, entry, dataset.frame_paths(entry), size)
+            yield from () if turned is None else (turned,)
         if size is not None:
             yield from _masks(dataset, entry, size)
             if foreground:
@@ -103,7 +108,7 @@ def _repeated(path: Path) -> list[str]:
             repeated.update(dict.fromkeys(k for k, n in Counter(k for k, _ in found).items() if n > 1))
         return mapping
 
-    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
+    json.loads(read_text(path), object_pairs_hook=pairs)
     return list(repeated)
 
 

@@ -52,7 +52,7 @@ class Benchmark:
 
     def clip_samples(self, dataset: Dataset, clip: str) -> list[Sample]:
         """One clip's expressions in order. Raises DataError likewise, also where the annotation file is wrong."""
-        for problem in dataset.index[clip].problems:
+        for problem in dataset.index[clip].faults:
             raise problem.error()
         return [self.sample(dataset, clip, e.id) for e in dataset.expressions(clip)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from eval.benchmarks.benchmark import Benchmark
 from eval.results.record import check_name
 from eval.scorers.grouping import GROUPINGS
 from rollout.errors import DataError
+from rollout.text_files import read_text
 
 STANZAS = Path(__file__).parent / "stanzas"
 TYPES: dict[str, type] = {"groups": list, "frames": int, "protocol": dict, "published": dict}
@@ -52,8 +54,8 @@ def _read(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(read_text(path))))
+    except (OSError, ValueError, YAMLError) as error:
         raise DataError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: a benchmark is a mapping with 'dataset' and 'split'")

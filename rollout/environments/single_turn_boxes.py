@@ -1,7 +1,8 @@
 """Veason-R1's single turn (SPEC 3): timestamped square frames, one answer with a keyframe and boxes.
 
 The method sees a clip at one frame a second: of a clip known to have more, the first frame of every second is a
-candidate. Frame i is shown at i / fps seconds, cut to a whole number; a clip of unknown rate counts as one of 1 fps.
+candidate. A frame's second is that of its time stamp (of its index, where the clip has one rate), cut to a whole
+number; a clip of unknown rate counts as one of 1 fps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from rollout.box_protocol import BoxAnswer, parse_box_turn
 from rollout.environment import register_environment
 from rollout.errors import RecipeError
-from rollout.frames import evenly_spaced, keyframe_congruent, one_a_second, whole_seconds
+from rollout.frames import evenly_spaced, frame_times, keyframe_congruent, one_a_second, whole_seconds
 from rollout.messages import FramePart, Message, Part, TextPart
 from rollout.protocol import query_of
 from rollout.settings import settings_from_dict
@@ -42,7 +43,7 @@ class BoxSettings:
     """``frames`` is n of SPEC 3 (6 in RL, 8 for CoT); ``side`` the square frame in pixels.
 
     ``sampling``: ``keyframe_congruent`` needs ground truth (training), ``evenly_spaced`` does not (evaluation).
-    ``fps``: frames a second of the clips on disk; 0 takes each clip's own rate, or 1 where it is not known.
+    ``fps``: frames a second of the clips on disk; 0 takes each clip's own times, or 1 where they are not known.
     """
 
     frames: int = 6
@@ -67,11 +68,11 @@ class BoxSettings:
 
     def timestamps(self, clip: Clip, frames: Sequence[int]) -> tuple[int, ...]:
         """Whole seconds of frames, as the prompt writes them."""
-        return whole_seconds(frames, self.rate(clip))
+        return whole_seconds(frame_times(clip, self.fps)[list(frames)])
 
-    def rate(self, clip: Clip) -> float:
-        """Frames a second of the clip."""
-        return self.fps or clip.fps or 1.0
+    def candidates(self, clip: Clip) -> list[int]:
+        """The frames of the clip at one a second."""
+        return one_a_second(frame_times(clip, self.fps))
 
 
 @register_environment("single_turn_boxes")
@@ -134,7 +135,7 @@ class SingleTurnBoxes:
         clip, s = self.sample.clip, self.settings
         if clip.num_frames == 0:
             return []
-        candidates = one_a_second(clip.num_frames, s.rate(clip))
+        candidates = s.candidates(clip)
         if s.sampling == "evenly_spaced":
             return [candidates[i] for i in evenly_spaced(0, len(candidates) - 1, s.frames)]
         if self.sample.masklets is None:

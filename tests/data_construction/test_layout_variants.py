@@ -16,7 +16,7 @@ from data_construction.layouts.writing import frame_names, one_object, write_fra
 from data_construction.readers import open_dataset
 from data_construction.readers.annotations import ClipEntry, LazyIndex
 from data_construction.readers.formats.groundmore import action_frames, seconds, window
-from data_construction.readers.mask_formats.in_annotations import as_rle
+from data_construction.readers.rle_forms import as_rle
 from rollout.errors import DataError
 from rollout.frames import load_frame
 from rollout.types import Sample

@@ -32,6 +32,7 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
         "temporal_frames": source.initial_low_res,
         "spatial_frames": source.initial_spatial,
         "frames_per_turn": r.frames_per_turn,
+        "spare_frames": 0 if evaluation else 1,
         "max_turns": r.max_turns,
         "temporal_budget": source.budgets.low_res,
         "spatial_budget": source.budgets.spatial,

@@ -240,5 +240,6 @@ def images_per_dialogue(recipe: Recipe) -> int:
     r = recipe.rollout
     if recipe.method == "veason_r1":
         return r.box_frames + 2
-    first = max(r.initial_low_res + r.initial_spatial, r.eval.initial_low_res + r.eval.initial_spatial)
+    trained = r.initial_low_res + r.initial_spatial + 2  # of short clips, training shows one frame more of either
+    first = max(trained, r.eval.initial_low_res + r.eval.initial_spatial)
     return first + (r.max_turns - 1) * (r.frames_per_turn + 1)

@@ -8,8 +8,8 @@ from typing import Any
 
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry, Index, LazyIndex, annotation_format, annotation_path
-from data_construction.readers.formats.folder import IMAGE_SUFFIXES
 from data_construction.readers.formats.meta_expressions import kind_of, read_videos
+from data_construction.readers.listing import image_names
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
 from rollout.types import Expression
@@ -52,7 +52,7 @@ def _listed(root: Path, name: str, files: SplitFiles) -> tuple[str, ...]:
     for pattern in files.frames:
         folder = (root / pattern.format(clip=name, frame="x")).parent
         if folder.is_dir():
-            return tuple(sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES))
+            return tuple(image_names(folder))
     return ()
 
 

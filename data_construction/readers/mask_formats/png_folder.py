@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry
 from data_construction.readers.formats.groundmore import window
+from data_construction.readers.listing import listed
 from data_construction.readers.masks import Size, mask_format, missing_masks
+from data_construction.readers.png_values import read_png
+from data_construction.readers.spelling import mask_file, spelled_folder
 from data_construction.readers.stanza import SplitFiles
 from rollout.types import RLE
 
@@ -35,7 +38,7 @@ class PngFolder:
             if file is None:
                 rles.append(None)
                 continue
-            values = _read_png(file, entry.name, frame, whole)
+            values = read_png(file, entry.name, frame, whole or obj == ANY)
             if not whole and obj != ANY and not (obj.isdecimal() and int(obj) > 0):
                 what = f"cannot hold annotation {obj!r}: values of objects are numbers from 1, 0 is the background"
                 raise Problem("no_masks", str(file), what, entry.name, frame).error()
@@ -47,12 +50,14 @@ class PngFolder:
         """Mask files of the clip that belong to none of its frames."""
         objects = {window(a)[0] for e in entry.expressions.values() for a in e.anno_ids} or {ANY}
         frames = list(enumerate(entry.frames))
-        known = {self._path(p, entry, o, n, f) for p in self.files.mask_files for o in objects for n, f in frames}
+        wanted = (self._path(p, entry, o, n, f) for p in self.files.mask_files for o in objects for n, f in frames)
+        known = {mask_file(path) for path in wanted}
         folders = {folder for obj in objects for folder in self._folders(entry, obj) if folder.is_dir()}
-        return sorted(p for folder in folders for p in folder.glob("*.png") if p not in known)
+        there = (p for folder in sorted(folders) for p in listed(folder) if p.suffix.lower() == ".png")
+        return [p for p in there if p not in known]
 
     def _folders(self, entry: ClipEntry, obj: str) -> list[Path]:
-        return [self._path(p, entry, obj, 0, "x").parent for p in self.files.mask_files]
+        return [spelled_folder(self._path(p, entry, obj, 0, "x").parent) for p in self.files.mask_files]
 
     def _path(self, pattern: str, entry: ClipEntry, obj: str, index: int, frame: str) -> Path:
         stem = Path(frame).stem
@@ -61,30 +66,13 @@ class PngFolder:
     def _file(self, entry: ClipEntry, obj: str, index: int, frame: str) -> tuple[Path | None, bool]:
         """The frame's file, and whether all of it is one object; None where there is no object in the frame."""
         for pattern in self.files.mask_files:
-            path = self._path(pattern, entry, obj, index, frame)
-            if path.is_file():
+            path = mask_file(self._path(pattern, entry, obj, index, frame))
+            if path is not None:
                 return path, "{anno}" in pattern
         if self.files.masks_every_frame:
             path = self._path(self.files.mask_files[0], entry, obj, index, frame)
             raise Problem("missing_mask", str(path), "does not exist", entry.name, frame).error()
         return None, False
-
-
-def _read_png(file: Path, clip: str, frame: str, whole: bool) -> NDArray[np.uint8]:
-    """(H, W) values. A file of one object may also be in colour: what is not black is the object."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as e:
-        raise Problem("unreadable_mask", str(file), f"cannot be decoded ({e})", clip, frame).error() from e
-    if values.ndim == 3 and values.shape[2] >= 3 and whole:
-        values = values[:, :, :3].max(axis=2)
-    if values.ndim != 2:
-        what = f"has shape {values.shape}, not (H, W)"
-        raise Problem("unreadable_mask", str(file), what, clip, frame, remedy="save grey or palette").error()
-    return values
 
 
 def _encode(mask: NDArray[np.bool_]) -> RLE:
