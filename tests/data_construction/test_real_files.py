@@ -180,7 +180,7 @@ def test_objects_in_masks_that_lost_their_palette(tmp_path: Path) -> None:
     assert voc_palette()[:4] == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)] and len({*voc_palette()}) == 256
     assert areas(generic(tmp_path / "wide", texts={"c": {"0": {"exp": "x", "anno_id": [300]}}}, mode="I;16", value=300))
     with pytest.raises(
-        DataError, match=r"colours that are neither grey nor of the usual palette.*save grey or palette"
+        DataError, match=r"neither grey nor of the usual palette.*save grey or palette"
     ):
         areas(generic(tmp_path / "other", texts=texts, mode="RGB", value=(200, 10, 30)))
 
