@@ -240,6 +240,7 @@ def images_per_dialogue(recipe: Recipe) -> int:
     r = recipe.rollout
     if recipe.method == "veason_r1":
         return r.box_frames + 2
-    trained = r.initial_low_res + r.initial_spatial + 2  # of short clips, training shows one frame more of either
+    # Training shows all of a clip that has one frame more than either choice would take.
+    trained = r.initial_low_res + r.initial_spatial + (2 if r.initial_low_res == r.initial_spatial else 1)
     first = max(trained, r.eval.initial_low_res + r.eval.initial_spatial)
     return first + (r.max_turns - 1) * (r.frames_per_turn + 1)

@@ -189,7 +189,9 @@ def test_environments_get_the_recipes_dialogue(tiny_recipe: Callable[..., Recipe
     assert (train["keyframe_budget"], held_out["keyframe_budget"]) == (20, 24)
     assert train["max_turns"] == 2 and train["frames_per_turn"] == 2 and train["prompts"] == "brief"
     assert conversation_limits(recipe) == {"max_tokens": 768, "max_prompt_tokens": 384, "max_response_tokens": 384}
-    assert images_per_dialogue(recipe) == 4 + 2 + (2 + 1)  # the first message, and one more turn's
+    # The first message, of a clip of 5 frames all, and one more turn's.
+    assert images_per_dialogue(recipe) == (4 + 1) + 2 + (2 + 1)
+    assert (train["spare_frames"], held_out["spare_frames"]) == (1, 0)
     recipe.method = "veason_r1"
     name, boxes = environment_of(recipe)
     assert name == "single_turn_boxes" and boxes["sampling"] == "keyframe_congruent" and boxes["seed"] == 5
