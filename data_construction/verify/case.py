@@ -122,4 +122,5 @@ class Case:
     def timestamps(self) -> tuple[int, ...]:
         """Whole seconds of the frames shown (Veason-R1)."""
         times = frame_times(self.sample.clip, agreed(self.trace, "fps", self.settings.fps, 0.0))
-        return whole_seconds(times[np.clip(self.trace.frames, 0, len(times) - 1)])  # A check names what is outside.
+        inside = [min(max(f, 0), len(times) - 1) for f in self.trace.frames]  # A check names what is outside.
+        return whole_seconds([times[f] for f in inside])
