@@ -96,6 +96,20 @@ def test_frames_listed_out_of_order_keep_their_masks(layout: str, tmp_path: Path
     assert found(tmp_path) == before and before
 
 
+@pytest.mark.parametrize(("layout", "file"), [("rl_annotations", "rl_revos_data"), ("vts_cot", "revos")])
+def test_indices_into_frames_out_of_order_are_named(layout: str, file: str, tmp_path: Path) -> None:
+    """Existence and indices are in the file's order, masks in the frames': nobody can tell what was meant."""
+    write_layout(layout, tmp_path, clips=2)
+    (path,) = tmp_path.rglob(f"{file}.json")
+    content = json.loads(path.read_text())
+    first = content[0][0] if isinstance(content[0], list) else content[0]
+    first["frames"].reverse()
+    path.write_text(json.dumps(content))
+    errors: list[DataError] = []
+    rest = list(open_dataset(layout, tmp_path, "revos").samples(errors.append))
+    assert rest and "[frame_order]" in str(errors[0]) and first["video_name"] in str(errors[0])
+
+
 def litter(root: Path) -> None:
     for folder in {p.parent for p in root.rglob("*") if p.is_file()}:
         for p in [*folder.iterdir()]:
@@ -179,9 +193,7 @@ def test_objects_in_masks_that_lost_their_palette(tmp_path: Path) -> None:
     assert areas(generic(tmp_path / "voc", texts=texts, mode="RGB", value=voc_palette()[2])) == [64] * 3
     assert voc_palette()[:4] == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)] and len({*voc_palette()}) == 256
     assert areas(generic(tmp_path / "wide", texts={"c": {"0": {"exp": "x", "anno_id": [300]}}}, mode="I;16", value=300))
-    with pytest.raises(
-        DataError, match=r"neither grey nor of the usual palette.*save grey or palette"
-    ):
+    with pytest.raises(DataError, match=r"neither grey nor of the usual palette.*save grey or palette"):
         areas(generic(tmp_path / "other", texts=texts, mode="RGB", value=(200, 10, 30)))
 
 
