@@ -47,6 +47,7 @@ def _vicas_clip(path: Path, name: str) -> ClipEntry:
         for t, shown in enumerate(raw["segmentations"]):
             for track, rle in zip(shown["track_ids"], shown["mask_rles"], strict=True):
                 masks[str(track)][t] = rle
+        annotated = tuple(t for t, s in enumerate(raw["segmentations"]) if s.get("is_gt", True))
         expressions = {
             str(n): Expression(str(n), str(r["prompt"]), annotation_ids(r["track_ids"]))
             for n, r in enumerate(raw["object_referrals"])
@@ -63,8 +64,9 @@ def _vicas_clip(path: Path, name: str) -> ClipEntry:
         del expressions[eid]
     if not expressions and not problems:
         problems.append(Problem("no_expressions", str(path), "has no object_referrals", name, remedy="remove it"))
+    video = str(raw.get("filename", ""))
     return ClipEntry(
-        name, frames, expressions, height, width, tuple(problems), video=str(raw.get("filename", "")), masks=masks
+        name, frames, expressions, height, width, tuple(problems), video=video, masks=masks, annotated=annotated
     )
 
 
