@@ -48,6 +48,10 @@ class ClipEntry:
     """By expression id, where the file has a conversation."""
     records: Mapping[str, Any] = field(default_factory=dict)
     """By expression id: the item of a training file as it was read (VTS-CoT)."""
+    odd: Mapping[str, Problem] = field(default_factory=dict)
+    """By expression id: what is odd about it although the data set's own tool takes it; scored, never trained on."""
+    annotated: tuple[int, ...] | None = None
+    """Frames whose masks people drew, where the file tells them from others (ViCaS); None: all."""
 
     @property
     def faults(self) -> tuple[Problem, ...]:

@@ -29,7 +29,8 @@ class MaskSource(Protocol):
     def read(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
         """One entry a frame of the file (so perhaps not one a frame of the clip). Raises DataError.
 
-        ``size`` gives the frames' (height, width), for formats that do not say it themselves.
+        ``size`` gives the frames' (height, width), for formats that do not say it themselves. A format may also have
+        ``read_by_rule``, of the same form, which takes what the data set's own tool takes.
         """
         ...
 

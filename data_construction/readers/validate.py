@@ -39,6 +39,7 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
         if progress is not None:
             progress(done, len(dataset.index), doing)
         yield from entry.problems
+        yield from entry.odd.values()
         if not entry.frames:
             continue
         yield from _ids(dataset, entry)
@@ -161,7 +162,8 @@ def _masks(dataset: OpenSplit, entry: ClipEntry, size: tuple[int, int]) -> Itera
         return
     path = dataset.masks.path
     sound = True
-    for anno_id in dict.fromkeys(a for e in entry.expressions.values() for a in e.anno_ids):
+    usable = [e for e in entry.expressions.values() if e.id not in entry.odd]
+    for anno_id in dict.fromkeys(a for e in usable for a in e.anno_ids):
         try:
             rles = dataset.masks.read(entry, anno_id, lambda: size)
         except DataError as e:

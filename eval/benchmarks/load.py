@@ -11,6 +11,7 @@ from data_construction.readers import dataset_names
 from eval.benchmarks.benchmark import Benchmark
 from eval.results.record import check_name
 from eval.scorers.grouping import GROUPINGS
+from eval.scorers.missing import RULES
 from rollout.errors import DataError
 from rollout.text_files import read_text
 
@@ -87,6 +88,8 @@ def _check_names(path: Path, benchmark: Benchmark) -> None:
     for group in benchmark.groups:
         if group not in GROUPINGS:
             raise DataError(f"{path}: no grouping {group!r}; there are {', '.join(GROUPINGS)}")
+    if benchmark.missing not in ("", *RULES):
+        raise DataError(f"{path}: missing = {benchmark.missing!r}; wants one of {', '.join(RULES)}")
     if benchmark.scorer is not None and benchmark.scorer not in scorer_names():
         raise DataError(f"{path}: no scorer {benchmark.scorer!r}; there are {', '.join(scorer_names())}")
     if benchmark.submission is not None and benchmark.submission not in packager_names():

@@ -196,7 +196,8 @@ class Pipeline:
         if self._rewards is not None:
             judged = masks.answers[1].result() if len(masks.answers) > 1 else None
             rewards = self._rewards.rewards(truth, masks.dialogue.episode, judged)
-        self._results.append(record_of(sample, masks.dialogue, list(masks.answers[0].result().rles), rewards))
+        drawn = masks.answers[0].result()
+        self._results.append(record_of(sample, masks.dialogue, drawn.rles, rewards, drawn.objects))
         self._failures.succeeded(_key(sample))
         self._done += 1
 

@@ -25,7 +25,7 @@ from data_construction.readers.pickles import read_pickle
 from rollout.errors import DataError
 from verl_ext.cli.data import app
 
-NO_MASKS = {("mevis", "valid"), ("mevis", "test"), ("ref_ytvos", "valid"), ("ref_ytvos", "test")}
+NO_MASKS = {("mevis", "valid"), ("mevis", "test"), ("mevis_v2", "valid"), ("ref_ytvos", "valid"), ("ref_ytvos", "test")}
 NO_MASKS |= {("chatunivi", "train"), ("timelens", "train")}
 
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rollout.errors import DataError
-from verl_ext.cli.group import EXIT_INTERRUPTED
+from verl_ext.cli.group import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from verl_ext.evaluation.job import Finished
 
 Device = Literal["cpu", "cuda"]
-EXIT_INCOMPLETE = 3
-"""Everything that could be evaluated was, but some expressions failed; ``failed.jsonl`` says which and why."""
 
 
 def evaluate(
@@ -46,6 +44,9 @@ def evaluate(
     device: Annotated[Device | None, typer.Option(help="Default: the recipe's, or what there is.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to use, one engine each.", min=1)] = 1,
     max_samples: Annotated[int | None, typer.Option(help="Only so many expressions, a fixed draw.", min=1)] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not start, nor score, where an annotation is odd or cannot be used.")
+    ] = False,
     base: Annotated[
         Path | None, typer.Option(help="Qwen3-VL folder for a released checkpoint without tokenizer and config.")
     ] = None,
@@ -53,8 +54,9 @@ def evaluate(
     """Evaluate a policy: greedy dialogues, masks propagated over the whole clip, scores.
 
     Each finished expression is on disk at once; the same command goes on where it stopped. Exit code 3: some
-    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again); 2: also
-    where results are there but could not be scored. Examples:
+    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again), or their
+    annotations cannot be used (they count 0 and are listed); 2: also where results are there but could not be scored.
+    Examples:
 
       videoseg eval --model models/policy --benchmark revos,mevis_u --root data --gpus 8 --out runs/eval
 
@@ -77,13 +79,13 @@ def evaluate(
     else:
         targets = [dataset_target(dataset or "", roots, split, out)]
     folder = _ready(policy or model or Path(), out, base)
-    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples)
+    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples, strict)
     failed, unscored = 0, list[str]()
     try:
         with progress_bar(Console(stderr=True)) as progress:
             for finished in run(request, progress):
                 _tell(finished, len(targets))
-                failed += finished.inferred.failed
+                failed += finished.inferred.failed + (len(finished.scores.broken) if finished.scores else 0)
                 if finished.unscored is not None:
                     unscored.append(f"{finished.target.benchmark.name} could not be scored: {finished.unscored}")
     except KeyboardInterrupt as e:

@@ -114,7 +114,7 @@ def _task(request: Request, target: Target) -> _Task:
     facts = run_of(request, target, recipe)
     check_run(target.out, facts)
     if set(keys) - done_keys(target.out):
-        check_truth(target, keys, request.max_samples is None)
+        check_truth(target, keys, request.max_samples is None, request.strict)
     broken = broken_of(dataset, keys, request.max_samples is None)
     return _Task(target, recipe, inference_settings(recipe), dataset, keys, broken, facts)
 
@@ -122,7 +122,7 @@ def _task(request: Request, target: Target) -> _Task:
 def _finished(request: Request, task: _Task, inferred: Inferred, progress: Callback) -> Finished:
     try:
         whole = request.max_samples is None
-        scores = score_target(task.target, inferred.results, task.keys, whole, progress)
+        scores = score_target(task.target, inferred.results, task.keys, whole, progress, request.strict)
     except VideosegError as error:
         return Finished(task.target, inferred, None, error)
     return Finished(task.target, inferred, scores)

@@ -43,7 +43,7 @@ def _protocol(request: Request, target: Target, recipe: Recipe) -> dict[str, Any
         "benchmark": benchmark.name if target.official else None,
         "dataset": benchmark.dataset,
         "split": benchmark.split,
-        "frames_a_clip": benchmark.frames or "all",
+        "scored_frames": benchmark.frames or "all",
         "max_samples": request.max_samples,
         "method": recipe.method,
         "rollout": asdict(recipe.rollout),

@@ -50,6 +50,7 @@ def _vicas_clip(path: Path, name: str) -> ClipEntry:
             shown = shown_frames[frame]
             for track, rle in zip(shown["track_ids"], shown["mask_rles"], strict=True):
                 masks[str(track)][t] = rle
+        annotated = tuple(t for t, s in enumerate(raw["segmentations"]) if s.get("is_gt", True))
         expressions = {
             str(n): Expression(str(n), str(r["prompt"]), annotation_ids(r["track_ids"]))
             for n, r in enumerate(raw["object_referrals"])
@@ -66,8 +67,9 @@ def _vicas_clip(path: Path, name: str) -> ClipEntry:
         del expressions[eid]
     if not expressions and not problems:
         problems.append(Problem("no_expressions", str(path), "has no object_referrals", name, remedy="remove it"))
+    video = str(raw.get("filename", ""))
     return ClipEntry(
-        name, frames, expressions, height, width, tuple(problems), video=str(raw.get("filename", "")), masks=masks
+        name, frames, expressions, height, width, tuple(problems), video=video, masks=masks, annotated=annotated
     )
 
 

@@ -29,12 +29,44 @@ class PngFolder:
         self.path, self.files = path, files
 
     def read(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
+        if not self._has_folder(entry, window(anno_id)[0]):
+            raise missing_masks(self._folders(entry, window(anno_id)[0])[0], entry.name, anno_id).error()
+        return self._read(entry, anno_id, size, self.files.masks_every_frame)
+
+    def read_by_rule(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
+        """Without a folder the object is nowhere, unless every frame must have its file; frames that the data set's
+        tool leaves out for want of a file are None."""
+        left_out, obj = self.files.unmasked_frames_left_out, window(anno_id)[0]
+        if not self._has_folder(entry, obj) and self.files.masks_every_frame:
+            return self.read(entry, anno_id, size)  # which says so
+        return self._read(entry, anno_id, size, self.files.masks_every_frame and not left_out)
+
+    def frames_with_file(self, entry: ClipEntry, anno_id: str) -> tuple[int, ...]:
+        """Frames for which there is a mask file, whatever is in it."""
+        obj = window(anno_id)[0]
+        frames = enumerate(entry.frames)
+        return tuple(
+            n for n, f in frames if any(mask_file(self._path(p, entry, obj, n, f)) for p in self.files.mask_files)
+        )
+
+    def label_image(self, entry: ClipEntry, index: int) -> NDArray[np.uint8] | None:
+        """(H, W) values of a frame's file, whose values are annotation ids; None where a file is one object's.
+
+        Raises DataError for a file that is missing or cannot be read.
+        """
+        frame = entry.frames[index]
+        file, whole = self._file(entry, ANY, index, frame, every_frame=True)
+        return None if whole or file is None else read_png(file, entry.name, frame, whole).astype(np.uint8)
+
+    def _has_folder(self, entry: ClipEntry, obj: str) -> bool:
+        return any(folder.is_dir() for folder in self._folders(entry, obj))
+
+    def _read(self, entry: ClipEntry, anno_id: str, size: Size, every_frame: bool) -> list[RLE | None]:
         obj, counted = window(anno_id)
-        if not any(folder.is_dir() for folder in self._folders(entry, obj)):
-            raise missing_masks(next(iter(self._folders(entry, obj))), entry.name, anno_id).error()
         rles: list[RLE | None] = []
         for index, frame in enumerate(entry.frames):
-            file, whole = self._file(entry, obj, index, frame) if counted is None or index in counted else (None, False)
+            in_window = counted is None or index in counted
+            file, whole = self._file(entry, obj, index, frame, every_frame) if in_window else (None, False)
             if file is None:
                 rles.append(None)
                 continue
@@ -63,13 +95,13 @@ class PngFolder:
         stem = Path(frame).stem
         return self.path / pattern.format(clip=entry.name, frame=stem, index=index, anno=obj, source=entry.source)
 
-    def _file(self, entry: ClipEntry, obj: str, index: int, frame: str) -> tuple[Path | None, bool]:
+    def _file(self, entry: ClipEntry, obj: str, index: int, frame: str, every_frame: bool) -> tuple[Path | None, bool]:
         """The frame's file, and whether all of it is one object; None where there is no object in the frame."""
         for pattern in self.files.mask_files:
             path = mask_file(self._path(pattern, entry, obj, index, frame))
             if path is not None:
                 return path, "{anno}" in pattern
-        if self.files.masks_every_frame:
+        if every_frame:
             path = self._path(self.files.mask_files[0], entry, obj, index, frame)
             raise Problem("missing_mask", str(path), "does not exist", entry.name, frame).error()
         return None, False
