@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rollout.control_text import query_of
 from rollout.errors import DataError
-from rollout.protocol import query_of
 from rollout.types import Expression, Sample
 
 if TYPE_CHECKING:
