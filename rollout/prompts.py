@@ -187,7 +187,7 @@ def register_prompts(prompts: S) -> S:
 
 
 def get_prompts(name: str, kind: type[S] = PromptSet) -> S:  # type: ignore[assignment]
-    """The set of that name, or in that YAML file. Raises `RecipeError`: lists those there are, or names file and key."""
+    """The set of that name, or in that YAML file. Raises `RecipeError`: lists what there is, or names file and key."""
     if name.endswith(SUFFIXES):
         return read_prompts(Path(name), kind)
     found = _REGISTERED.get((kind, name))

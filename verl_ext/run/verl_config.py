@@ -239,6 +239,6 @@ def images_per_dialogue(recipe: Recipe) -> int:
     """The most images that one dialogue can hold, in training or evaluation."""
     r = recipe.rollout
     if recipe.method == "veason_r1":
-        return r.box_frames + 2
+        return max(r.box_frames, r.eval.box_frames or 0) + 2
     first = max(r.initial_low_res + r.initial_spatial, r.eval.initial_low_res + r.eval.initial_spatial)
     return first + (r.max_turns - 1) * (r.frames_per_turn + 1)

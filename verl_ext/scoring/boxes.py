@@ -86,7 +86,7 @@ class BoxScoring:
         return BoxRewardInput(_text(episode), times, boxes, areas, stop=episode.stop)
 
     def _in_clip(self, boxes: Sequence[Box], sample: Sample) -> list[tuple[float, ...]]:
-        """From the prompt's units to the clip's pixels, cut to the frame: SAM 2 has no number for what lies far outside."""
+        """From the prompt's units to the clip's pixels, cut to the frame: SAM 2 has no number for a box far away."""
         span = self.settings.span
         across, down = sample.clip.width / span, sample.clip.height / span
         inside = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0, span)
