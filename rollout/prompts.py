@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -190,9 +189,10 @@ def get_prompts(name: str, kind: type[S] = PromptSet) -> S:  # type: ignore[assi
     """The set of that name, or in that YAML file. Raises `RecipeError`: lists what there is, or names file and key."""
     if name.endswith(SUFFIXES):
         return read_prompts(Path(name), kind)
-    found = _REGISTERED.get((kind, name))
-    if found is None and name in kind.shipped:
-        found = _shipped(name, kind)
+    key = (kind, name)
+    if key not in _REGISTERED and name in kind.shipped:
+        _REGISTERED[key] = replace(read_prompts(FOLDER / kind.kind / f"{name}.yaml", kind), name=name)
+    found = _REGISTERED.get(key)
     if not isinstance(found, kind):
         known = ", ".join(prompt_names(kind))
         raise RecipeError(f"no {kind.called} {name!r}; there are {known}, or name a file that ends in .yaml")
@@ -201,7 +201,7 @@ def get_prompts(name: str, kind: type[S] = PromptSet) -> S:  # type: ignore[assi
 
 def prompt_names(kind: type[Asked] = PromptSet) -> list[str]:
     """Every set for that kind of answers, but files of a user's own."""
-    return [*kind.shipped, *sorted(name for of, name in _REGISTERED if of is kind)]
+    return [*kind.shipped, *sorted(n for of, n in _REGISTERED if of is kind and n not in kind.shipped)]
 
 
 def read_prompts(path: Path, kind: type[S]) -> S:
@@ -238,8 +238,3 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RecipeError(f"prompt set {path}: must be a mapping of texts")
     return found
-
-
-@cache
-def _shipped(name: str, kind: type[S]) -> S:
-    return replace(read_prompts(FOLDER / kind.kind / f"{name}.yaml", kind), name=name)

@@ -32,6 +32,7 @@ _NUMBER = re.compile(
 )
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{2}(?:\.\d+)?)")
 _THOUGHT_OPENS = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+_THOUGHT_TAG = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _THOUGHT_CLOSES = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
 
@@ -53,6 +54,23 @@ def beyond_thought(text: str) -> list[str]:
     first one. A template may have opened the thought. All of the text where none closes."""
     ends = [found.end() for found in _THOUGHT_CLOSES.finditer(text)]
     return [text[end:] for end in dict.fromkeys((*ends[-1:], *ends[:1]))] or [text]
+
+
+def without_thoughts(text: str) -> str:
+    """What is said outside thoughts, however many there are. One that a template opened ends at its closing tag; one
+    that never closes goes on to the end."""
+    said, at = [], 0
+    while (tag := _THOUGHT_TAG.search(text, at)) is not None:
+        if tag[1]:  # closes what nothing opened here: all before it was a thought
+            said = []
+            at = tag.end()
+            continue
+        said.append(text[at : tag.start()])
+        close = _THOUGHT_CLOSES.search(text, tag.end())
+        if close is None:
+            return "".join(said)
+        at = close.end()
+    return "".join([*said, text[at:]])
 
 
 def thought_is_open(text: str) -> bool:

@@ -17,7 +17,7 @@ from eval.report.inputs import ReportStage
 from eval.report.page import write_page
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Scores
-from eval.scores.files import HEADINGS
+from eval.scores.files import HEADINGS, reply_lines
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def build_evaluation_report(page: EvaluationPage, out: Path) -> Path:
         "baselines": [(name, NAMES.get(name, name)) for name in scores.overall.baselines],
         "headings": HEADINGS,
         "sections": sections(scores),
+        "replies": list(reply_lines(scores)),
         "published": published,
         "published_metrics": list(dict.fromkeys(name for values in published.values() for name in values)),
         "charts": [

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.record import ResultRecord
+from eval.results.unreadable import why_unreadable
 from eval.scorers.base import Case, Scorer
 from eval.scorers.baselines import Masklet, constant_answers
 from eval.scorers.types import ExpressionScore
@@ -68,6 +69,7 @@ def score_expression(
         baselines=baselines,
         objects=len(expression.anno_ids),
         failed=failed,
+        unreadable="" if record is None else why_unreadable(record),
         extra=extra,
         **values,  # type: ignore[arg-type]
     )

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_construction.atomic import write_whole
+from eval.results.unreadable import unreadable_lines
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Mean, Scores
 from rollout.errors import DataError
@@ -100,6 +101,7 @@ def _below(scores: Scores) -> Iterator[str]:
     baselines = list(scores.overall.baselines)
     if note := scores.info.get("note"):
         yield note
+    yield from reply_lines(scores)
     if baselines:
         yield "J&F of baselines: " + "; ".join(f"{b} = {NAMES.get(b, b)}" for b in baselines)
     published = [
@@ -114,6 +116,15 @@ def _below(scores: Scores) -> Iterator[str]:
             named = [f"{n} ({' '.join(reasons[n].split())[:200]})" if n in reasons else n for n in names[:NAMED]]
             more = f" and {len(names) - NAMED} more (scores.json names all)" if len(names) > NAMED else ""
             yield f"{len(names)} {what}, each counts 0: {', '.join(named)}{more}"
+
+
+def reply_lines(scores: Scores) -> Iterator[str]:
+    """What could not be read of the policy's replies, and with which words it was asked."""
+    protocol = scores.info.get("protocol", {})
+    asked, mark = str(protocol.get("prompt_set") or ""), protocol.get("prompts")
+    yield from unreadable_lines(scores.info.get("unreadable", {}), scores.info.get("dialogues", 0), asked)
+    if asked:
+        yield f"asked with prompt set {asked}" + (f" ({mark})" if mark else "")
 
 
 def mean_text(mean: Mean | None) -> str:

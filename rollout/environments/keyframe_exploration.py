@@ -15,7 +15,7 @@ from rollout.environment import register_environment
 from rollout.errors import RecipeError
 from rollout.frames import MIN_UNITS, PixelBudget, evenly_spaced
 from rollout.messages import FramePart, Message
-from rollout.prompts import get_prompts
+from rollout.prompts import PromptSet, get_prompts
 from rollout.protocol import clamp, parse_turn
 from rollout.settings import settings_from_dict
 from rollout.types import Action, Episode, Grounding, Sample, StopReason, Turn
@@ -91,7 +91,7 @@ class KeyframeExploration:
         self.settings = settings
         self.factor = factor
         self.query = query_of(sample)
-        self._prompts = get_prompts(settings.prompts)
+        self._prompts = get_prompts(settings.prompts, PromptSet)
         self._trace = tuple(trace)
         last = sample.clip.num_frames - 1
         even = [] if last < 0 else evenly_spaced(0, last, settings.spatial_frames)

@@ -56,10 +56,11 @@ def _as_trained(policy: Path, masks: bool) -> list[str]:
     """Words and units of a policy: as its training recorded them. A box policy that says nothing is taken for a
     release, or an untrained model."""
     from verl_ext.recipe import override
-    from verl_ext.recipe.asking import cell_of_policy, recorded_prompts, units_of_policy
+    from verl_ext.recipe.asking import cell_of_policy, recorded_prompts, setting_of, units_of_policy
 
     own = recorded_prompts(policy)
-    words = [] if own is None else [override("policy.prompt_set", str(own))]
+    method = "videoseg_o3" if masks else "veason_r1"
+    words = [] if own is None else [override("policy.prompt_set", setting_of(own, method))]
     if masks:
         return words
     cell = cell_of_policy(policy)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout.prompts import SUFFIXES, BoxPromptSet, PromptSet, get_prompts, read_prompts
+from rollout.prompts import SUFFIXES, BoxPromptSet, PromptSet, get_prompts, prompt_names, read_prompts
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
@@ -48,12 +48,23 @@ def recorded_prompts(folder: str | Path) -> Path | None:
 
 def record_prompts(recipe: Recipe) -> str:
     """The text of `PROMPTS_FILE` for a policy trained by ``recipe``."""
+    units = {"units": recipe.rollout.box_units} if recipe.method == "veason_r1" else {}
+    return prompts_text(prompts_of(recipe).to_dict() | units)
+
+
+def prompts_text(values: dict[str, Any]) -> str:
+    """The YAML of a set."""
     import yaml
 
-    values: dict[str, Any] = prompts_of(recipe).to_dict()
-    if recipe.method == "veason_r1":
-        values["units"] = recipe.rollout.box_units
-    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False, width=120)
+    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False, width=120)  # type: ignore[no-any-return]
+
+
+def setting_of(file: Path, method: str) -> str:
+    """``policy.prompt_set`` for the set in ``file``: its name where it is one that has a name, else the file."""
+    kind = KINDS[method]
+    texts = get_prompts(str(file), kind).to_dict()
+    texts |= {"units": ""} if method == "veason_r1" else {}
+    return next((name for name in prompt_names(kind) if get_prompts(name, kind).to_dict() == texts), str(file))
 
 
 def units_of_policy(folder: str | Path) -> str:

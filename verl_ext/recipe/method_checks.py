@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rewards.segmenter.config import PRESETS
 from rollout.errors import RecipeError
-from verl_ext.recipe.asking import cell_of_policy, model_type, prompts_of
+from verl_ext.recipe.asking import CELL, cell_of_policy, prompts_of
 from verl_ext.recipe.rules import rule
 
 if TYPE_CHECKING:
@@ -116,13 +116,10 @@ def tokens_fit(r: Recipe) -> Iterator[str]:
 @rule
 def frames_are_shown(r: Recipe) -> Iterator[str]:
     if r.method == "veason_r1":
-        cell = cell_of_policy(r.policy.path)
-        if r.rollout.box_side % cell:
-            kind = model_type(r.policy.path)
-            whose = f"{kind}'s ({r.policy.path}) " if kind else "Qwen2.5-VL's "
+        if r.rollout.box_side % CELL and r.rollout.box_side % cell_of_policy(r.policy.path):
             yield (
-                f"rollout.box_side: {r.rollout.box_side} is not a multiple of {cell}, a cell of {whose}vision tower; "
-                f"frames would be resized behind the boxes' back; take {max(1, round(r.rollout.box_side / cell)) * cell}"
+                f"rollout.box_side: {r.rollout.box_side} is not a multiple of {CELL}, a cell of Qwen2.5-VL's "
+                "vision tower; frames would be resized behind the boxes' back"
             )
         return
     for where, shown in (("rollout", r.rollout), ("rollout.eval", r.rollout.eval)):
