@@ -59,7 +59,8 @@ def beyond_thought(text: str) -> list[str]:
 def without_thoughts(text: str) -> str:
     """What is said outside thoughts, however many there are. One that a template opened ends at its closing tag; one
     that never closes goes on to the end."""
-    said, at = [], 0
+    said: list[str] = []
+    at = 0
     while (tag := _THOUGHT_TAG.search(text, at)) is not None:
         if tag[1]:  # closes what nothing opened here: all before it was a thought
             said = []

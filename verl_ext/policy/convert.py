@@ -54,6 +54,8 @@ def convert_released(
     folder = source if source.is_dir() else source.parent
     head = {name: shape for name, shape in tensors.shapes.items() if is_head_parameter(name)}
     config = source_config(folder, base)
+    if not any(name.endswith(LM_HEAD) for name in tensors.shapes):  # what a release says of tying is not always so
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
     named = lm_names({n: s for n, s in tensors.shapes.items() if n not in head}, config, str(source))
     rows = tensors.shapes[named[EMBEDDINGS]][0]
     config.text_config.vocab_size = rows
