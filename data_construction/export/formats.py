@@ -14,6 +14,7 @@ from data_construction.problems import Progress
 from data_construction.traces import BadLine, Sources, Trace, read_items, trace_files
 from data_construction.traces.jsonl import dump_line
 from data_construction.traces.shown import ImageSizes
+from rollout.control_text import control_fault
 from rollout.errors import DataError
 from rollout.plugins import import_files_of
 from rollout.types import Sample
@@ -114,6 +115,9 @@ def export(
                 report.rejected += 1
             else:
                 try:
+                    fault = control_fault(item.text, item.replies)
+                    if fault is not None:
+                        raise DataError(f"trace {item.id}: {fault}; trainers would read more than words in it")
                     writer.add(item, sources.sample(item))
                     report.written += 1
                 except DataError as e:

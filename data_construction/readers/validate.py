@@ -16,6 +16,7 @@ from data_construction.readers.masks import rle_pixels, rle_problems
 from data_construction.readers.open_split import FrameCheck, OpenSplit
 from data_construction.readers.orientation import orientation_problem
 from data_construction.readers.timing import rate_problem
+from rollout.control_text import control_fault
 from rollout.errors import DataError
 from rollout.text_files import read_text
 from rollout.types import RLE
@@ -40,6 +41,7 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
             progress(done, len(dataset.index), doing)
         yield from entry.problems
         yield from entry.odd.values()
+        yield from _control_text(dataset, entry)
         if not entry.frames:
             continue
         yield from _ids(dataset, entry)
@@ -67,6 +69,16 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
                 yield from _foreground(dataset, entry)
     if progress is not None:
         progress(len(dataset.index), len(dataset.index), doing)
+
+
+def _control_text(dataset: OpenSplit, entry: ClipEntry) -> Iterator[Problem]:
+    """Expressions and recorded thoughts that a chat, a trainer or the protocol would not read as words."""
+    for eid, expression in entry.expressions.items():
+        replies = [value for who, value in entry.dialogues.get(eid, ()) if who == "gpt"]
+        fault = control_fault(expression.text, replies)
+        if fault is not None:
+            item = f"expression {eid}"
+            yield Problem("control_text", _annotation_file(dataset), fault, entry.name, item=item, remedy="edit it")
 
 
 def shared_clips(dataset: OpenSplit) -> Iterator[Problem]:

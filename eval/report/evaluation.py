@@ -17,6 +17,7 @@ from eval.report.inputs import ReportStage
 from eval.report.page import write_page
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Scores
+from eval.scores.files import reply_lines
 from eval.scores.words import headings_of, metric_names, published_of, remarks
 
 
@@ -63,6 +64,7 @@ def build_evaluation_report(page: EvaluationPage, out: Path) -> Path:
         "headline": headline if headline in scores.overall.metrics else "jf",
         "remarks": list(remarks(scores)),
         "sections": sections(scores),
+        "replies": list(reply_lines(scores)),
         "published": published,
         "published_metrics": list(dict.fromkeys(name for values in published.values() for name in values)),
         "charts": [

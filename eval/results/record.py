@@ -30,16 +30,16 @@ class TurnRecord:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether this is a well-formed answer of a keyframe and boxes (Veason-R1), which knows no interval."""
+        """Whether an answer of a keyframe and boxes (Veason-R1), which knows no interval, can be read here."""
         return self.grounding is None and parse_box_turn(self.text).answer is not None
 
     @property
     def chosen(self) -> int | None:
-        """The frame that the turn chose, as the policy wrote it; None if nothing parses, or if a box answer names a
-        time at which no frame was shown (``keyframe`` is then the clip's middle)."""
+        """The frame that the turn chose, as the policy wrote it; None if nothing can be read, or if a box answer names
+        a second that could not be looked at (``keyframe`` is then the clip's middle, and there is no action)."""
         if self.grounding is not None:
             return self.grounding.keyframe
-        return self.keyframe if self.keyframe in self.frames_shown and self.has_boxes else None
+        return self.keyframe if self.action is Action.ANSWER and self.has_boxes else None
 
 
 @dataclass(frozen=True)

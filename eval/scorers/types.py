@@ -64,6 +64,8 @@ class ExpressionScore:
     """Annotated objects that the expression names."""
     failed: bool = False
     """There is a record, but of a dialogue that could not begin: it scores 0 as well."""
+    unreadable: str = ""
+    """Why the last reply could not be carried out; empty if it could."""
     extra: dict[str, float | None] = field(default_factory=dict)
     """What the benchmark's own scorer adds: accuracy, robustness, tiou, viou."""
     broken: bool = False

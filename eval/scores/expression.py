@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.record import ResultRecord
+from eval.results.unreadable import why_unreadable
 from eval.scorers.base import Case, Scorer
 from eval.scorers.baselines import Masklet, constant_answers
 from eval.scorers.types import ExpressionScore
@@ -76,6 +77,7 @@ def score_expression(
         failed=failed,
         baselines=baselines,
         tracks=tracks,
+        unreadable="" if record is None else why_unreadable(record),
     )
 
 

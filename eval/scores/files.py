@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_construction.atomic import write_whole
+from eval.results.unreadable import unreadable_lines
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Mean, Scores
 from eval.scores.words import HEADINGS, headings_of, metric_names, published_of, remarks
@@ -79,6 +80,7 @@ def scores_table(scores: Scores, width: int = 120) -> str:
 
 def _below(scores: Scores) -> Iterator[str]:
     """What stands under the table."""
+    yield from reply_lines(scores)
     if baselines := list(scores.overall.baselines):
         yield "J&F of baselines: " + "; ".join(f"{b} = {NAMES.get(b, b)}" for b in baselines)
     published = [
@@ -89,6 +91,15 @@ def _below(scores: Scores) -> Iterator[str]:
     if published:
         yield "published: " + "; ".join(published)
     yield from remarks(scores)
+
+
+def reply_lines(scores: Scores) -> Iterator[str]:
+    """What could not be read of the policy's replies, and with which words it was asked."""
+    protocol = scores.info.get("protocol", {})
+    asked, mark = str(protocol.get("prompt_set") or ""), protocol.get("prompts")
+    yield from unreadable_lines(scores.info.get("unreadable", {}), scores.info.get("dialogues", 0), asked)
+    if asked:
+        yield f"asked with prompt set {asked}" + (f" ({mark})" if mark else "")
 
 
 def mean_text(mean: Mean | None) -> str:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from eval.results.run_info import RunInfo
+from eval.results.unreadable import unreadable_counts
 from eval.scorers.base import Scorer
 from eval.scorers.grouping import grouped
 from eval.scorers.missing import RULES, in_words
@@ -87,6 +88,8 @@ def _info(rows: list[ExpressionScore], run: RunInfo) -> dict[str, Any]:
         "frames_by_clip": frames,
         "missing": sum(row.missing for row in rows),
         "failed": sum(row.failed for row in rows),
+        "dialogues": sum(not row.missing and not row.failed for row in rows),
+        "unreadable": unreadable_counts(row.unreadable for row in rows),
         "versions": versions(*PACKAGES),
     }
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rollout.control_text import query_of
 from rollout.environment import register_environment
 from rollout.errors import RecipeError
 from rollout.frames import MIN_UNITS, PixelBudget, evenly_spaced
 from rollout.messages import FramePart, Message
-from rollout.prompts import get_prompts
-from rollout.protocol import clamp, parse_turn, query_of
+from rollout.prompts import PromptSet, get_prompts
+from rollout.protocol import clamp, parse_turn
 from rollout.settings import settings_from_dict
 from rollout.types import Action, Episode, Grounding, Sample, StopReason, Turn
 
@@ -94,7 +95,7 @@ class KeyframeExploration:
         self.settings = settings
         self.factor = factor
         self.query = query_of(sample)
-        self._prompts = get_prompts(settings.prompts)
+        self._prompts = get_prompts(settings.prompts, PromptSet)
         self._trace = tuple(trace)
         even = self._over_the_clip(settings.spatial_frames)
         self.spatial_frames = tuple(even if spatial_frames is None else spatial_frames)

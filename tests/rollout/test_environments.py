@@ -229,7 +229,15 @@ def test_boxes_sample_keyframes_among_one_frame_a_second(sample: Sample) -> None
     [
         ('{"keyframe_timestamp": 11, "bbox_2d_list": [[0, 0, 5, 5], "x"]}', StopReason.ANSWERED, Action.ANSWER, 11),
         ('{"keyframe_timestamp": 11, "bbox_2d_list": [[0, 0, 5, 5]]}', StopReason.ANSWERED, Action.ANSWER, 11),
-        ('{"keyframe_timestamp": 4, "bbox_2d_list": []}', StopReason.ANSWERED, Action.ANSWER, 6),  # not a shown time
+        ('{"keyframe_timestamp": 4, "bbox_2d_list": []}', StopReason.ANSWERED, Action.ANSWER, 4),  # not a shown time
+        (
+            '{"keyframe_timestamp": 12, "bbox_2d_list": [[0, 0, 5, 5]]}',
+            StopReason.BAD_ACTION,
+            None,
+            6,
+        ),  # not in the clip
+        ('{"keyframe_timestamp": -1, "bbox_2d_list": [[0, 0, 5, 5]]}', StopReason.BAD_ACTION, None, 6),
+        ('{"keyframe_timestamp": 4, "bbox_2d_list": ["x"]}', StopReason.BAD_ACTION, None, 6),  # nothing to draw
         ('{"keyframe_timestamp": "x"}', StopReason.BAD_ACTION, None, 6),
     ],
 )
@@ -242,6 +250,15 @@ def test_boxes_end_after_one_turn(
     episode = environment.episode(stop)
     assert [(t.action, t.keyframe, t.shown) for t in episode.turns] == [(action, keyframe, (0, 5, 11))]
     assert (environment.answer is None) == (action is None)
+
+
+def test_seconds_that_were_not_shown(sample: Sample) -> None:
+    """Frame of a second: the first in it; of a clip slower than one a second, the last before it."""
+    fast, slow = (replace(sample.clip, fps=fps) for fps in (2.0, 0.5))
+    anything, shown = (BoxSettings(sampling="evenly_spaced", unseen_seconds=u) for u in (True, False))
+    assert [anything.frame_at(fast, (1, 11), s) for s in (0, 3, 5, 6, -1)] == [1, 6, 11, None, None]
+    assert [anything.frame_at(slow, (0,), s) for s in (0, 1, 2, 22, 23)] == [0, 0, 1, 11, None]
+    assert [shown.frame_at(fast, (1, 11), s) for s in (0, 3, 5)] == [1, None, 11]
 
 
 def test_boxes_sample_the_same_frames_for_a_whole_group(sample: Sample) -> None:

@@ -41,6 +41,12 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe setting to change, as key=value; may be repeated.")
     ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt set by name or YAML file; default: the recipe's, or what the policy was trained with."
+        ),
+    ] = None,
     device: Annotated[Device | None, typer.Option(help="Default: the recipe's, or what there is.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to use, one engine each.", min=1)] = 1,
     max_samples: Annotated[int | None, typer.Option(help="Only so many expressions, a fixed draw.", min=1)] = None,
@@ -67,6 +73,7 @@ def evaluate(
 
     from verl_ext.evaluation.job import Request, run
     from verl_ext.evaluation.targets import benchmark_targets, dataset_target
+    from verl_ext.recipe import override
     from verl_ext.run.progress import progress_bar
 
     if (policy is None) == (model is None):
@@ -79,7 +86,8 @@ def evaluate(
     else:
         targets = [dataset_target(dataset or "", roots, split, out)]
     folder = _ready(policy or model or Path(), out, base)
-    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples, strict)
+    settings = (*(overrides or ()), *([] if prompts is None else [override("policy.prompt_set", prompts)]))
+    request = Request(folder, tuple(targets), recipe, settings, device, gpus, max_samples, strict)
     failed, unscored = 0, list[str]()
     try:
         with progress_bar(Console(stderr=True)) as progress:
@@ -116,6 +124,8 @@ def _tell(finished: Finished, count: int) -> None:
         typer.echo(text, err=True)
 
     target, inferred = finished.target, finished.inferred
+    for note in finished.notes:
+        say(note)
     benchmark = target.benchmark
     if count > 1:
         typer.echo(f"\n{benchmark.name}")
@@ -125,6 +135,8 @@ def _tell(finished: Finished, count: int) -> None:
         )
     if inferred.restarts:
         say(f"{inferred.restarts} workers died and were replaced; what they had under way was done again")
+    for line in finished.unreadable:
+        typer.echo(line)
     if finished.scores is not None:
         typer.echo(scores_table(finished.scores))
     elif finished.unscored is not None:

@@ -38,6 +38,10 @@ class Finished:
     """None where there is no public ground truth."""
     unscored: VideosegError | None = None
     """Why there are no scores although there should be; the results are on disk all the same."""
+    unreadable: tuple[str, ...] = ()
+    """Where there are no scores: how many replies could not be read, and why."""
+    notes: tuple[str, ...] = ()
+    """What there is to know about how the policy was asked."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,23 @@ def _task(request: Request, target: Target) -> _Task:
 
 
 def _finished(request: Request, task: _Task, inferred: Inferred, progress: Callback) -> Finished:
+    from verl_ext.recipe.asking import box_notes
+
+    notes = tuple(box_notes(task.recipe))
     try:
         whole = request.max_samples is None
         scores = score_target(task.target, inferred.results, task.keys, whole, progress, request.strict)
     except VideosegError as error:
-        return Finished(task.target, inferred, None, error)
-    return Finished(task.target, inferred, scores)
+        return Finished(task.target, inferred, None, error, _unreadable(task, inferred), notes)
+    return Finished(task.target, inferred, scores, None, () if scores else _unreadable(task, inferred), notes)
+
+
+def _unreadable(task: _Task, inferred: Inferred) -> tuple[str, ...]:
+    from eval.results.results_file import iterate_results
+    from eval.results.unreadable import unreadable_counts, unreadable_lines, why_unreadable
+
+    reasons = [why_unreadable(record) for record in iterate_results(inferred.results) if not record.failed]
+    return tuple(unreadable_lines(unreadable_counts(reasons), len(reasons), task.recipe.policy.prompt_set))
 
 
 def _named(progress: Callback, name: str, count: int) -> Callable[[int, int, str], None]:

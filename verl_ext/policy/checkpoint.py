@@ -106,8 +106,10 @@ def write_policy_folder(
     segmenter: SegmenterConfig | None,
     processor: Any,
     generation_config: Any = None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a policy from its parts; used for fresh policies and for exports out of FSDP shards.
+    """Write a policy from its parts; used for fresh policies and for exports out of FSDP shards. ``more``: small text
+    files beside them, by name.
 
     ``config`` decides on the class, so that box policies (Qwen2.5-VL, without a head) are written as well.
     """
@@ -132,6 +134,8 @@ def write_policy_folder(
             (scratch / HEAD_FOLDER / "config.json").write_text(
                 json.dumps({"segmenter": segmenter.to_dict(), "seg_token": "[SEG]"}, indent=1)
             )
+        for name, text in (more or {}).items():
+            (scratch / name).write_text(text, encoding="utf-8")
         os.chmod(scratch, 0o755)
         if target.exists():
             os.replace(target, old)

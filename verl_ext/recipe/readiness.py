@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verl_ext.recipe.asking import cell_of_policy, model_type
 from verl_ext.recipe.checks import check_paths
 from verl_ext.recipe.model_size import HEAD_FOLDER
 
@@ -22,7 +23,7 @@ NEW_POLICY = "videoseg policy new --base QWEN3_VL_FOLDER --sam2 SAM2_WEIGHTS --o
 def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
     found = [*check_paths(recipe), *_data_files(recipe), *_policy(recipe)]
-    return [*found, *_conversations(recipe), *_environment(recipe)]
+    return [*found, *_conversations(recipe), *_environment(recipe), *_box_side(recipe)]
 
 
 def _used_sources(r: Recipe) -> list[tuple[str, DataSource]]:
@@ -81,6 +82,15 @@ def _environment(r: Recipe) -> Iterator[str]:
         yield (
             f"rollout.environment: {r.rollout.environment} with stage: sft, which replays recorded conversations in "
             "the method's own environment; leave it out"
+        )
+
+
+def _box_side(r: Recipe) -> Iterator[str]:
+    cell, side = cell_of_policy(r.policy.path), r.rollout.box_side
+    if r.method == "veason_r1" and side % cell:
+        yield (
+            f"rollout.box_side: {side} is not a multiple of {cell}, a cell of this policy's vision tower "
+            f"({model_type(r.policy.path)}); take {max(1, round(side / cell)) * cell}"
         )
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rollout.control_text import dialogue_of, query_of
 from rollout.errors import DataError
-from rollout.protocol import query_of
 from rollout.types import Expression, Sample
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _traces(source: DataSource, kinds: Counter[str]) -> Iterator[tuple[Sample, A
                 looked_at.add(record.video_name)
                 for problem in dataset.frame_problems(dataset.index[record.video_name], "exist"):
                     raise problem.error()
-            query_of(sample)
+            dialogue_of(sample, record.replies)
             yield sample, record
     if gone and not kinds:
         raise next(iter(gone.values())).error()

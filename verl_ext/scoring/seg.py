@@ -13,7 +13,7 @@ from rewards.compose import compute_rewards
 from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, State
 from rewards.truth import truth
 from rewards.types import RewardInput, Variant
-from rollout.episode import final_keyframe
+from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import Episode, Sample
 from verl_ext.scoring.rollouts import Remembered
 from verl_ext.seg.calibration import SegCountMismatchError
@@ -67,13 +67,13 @@ class SegScoring:
         return {"keyframe": answer.keyframe_ious[-1], "video": float(np.mean(answer.video_ious[-1]))}
 
     def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> PropagateRequest:
-        """The last turn's ``[SEG]`` at the final keyframe (SPEC 2.2, evaluation)."""
-        state = states[-1] if states else None
+        """The dialogue's newest ``[SEG]``, whichever turn wrote it, at the final keyframe (SPEC 2.2, evaluation)."""
+        state = next((s for s in reversed(states) if s is not None), None)
         return PropagateRequest(sample.clip, final_keyframe(episode), state)
 
 
 def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State | None]:
-    """(N, C) states of all ``[SEG]`` tokens -> per turn, that of its first one.
+    """(N, C) states of all ``[SEG]`` tokens -> per turn, that of the one which draws, see `seg_of_turns`.
 
     Raises:
         SegCountMismatchError: as many states as ``[SEG]`` tokens are needed, or a mask would be scored for the wrong
@@ -84,8 +84,8 @@ def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State 
         raise SegCountMismatchError(f"{len(episode.turns)} turns", len(states), expected)
     out: list[State | None] = []
     start = 0
-    for turn in episode.turns:
-        out.append(np.asarray(states[start], dtype=np.float32) if turn.seg_positions else None)
+    for turn, place in zip(episode.turns, seg_of_turns(episode), strict=True):
+        out.append(None if place is None else np.asarray(states[start + place], dtype=np.float32))
         start += len(turn.seg_positions)
     return out
 
