@@ -34,17 +34,17 @@ NEEDED_OPTIONS = {
     "fixed_no_obj_ptr": True,
     "soft_no_obj_ptr": False,
 }
-"""Options of SAM 2 that decoding and propagation rely on. All sam2.1 models have them, binarised masks of prompted frames
-by ``build_sam2_video_predictor``."""
+"""Options of SAM 2 that decoding and propagation rely on. All sam2.1 models have them, binarised masks of prompted
+frames by ``build_sam2_video_predictor``."""
 
 DECODER_OPTIONS = {
     "dynamic_multimask_via_stability": True,
     "dynamic_multimask_stability_delta": 0.05,
     "dynamic_multimask_stability_thresh": 0.98,
 }
-"""Of the mask decoder, by the same builder: a box whose single mask is not stable gets the best of the other three. What
-the builder adds beside them, filling holes of up to 8 pixels, needs a CUDA operator of sam2's that we build without, and
-its predictor then leaves it out as well."""
+"""Of the mask decoder, by the same builder: a box whose single mask is not stable gets the best of the other three.
+What the builder adds beside them, filling holes of up to 8 pixels, needs a CUDA operator of sam2's that we build
+without; its predictor then leaves it out as well."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""sam2's own video predictor as oracle, as its own builder makes it: one object, one prompted frame, one state a call."""
+"""sam2's own video predictor as oracle, as its builder makes it: one object, one prompted frame, one state a call."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from torch import Tensor
 from rewards.segmenter import Segmenter, build_sam2
 from rewards.segmenter.build import hydra_untouched
 
-
 FILLS_HOLES = "fill_hole_area"
 """Done by a CUDA operator that is not built here: the predictor warns and goes on without."""
 
 
 def builder_options() -> dict[str, Any]:
-    """Dotted option of the model -> value that ``build_sam2_video_predictor`` adds to a YAML file, as it does by itself."""
+    """Option of the model -> value that ``build_sam2_video_predictor`` adds to a YAML file unless told otherwise."""
     with hydra_untouched():
         import sam2.build_sam as module
     with mock.patch.object(module, "compose", side_effect=InterruptedError) as compose, suppress(InterruptedError):
@@ -34,8 +33,8 @@ def builder_options() -> dict[str, Any]:
 def stock_predictor(segmenter: Segmenter, *, as_built: bool = True) -> Any:
     """``SAM2VideoPredictor`` with the segmenter's weights.
 
-    ``as_built``: by ``build_sam2_video_predictor``, for boxes; False leaves the prompted frame's mask as the decoder gave
-    it, which is what the released VideoSEG-O3 does with the mask of a state (its builder has that option taken out).
+    ``as_built``: by ``build_sam2_video_predictor``, for boxes; False leaves the prompted frame's mask as the decoder
+    gave it, as the bare YAML does and as we do with a state's mask.
     """
     predictor: Any = build_sam2(segmenter.config, stock_predictor=True)
     predictor.load_state_dict(segmenter.sam2_model.state_dict())
