@@ -24,8 +24,6 @@ from verl_ext.run.run_files import (
     METRICS,
     RESULT_FILE,
     STOP_FILE,
-    Progress,
-    Watched,
     asked_to_stop,
     fold_metrics,
     forget_last_run,
@@ -35,6 +33,7 @@ from verl_ext.run.run_files import (
     stop_requested,
     write_result,
 )
+from verl_ext.run.watched import Progress, Watched
 
 __all__ = [
     "LIVE_METRICS",
