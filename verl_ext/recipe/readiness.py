@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verl_ext.recipe.checks import check_paths
+from verl_ext.recipe.loggers import logger_problem
 from verl_ext.recipe.model_size import HEAD_FOLDER
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ NEW_POLICY = "videoseg policy new --base QWEN3_VL_FOLDER --sam2 SAM2_WEIGHTS --o
 def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
     found = [*check_paths(recipe), *_data_files(recipe), *_policy(recipe)]
-    return [*found, *_conversations(recipe), *_environment(recipe)]
+    return [*found, *_conversations(recipe), *_environment(recipe), *_machine(recipe), *_loggers(recipe)]
 
 
 def _used_sources(r: Recipe) -> list[tuple[str, DataSource]]:
@@ -82,6 +83,20 @@ def _environment(r: Recipe) -> Iterator[str]:
             f"rollout.environment: {r.rollout.environment} with stage: sft, which replays recorded conversations in "
             "the method's own environment; leave it out"
         )
+
+
+def _machine(r: Recipe) -> Iterator[str]:
+    from rollout.ray_env import socket_problem
+
+    if r.stage == "grpo" and (problem := socket_problem()):
+        yield problem
+
+
+def _loggers(r: Recipe) -> Iterator[str]:
+    """A tracker that is not there, or that asks for a key, would end the run after its processes have started."""
+    for name in r.trainer.loggers:
+        if problem := logger_problem(name):
+            yield f"trainer.loggers: {problem}; or leave {name} out"
 
 
 def _text(file: Path) -> str:
