@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards.model_files import check_sam2, check_sam2_names
 from rewards.segmenter.config import SegmenterConfig
 from rollout.errors import DataError, EnvironmentMismatchError
 
@@ -171,9 +172,9 @@ def load_sam2_weights(model: nn.Module, path: Path) -> None:
     Raises:
         DataError: the file holds no SAM 2, or one of another architecture; names the first keys that do not fit.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such SAM 2 checkpoint")
+    check_sam2(path)
     weights = _sam2_part(_read(path))
+    check_sam2_names(weights, path)
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     unknown = sorted(set(weights) - set(expected))

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.model_files import check_folder
 from rollout.errors import DataError, VideosegError
 from verl_ext.evaluation.request import Request
 from verl_ext.evaluation.run_file import check_run, run_of, write_run
@@ -67,6 +68,7 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
     from eval.inference.run import infer, keep, start_cluster
     from verl_ext.scoring.rollouts import scoring_of
 
+    check_folder(request.policy)
     if not (request.policy / "config.json").is_file():
         raise DataError(f"{request.policy}: no policy there (no config.json); give a folder in Hugging Face layout")
     tasks = [_task(request, target) for target in request.targets]

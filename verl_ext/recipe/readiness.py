@@ -4,7 +4,7 @@ that its method can train, conversations for a supervised stage. Evaluation asks
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ NEW_POLICY = "videoseg policy new --base QWEN3_VL_FOLDER --sam2 SAM2_WEIGHTS --o
 
 def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
-    found = [*check_paths(recipe), *_data_files(recipe), *_policy(recipe)]
+    found = [*check_paths(recipe), *_model_files(recipe), *_data_files(recipe), *_policy(recipe)]
     return [*found, *_conversations(recipe), *_environment(recipe), *_machine(recipe), *_loggers(recipe)]
 
 
@@ -53,6 +53,24 @@ def _data_files(r: Recipe) -> Iterator[str]:
                     f"{where}.root: {file} does not exist; split {source.split} of data set {source.dataset} is read "
                     f"from it: put it there or give {where.replace('[', '.').replace(']', '')}.root=..."
                 )
+
+
+def _model_files(r: Recipe) -> Iterator[str]:
+    from rewards.model_files import check_folder, check_sam2
+    from rollout.errors import DataError
+
+    folder = Path(r.policy.path)
+    looked: list[tuple[str, Callable[[Path], None], Path]] = [
+        ("policy.path", check_folder, folder),
+        ("policy.path", check_folder, folder / HEAD_FOLDER),
+    ]
+    if r.pool.checkpoint is not None and r.stage == "grpo" and Path(r.pool.checkpoint).exists():
+        looked.append(("pool.checkpoint", check_sam2, Path(r.pool.checkpoint)))
+    for key, look, path in looked:
+        try:
+            look(path)
+        except DataError as e:
+            yield f"{key}: {e}"
 
 
 def _policy(r: Recipe) -> Iterator[str]:

@@ -10,6 +10,8 @@ from data_construction.atomic import write_whole
 
 STOP_FILE = "STOP"
 """In ``output_dir``: its presence asks a training process to save and stop."""
+STOP_NOW = "now"
+"""What the file says once the supervisor was asked again."""
 LIVE_METRICS, METRICS = "metrics.live.jsonl", "metrics.jsonl"
 HELD_OUT = "held_out.jsonl"
 """In ``output_dir``: one line an evaluation of reinforcement on ``val``."""
