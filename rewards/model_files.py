@@ -72,7 +72,7 @@ def check_folder(folder: Path) -> None:
         check_file(file)
     weights = [file for file in files if file.suffix in WEIGHTS]
     _check_is_model(folder, {file.name for file in weights})
-    _check_shards(folder, {file.name for file in files})
+    _check_shards(folder, {file.name for file in weights})
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weights:
         if file.suffix == ".safetensors":
@@ -110,8 +110,10 @@ def safetensors_header(file: Path, whole: bool = True) -> dict[str, Any]:
     except (OSError, struct.error, ValueError, TypeError) as error:
         raise DataError(f"{file}: is not a safetensors file ({error}); copy the checkpoint again") from error
     header.pop("__metadata__", None)
+    if not whole:
+        return header
     wanted = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if whole and (size := file.stat().st_size) < wanted:
+    if (size := file.stat().st_size) < wanted:
         raise DataError(f"{file}: is cut short, {size:,} of {wanted:,} bytes are there; download it again")
     return header
 
@@ -141,7 +143,7 @@ def check_sam2(file: Path) -> None:
     if file.is_dir():
         raise DataError(f"{file}: is a folder{_as_hugging_face(file)}; {SAM2_REMEDY}")
     if not file.is_file():
-        raise DataError(f"{file}: no such file; {SAM2_REMEDY}")
+        raise DataError(f"{file}: no such file; give SAM 2's weights, for example sam2.1_hiera_large.pt")
     check_sam2_names(tensor_names(file), file)
 
 
@@ -187,24 +189,22 @@ def _check_is_model(folder: Path, weights: Iterable[str]) -> None:
     for inner in (folder / "policy", folder.parent / "policy"):
         if not (folder / "config.json").is_file() and (inner / "config.json").is_file():
             raise DataError(f"{folder}: is a training checkpoint, not a policy; its policy is {inner}")
-    if (folder / "config.json").is_file():
-        raise DataError(f"{folder}: has a config.json, but no weights (*.safetensors, *.bin); download them as well")
 
 
-def _check_shards(folder: Path, names: Collection[str]) -> None:
+def _check_shards(folder: Path, weights: Collection[str]) -> None:
     """Raises DataError if the index, or the shards' own numbers, name files that are not there."""
     wanted: set[str] = set()
     for index in sorted(folder.glob("*.index.json")):
         try:
-            wanted |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{index}: cannot be read ({error}); download it again") from error
-        if wanted & set(names) == set():  # of another form of the weights, which was left out on purpose
-            wanted.clear()
-    for match in filter(None, map(SHARD.fullmatch, names)):
+        # none of them: of another form of the weights, which was left out on purpose
+        wanted |= listed if listed & set(weights) or not weights else set()
+    for match in filter(None, map(SHARD.fullmatch, weights)):
         stem, number, count, suffix = match.groups()
         wanted |= {f"{stem}-{i:0{len(number)}d}-of-{count}{suffix}" for i in range(1, int(count) + 1)}
-    if missing := sorted(wanted - set(names)):
+    if missing := sorted(wanted - set(weights)):
         raise DataError(
             f"{folder}: {len(missing)} of {len(wanted)} weight files are missing, the first is {missing[0]}; download "
             "the model again (what is there is kept)"

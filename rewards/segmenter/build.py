@@ -172,6 +172,8 @@ def load_sam2_weights(model: nn.Module, path: Path) -> None:
     Raises:
         DataError: the file holds no SAM 2, or one of another architecture; names the first keys that do not fit.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such SAM 2 checkpoint")
     check_sam2(path)
     weights = _sam2_part(_read(path))
     check_sam2_names(weights, path)
