@@ -24,6 +24,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)")
 EMBEDDINGS, OUTPUT = "embed_tokens.weight", "lm_head.weight"
 SAM2_TRUNK = "image_encoder.trunk."
+SAM2_BLOCKS = f"{SAM2_TRUNK}blocks."
+PRESET_OF_BLOCKS = {12: "sam2.1_hiera_t", 16: "sam2.1_hiera_s", 24: "sam2.1_hiera_b+", 48: "sam2.1_hiera_l"}
 ONLY_IN_SAM_2_1 = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.")
 SAM2_REMEDY = "give SAM 2.1's weights as Meta publishes them, for example sam2.1_hiera_large.pt"
 
@@ -134,17 +136,25 @@ def tensor_names(file: Path) -> list[str]:
         return []
 
 
-def check_sam2(file: Path) -> None:
-    """A file of SAM 2's weights; that they fit an architecture is checked when they are loaded.
+def check_sam2(file: Path, preset: str | None = None) -> None:
+    """A file of SAM 2's weights; that all of them fit is checked when they are loaded.
+
+    Args:
+        preset: which of the published SAM 2.1 it has to be; None for any.
 
     Raises:
-        DataError: it is not there, or holds another model than SAM 2.1.
+        DataError: it is not there, or holds another model than SAM 2.1, or another size of it.
     """
     if file.is_dir():
         raise DataError(f"{file}: is a folder{_as_hugging_face(file)}; {SAM2_REMEDY}")
     if not file.is_file():
         raise DataError(f"{file}: no such file; give SAM 2's weights, for example sam2.1_hiera_large.pt")
-    check_sam2_names(tensor_names(file), file)
+    names = tensor_names(file)
+    check_sam2_names(names, file)
+    blocks = {name.split(SAM2_BLOCKS)[1].split(".")[0] for name in names if SAM2_BLOCKS in name}
+    found = PRESET_OF_BLOCKS.get(len(blocks))
+    if preset is not None and found is not None and found != preset:
+        raise DataError(f"{file}: holds {found}, not {preset}; set pool.preset={found}, or give that one's weights")
 
 
 def check_sam2_names(names: Collection[str], file: Path) -> None:

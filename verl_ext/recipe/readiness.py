@@ -5,6 +5,7 @@ that its method can train, conversations for a supervised stage. Evaluation asks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def _model_files(r: Recipe) -> Iterator[str]:
         ("policy.path", check_folder, folder / HEAD_FOLDER),
     ]
     if r.pool.checkpoint is not None and r.stage == "grpo" and Path(r.pool.checkpoint).exists():
-        looked.append(("pool.checkpoint", check_sam2, Path(r.pool.checkpoint)))
+        looked.append(("pool.checkpoint", partial(check_sam2, preset=r.pool.preset), Path(r.pool.checkpoint)))
     for key, look, path in looked:
         try:
             look(path)

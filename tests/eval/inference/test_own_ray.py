@@ -12,7 +12,6 @@ from eval.inference.cluster import start_cluster
 from rewards.pool import SegmenterPool
 from rewards.segmenter import SegmenterConfig
 from rollout.errors import EnvironmentMismatchError
-from verl_ext.evaluation.backend import Backend
 from verl_ext.evaluation.settings import inference_settings
 from verl_ext.recipe import Recipe
 
@@ -43,7 +42,7 @@ def test_evaluation_asks_for_its_own(
     asked: list[dict[str, Any]], tiny_recipe: Callable[..., Recipe], tmp_path: Path, device: str
 ) -> None:
     with pytest.raises(Asked):
-        start_cluster(tmp_path, inference_settings(tiny_recipe("grpo")), Backend(), device)
+        start_cluster(tmp_path, inference_settings(tiny_recipe("grpo")), device)
     assert asked[0]["address"] == "local"
 
 
@@ -57,7 +56,7 @@ def test_a_named_cluster_is_joined_as_it_is(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     with pytest.raises(Asked):
-        start_cluster(tmp_path, inference_settings(tiny_recipe("grpo")), Backend(), device)
+        start_cluster(tmp_path, inference_settings(tiny_recipe("grpo")), device)
     assert asked[0]["address"] is None
     assert not {"num_cpus", "num_gpus", "_node_ip_address"} & asked[0].keys()  # Ray refuses them there
 
@@ -73,5 +72,5 @@ def test_a_temporary_folder_that_is_too_long_is_named_before_ray_starts(
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/" + "long" * 20)
     with pytest.raises(EnvironmentMismatchError, match=r"TMPDIR: /long.*export TMPDIR=/tmp"):
-        start_cluster(tmp_path, inference_settings(tiny_recipe("grpo")), Backend(), "cpu")
+        start_cluster(tmp_path, inference_settings(tiny_recipe("grpo")), "cpu")
     assert not asked

@@ -147,6 +147,16 @@ def test_other_sams_are_told_by_their_tensors(segmenter: Segmenter, tmp_path: Pa
     assert set(own) <= set(tensor_names(path))
 
 
+def test_another_size_is_told_by_its_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "sam2.1_hiera_large.pt"
+    names = [f"image_encoder.trunk.blocks.{i}.norm1.weight" for i in range(16)]
+    save_pt({n: torch.zeros(1) for n in [*names, "no_obj_embed_spatial", "obj_ptr_tpos_proj.weight"]}, path)
+    check_sam2(path)
+    check_sam2(path, "sam2.1_hiera_s")
+    with pytest.raises(DataError, match=r"holds sam2.1_hiera_s, not sam2.1_hiera_l; set pool.preset=sam2.1_hiera_s"):
+        check_sam2(path, "sam2.1_hiera_l")
+
+
 def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}')
     with pytest.raises(DataError, match=r"is a folder in the form of Hugging Face's transformers \(sam2_video\)"):
