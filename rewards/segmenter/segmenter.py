@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from rewards.segmenter.build import NEEDED_OPTIONS, build_sam2
+from rewards.segmenter.build import DECODER_OPTIONS, NEEDED_OPTIONS, build_sam2
 from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
 from rewards.segmenter.heads import HeadOutput, embed_states, run_heads
@@ -43,9 +43,10 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config
         self.sam2_model: Any = build_sam2(config) if sam2_model is None else sam2_model
-        for option, needed in NEEDED_OPTIONS.items():
-            if (found := getattr(self.sam2_model, option)) != needed:
-                raise ValueError(f"SAM 2 option {option} is {found!r}; the segmenter needs {needed!r}")
+        for module, options in ((self.sam2_model, NEEDED_OPTIONS), (self.sam2_model.sam_mask_decoder, DECODER_OPTIONS)):
+            for option, needed in options.items():
+                if (found := getattr(module, option)) != needed:
+                    raise ValueError(f"SAM 2 option {option} is {found!r}; the segmenter needs {needed!r}")
 
     @property
     def device(self) -> torch.device:

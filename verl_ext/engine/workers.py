@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,12 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
 
     def train_mini_batch(self, data: Any) -> Any:
         repair_position_ids(data)
-        return super().train_mini_batch(data)
+        output = super().train_mini_batch(data)
+        if output is not None:
+            metrics = dict(tu.get(output, "metrics"))
+            metrics["skipped_updates"] = [sum(metrics["skipped_updates"])]  # verl would log the mean of the updates
+            tu.assign_non_tensor(output, metrics=metrics)
+        return output
 
     def infer_batch(self, data: Any) -> Any:
         repair_position_ids(data)
@@ -71,6 +77,8 @@ def whole_batch_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     log_prob = out.pop("seg/mask_log_prob_sum", None)
     if log_prob is not None and out["seg/tokens"]:
         out["seg/mask_log_prob"] = log_prob / out["seg/tokens"]
+    if "grad_norm" in out:  # verl's engine leaves such an update out
+        out["skipped_updates"] = float(not math.isfinite(out["grad_norm"]))
     return out
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.model_files import check_folder, check_sam2
 from rollout.errors import DataError, VideosegError
 from verl_ext.evaluation.request import Request
 from verl_ext.evaluation.run_file import check_run, run_of, write_run
@@ -71,10 +72,13 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
     from eval.inference.run import infer, keep, start_cluster
     from verl_ext.scoring.rollouts import scoring_of
 
+    check_folder(request.policy)
     if not (request.policy / "config.json").is_file():
         raise DataError(f"{request.policy}: no policy there (no config.json); give a folder in Hugging Face layout")
     tasks = [_task(request, target) for target in request.targets]
     engine = one_engine(request.targets, [task.settings for task in tasks])
+    if engine.sam2_checkpoint is not None:
+        check_sam2(Path(engine.sam2_checkpoint), engine.sam2_preset)
     cluster: Cluster | None = None
     try:
         for task in tasks:

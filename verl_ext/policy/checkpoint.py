@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from rewards.model_files import check_folder, safetensors_header
 from rollout.errors import DataError
 from verl_ext.policy.head import HEAD_PREFIXES, attach_head, is_head_parameter
 
@@ -54,6 +55,7 @@ def load_head_state(folder: str | Path) -> dict[str, torch.Tensor]:
     path = Path(folder) / HEAD_FOLDER / "model.safetensors"
     if not path.is_file():
         raise DataError(f"{path} is missing: the head's weights were not saved with the policy")
+    safetensors_header(path)
     state: dict[str, torch.Tensor] = load_file(str(path))
     strange = [n for n in state if not n.startswith(HEAD_PREFIXES)]
     if strange:
@@ -84,6 +86,7 @@ def load_policy(folder: str | Path, dtype: torch.dtype = torch.float32, device: 
     """Language model and, if there is one, head; in eval mode."""
     from transformers import Qwen3VLForConditionalGeneration
 
+    check_folder(Path(folder))
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     if has_head(folder):
         attach_head_from(model, folder, dtype)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_construction.atomic import new_folder
+from rewards.model_files import check_folder
 from rollout.prompts import get_prompts
 from verl_ext.policy.released_parts import lm_names, ready_processor, segmenter_of, source_config
 from verl_ext.policy.tensor_files import TensorFiles, weight_files
@@ -50,6 +51,9 @@ def convert_released(
     """
     from verl_ext.policy.head import is_head_parameter
 
+    for place in (source, base):
+        if place is not None:
+            check_folder(place)
     tensors = TensorFiles(weight_files(source))
     folder = source if source.is_dir() else source.parent
     head = {name: shape for name, shape in tensors.shapes.items() if is_head_parameter(name)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_construction.readers.files import read_json
+from rewards.model_files import check_rows
 from rollout.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def lm_names(shapes: Shapes, config: Any, where: str) -> dict[str, str]:
         (_compare({rename(n): n for n in shapes}, expected, tied) for rename in NAMINGS),
         key=lambda found: len(found[1]) + len(found[2]),
     )
+    check_rows({ours: shapes[theirs] for ours, theirs in named.items()}, where)
     if missing or unknown:
         raise DataError(
             f"{where}: not the weights of this Qwen3-VL: {len(missing)} tensors missing {missing[:2]}, "

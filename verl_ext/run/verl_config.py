@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rollout.ray_env import joins_a_cluster, ray_address
 from rollout.vllm_env import executor_of, multimodal_limits
 
 if TYPE_CHECKING:
@@ -194,12 +195,13 @@ def grpo_config(recipe: Recipe) -> DictConfig:
 
 
 def ray_values(recipe: Recipe) -> dict[str, Any]:
-    """How Ray starts, unless a cluster is running: logical GPUs stand for processes on a CPU."""
+    """How a Ray of our own starts, or that ``RAY_ADDRESS`` is joined: logical GPUs stand for processes on a CPU."""
     t, pool = recipe.trainer, recipe.pool
     prefix = "ray_kwargs.ray_init"
     values: dict[str, Any] = {f"{prefix}.include_dashboard": False}
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):  # a running cluster says itself what it has
+    if joins_a_cluster():
         return values
+    values[f"{prefix}.address"] = ray_address()
     if recipe.device == "cpu":
         values |= {f"{prefix}.num_cpus": 32, f"{prefix}.num_gpus": t.actor_processes}
         values |= {f"{prefix}.object_store_memory": 512 << 20, f"{prefix}._node_ip_address": "127.0.0.1"}

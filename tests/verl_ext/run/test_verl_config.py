@@ -39,6 +39,7 @@ ADDED = {
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt",
     "model.override_config.attn_implementation",
     "ray_kwargs.ray_init._node_ip_address",
+    "ray_kwargs.ray_init.address",
     "ray_kwargs.ray_init.include_dashboard",
     "ray_kwargs.ray_init.num_gpus",
     "ray_kwargs.ray_init.object_store_memory",
@@ -169,7 +170,9 @@ def test_a_running_ray_cluster_is_told_nothing_that_it_refuses(
     for more in ((), one_gpu_machine):
         recipe = tiny_recipe("grpo", *more)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        assert "ray_kwargs.ray_init.num_cpus" in ray_values(recipe)
+        values = ray_values(recipe)
+        assert "ray_kwargs.ray_init.num_cpus" in values
+        assert values["ray_kwargs.ray_init.address"] == "local"  # whatever `ray start` left on the machine
         monkeypatch.setenv("RAY_ADDRESS", "head:6379")
         assert ray_values(recipe) == {"ray_kwargs.ray_init.include_dashboard": False}
 
