@@ -123,7 +123,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         """Held-out rows are only divided into forward passes; an update needs whole mini-batches."""
         if self._validating:
-            return dp_size * self.recipe.trainer.micro_batch
+            return dp_size * self.recipe.micro_batch
         return int(super()._get_required_batch_multiple(dp_size))
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
