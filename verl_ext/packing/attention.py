@@ -79,9 +79,7 @@ def attend_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
-    dq, dk, dv = _varlen_backward(
-        grad, q, k, v, out, lse, blocks, blocks, longest_block, longest_block, causal, scale
-    )
+    dq, dk, dv = _varlen_backward(grad, q, k, v, out, lse, blocks, blocks, longest_block, longest_block, causal, scale)
     if answers:
         a, p = slice(shared, shared + answers), slice(None, shared)
         more = _varlen_backward(

@@ -58,9 +58,7 @@ def score_in_head(head: nn.Linear) -> None:
     def forward(states: Tensor, labels: Tensor | None = None, scoring: Scoring | None = None) -> Any:
         if labels is None or scoring is None:
             return nn.functional.linear(states, head.weight, head.bias)
-        return linear_log_prob(
-            states, head.weight, labels, scoring.banned, scoring.temperature, scoring.keep_logits
-        )
+        return linear_log_prob(states, head.weight, labels, scoring.banned, scoring.temperature, scoring.keep_logits)
 
     head.forward = forward  # type: ignore[assignment]
 

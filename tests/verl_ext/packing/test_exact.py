@@ -160,12 +160,12 @@ def test_attention_agrees_with_a_mask_over_the_whole_row() -> None:
     wide = [x.repeat_interleave(2, 1).transpose(0, 1) for x in (k, v)]
     want = torch.nn.functional.scaled_dot_product_attention(q.transpose(0, 1), *wide, attn_mask=mask).transpose(0, 1)
     cu = [attention_offsets(x) for x in (blocks, [sum(g) for g in answers], prompts)]
-    found, _ = attention.attend(
-        q, k, v, *cu, max(blocks), 6, 5, shared, sum(sum(g) for g in answers), True, 8**-0.5
-    )
+    found, _ = attention.attend(q, k, v, *cu, max(blocks), 6, 5, shared, sum(sum(g) for g in answers), True, 8**-0.5)
     grad = torch.randn_like(want)
     torch.testing.assert_close(found, want)
-    for a, b in zip(torch.autograd.grad(found, (q, k, v), grad), torch.autograd.grad(want, (q, k, v), grad), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(found, (q, k, v), grad), torch.autograd.grad(want, (q, k, v), grad), strict=True
+    ):
         torch.testing.assert_close(a, b)
 
 
