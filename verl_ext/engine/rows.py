@@ -139,7 +139,7 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         home = output_args["row"].home
 
         def as_tokens(values: torch.Tensor) -> torch.Tensor:
-            """(M,) -> jagged (B, L): verl's place of a token's log-prob is the one before it; 0 where none is scored."""
+            """(M,) -> jagged (B, L): verl keeps a token's log-prob one place to the left; 0 where none is scored."""
             flat = values.new_zeros(ids.values().shape[0]).index_copy(0, home, values)
             return torch.nested.nested_tensor_from_jagged(flat, ids.offsets())
 

@@ -64,7 +64,7 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
         """Operations that the pass needs a second, as a share of what the devices promise (see `packing.work`)."""
         policy, work = active_recipe().policy, self.engine.work
         needed = work.forward if forward_only else work.update(policy.lora.rank > 0, policy.freeze_vision)
-        return float(needed / seconds / get_device_flops("B") / 1e9 / torch.distributed.get_world_size())
+        return float(needed / seconds / (1e12 * get_device_flops()) / torch.distributed.get_world_size())
 
 
 def whole_batch_metrics(metrics: dict[str, Any]) -> dict[str, Any]:

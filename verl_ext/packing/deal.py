@@ -105,7 +105,7 @@ def order_by_group(groups: Sequence[str], costs: Sequence[float], shared: Sequen
         cell = min(fits, key=lambda c: sums[c])
         out[cell] += members[name]
         sums[cell] += cost[name]
-    for cell in out:
-        while len(cell) < room:
-            cell.append(left.pop(0))
-    return [i for cell in out for i in cell]
+    for share in out:
+        taken, left = left[: room - len(share)], left[room - len(share) :]
+        share += taken
+    return [i for share in out for i in share]

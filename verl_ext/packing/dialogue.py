@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -59,19 +60,13 @@ class Dialogue:
         Raises:
             DataError: a picture's tokens are not all in the prompt, nor all behind it.
         """
-        left = self.prompt_tokens
-        for n, patches in enumerate(self.patches):
-            if left <= 0:
-                break
-            left -= patches // merge**2
-        else:
-            n = len(self.patches)
-        if left:
+        ends = [0, *accumulate(patches // merge**2 for patches in self.patches)]
+        if self.prompt_tokens not in ends:
             raise DataError(
                 f"a prompt of {self.prompt} tokens has {self.prompt_tokens} image tokens, but its pictures have "
                 f"{self.patches} patches: one of them is cut; check rollout.prompt_length"
             )
-        return n
+        return ends.index(self.prompt_tokens)
 
 
 def read_dialogues(batch: Any, image_token: int, rows_of: Callable[[Any, str], list[Any]]) -> list[Dialogue]:
@@ -158,4 +153,4 @@ def _same_pictures(one: Dialogue, two: Dialogue, merge: int) -> bool:
 def _rows(jagged: Any) -> list[Tensor]:
     offsets = jagged.offsets().tolist()
     values = jagged.values().cpu()
-    return [values[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    return [values[a:b] for a, b in pairwise(offsets)]

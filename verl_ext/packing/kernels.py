@@ -15,7 +15,7 @@ COLUMNS = 4096
 
 
 @triton.jit(do_not_specialize=["shared", "rows", "total"])
-def _merge(OUT, LSE, SEEN, WEIGHT, shared, rows, total, H, D: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _merge(OUT, LSE, SEEN, WEIGHT, shared, rows, total, H, D: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head = tl.program_id(1)
     there = row < rows
@@ -41,7 +41,7 @@ def merge(out: Tensor, lse: Tensor, seen: Tensor, weight: Tensor, shared: int, a
 
 
 @triton.jit
-def _score(X, LABEL, BANNED, LOGP, LSE, ENTROPY, stride, V, SCALE, FORBIDDEN, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _score(X, LABEL, BANNED, LOGP, LSE, ENTROPY, stride, V, SCALE, FORBIDDEN, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     top = -float("inf")
     total = 0.0
@@ -66,7 +66,7 @@ def _score(X, LABEL, BANNED, LOGP, LSE, ENTROPY, stride, V, SCALE, FORBIDDEN, BL
 
 
 @triton.jit
-def _unscore(X, LABEL, BANNED, LSE, GRAD, stride, V, SCALE, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _unscore(X, LABEL, BANNED, LSE, GRAD, stride, V, SCALE, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(X + row * stride + at, mask=at < V, other=-float("inf")).to(tl.float32) * SCALE
@@ -83,7 +83,8 @@ def score(logits: Tensor, labels: Tensor, banned: Tensor, scale: float, forbidde
     logp, lse, entropy = (torch.empty(m, device=logits.device) for _ in range(3))
     if m:
         _score[(m,)](
-            logits, labels, banned, logp, lse, entropy, logits.stride(0), v, scale, forbidden, BLOCK=COLUMNS, num_warps=8
+            logits, labels, banned, logp, lse, entropy, logits.stride(0), v, scale, forbidden, BLOCK=COLUMNS,
+            num_warps=8,
         )  # fmt: skip
     return logp, lse, entropy
 

@@ -16,7 +16,7 @@ from verl_ext.packing.forward import score_in_head
 
 KNOWN = ("qwen3_vl", "qwen2_5_vl")
 RECOMPILE_LIMIT = 64
-"""dynamo's own 8 is reached at once (gradients or not, views, FSDP's class); layers beyond it run eagerly in silence."""
+"""dynamo's own 8 is soon reached (gradients or not, views, FSDP's class); layers beyond it run eagerly in silence."""
 
 
 def use_rows(model: Any, half: bool, device: str) -> None:

@@ -130,7 +130,7 @@ def packing_has_its_kernel(r: Recipe) -> Iterator[str]:
                 f"leave it out, or set policy.packing=none"
             )
     if r.device == "cuda" and p.dtype == "float32":
-        yield f"policy.dtype: float32 with policy.packing: {p.packing}, whose CUDA kernels need bfloat16; set packing=none"
+        yield f"policy.dtype: float32 with policy.packing: {p.packing}; CUDA's kernels need bfloat16, set packing=none"
 
 
 @rule
