@@ -3,7 +3,7 @@
 Every block sees itself (causal); a response also sees all of its group's prompt. That is a cascade: one call in which
 each block sees itself, one in which each group's responses see its prompt, merged by their log-sum-exps. Backward:
 both calls' backwards with the *merged* output and log-sum-exp, which makes each part's gradient exact (as in ring
-attention). On CUDA the calls are PyTorch's own FlashAttention kernels, elsewhere the same in plain operations.
+attention). On CUDA the calls are PyTorch's own FlashAttention kernels, on CPUs those of its CPU attention.
 
 Shape legend: T tokens of a row, H query heads, K key heads, D head size, B blocks, G groups.
 """
@@ -108,7 +108,7 @@ def _backward(ctx: Any, grad: Tensor, _grad_lse: Tensor) -> tuple[Any, ...]:
 
 attend.register_autograd(_backward, setup_context=_setup)
 
-# ---- the two calls: a kernel, or plain operations -------------------------------------------------------------------
+# ---- the two calls, by PyTorch's kernels -------------------------------------------------------------------
 
 
 def _varlen(
@@ -121,11 +121,10 @@ def _varlen(
         return out, lse
     out, lse = torch.empty_like(q), q.new_empty((q.shape[1], q.shape[0]))
     for rows, keys, n in _alike(cu_q, cu_k):
-        a, b, c = _heads(q[rows], n, k.shape[1]), _heads(k[keys], n), _heads(v[keys], n)
-        scores = _scores(a, b, causal, scale)
-        total = scores.logsumexp(-1)  # (n, K, H / K, queries)
-        lse[:, rows] = total.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
-        out[rows] = _rows((scores - total[..., None]).exp() @ c)
+        a, b, c = _pieces(q[rows], k[keys], v[keys], n)
+        found, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(a, b, c, 0.0, causal, scale=scale)
+        out[rows] = found.transpose(1, 2).flatten(0, 1)
+        lse[:, rows] = total.transpose(0, 1).flatten(1)
     return out, lse
 
 
@@ -150,18 +149,17 @@ def _varlen_backward(
             grad, q, k, v, out, lse, cu_q, cu_k, max_q, max_k, 0.0, causal, seed, seed[:0], scale=scale
         )
         return dq, dk, dv
-    delta = (grad * out).sum(-1)  # (T, H)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     for rows, keys, n in _alike(cu_q, cu_k):
-        heads = k.shape[1]
-        a, b, c, g = _heads(q[rows], n, heads), _heads(k[keys], n), _heads(v[keys], n), _heads(grad[rows], n, heads)
-        total = lse[:, rows].unflatten(0, (heads, -1)).unflatten(2, (n, -1)).permute(2, 0, 1, 3)
-        p = (_scores(a, b, causal, scale) - total[..., None]).exp()
-        d = _heads(delta[rows][..., None], n, heads)
-        ds = p * (g @ c.mT - d) * scale
-        dq[rows] = _rows(ds @ b)
-        dk[keys] = _rows((ds.mT @ a).sum(2, keepdim=True))
-        dv[keys] = _rows((p.mT @ g).sum(2, keepdim=True))
+        a, b, c = _pieces(q[rows], k[keys], v[keys], n)
+        g, o = (x[rows].unflatten(0, (n, -1)).transpose(1, 2) for x in (grad, out))
+        total = lse[:, rows].unflatten(1, (n, -1)).transpose(0, 1).contiguous()
+        da, db, dc = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            g, a, b, c, o, total, 0.0, causal, scale=scale
+        )
+        dq[rows] = da.transpose(1, 2).flatten(0, 1)
+        for d, x in ((dk, db), (dv, dc)):  # heads that share keys add up
+            d[keys] = x.transpose(1, 2).flatten(0, 1).unflatten(1, (k.shape[1], -1)).sum(2)
     return dq, dk, dv
 
 
@@ -174,22 +172,11 @@ def _alike(cu_q: Tensor, cu_k: Tensor) -> Iterator[tuple[slice, slice, int]]:
         row, key = row + n * queries, key + n * keys
 
 
-def _heads(x: Tensor, n: int, key_heads: int | None = None) -> Tensor:
-    """(n L, H, D) -> (n, K, H / K, L, D)."""
-    return x.unflatten(1, (key_heads or x.shape[1], -1)).unflatten(0, (n, -1)).permute(0, 2, 3, 1, 4)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(n, K, H / K, L, D) -> (n L, H, D)."""
-    return x.permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
-
-
-def _scores(a: Tensor, b: Tensor, causal: bool, scale: float) -> Tensor:
-    scores = (a @ b.mT) * scale
-    if causal:
-        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=a.device).triu(1)
-        scores = scores.masked_fill_(hidden, float("-inf"))
-    return scores
+def _pieces(q: Tensor, k: Tensor, v: Tensor, n: int) -> tuple[Tensor, ...]:
+    """(n L, H or K, D) -> (n, H, L, D) each."""
+    heads = q.shape[1] // k.shape[1]
+    wide = (q, k.repeat_interleave(heads, 1), v.repeat_interleave(heads, 1))
+    return tuple(x.unflatten(0, (n, -1)).transpose(1, 2) for x in wide)
 
 
 def _merge(out: Tensor, lse: Tensor, seen: Tensor, weight: Tensor, shared: int, answers: int) -> None:
