@@ -22,9 +22,11 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
-from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from verl_ext.engine.position_ids import repair_position_ids
+from verl_ext.engine.rows import RowEngine
+from verl_ext.packing.forward import RowForward
+from verl_ext.packing.prepare import compile_layers, use_rows
 from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
@@ -48,7 +50,7 @@ FRAME_CACHE_BYTES = 512 << 20
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda"], vendor="nvidia")
-class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+class SegFSDPEngine(RowEngine):
     """See the module's docstring."""
 
     _frames: FrameCache | None = None
@@ -61,7 +63,13 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         module = super()._build_module()
         folder = self.model_config.local_path
         self._recipe = active_recipe()
-        if self._recipe.policy.freeze_vision:
+        settings = self._recipe.policy
+        self.say_which_way()
+        if settings.packing != "none":
+            use_rows(module, settings.dtype == "bfloat16", get_device_name())
+        if settings.compile:
+            compile_layers(module)
+        if settings.freeze_vision:
             freeze_vision(module)
         # the reference policy is the language model alone (SPEC 2.2): the forward-only engine gets no head
         if has_head(folder) and not self.engine_config.forward_only:
@@ -69,6 +77,9 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             segmenter = module.grounding_encoder
             self._image_size = int(segmenter.config.input_size)
             self._frames = FrameCache(segmenter.preprocess, cached_frames(self._image_size))
+        elif settings.packing != "none":
+            plain = type(module)
+            module.__class__ = type(plain.__name__, (RowForward, plain), {"__module__": plain.__module__})
         return module  # type: ignore[no-any-return]
 
     def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -76,7 +87,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         tokenizer = self.model_config.tokenizer
-        forbid_tokens(module, forbidden_token_ids(tokenizer), len(tokenizer))
+        self.forbidden = forbidden_token_ids(tokenizer)
+        forbid_tokens(module, self.forbidden, len(tokenizer))
         if get_device_name() != "cpu":
             return super()._build_fsdp_module(module)  # type: ignore[no-any-return]
         # verl 0.9.1 puts the reference into pinned memory, which needs an accelerator
@@ -122,7 +134,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         tu.assign_non_tensor(data, video_masks=video, keyframe_masks=keyframe)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
-        repair_position_ids(micro_batch)
+        if self.packing == "none":
+            repair_position_ids(micro_batch)
         inputs, args = super().prepare_model_inputs(micro_batch)
         self._pending = None
         if self._frames is None:
@@ -130,10 +143,13 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         samples, episodes = micro_batch_episodes(micro_batch)
         all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(micro_batch)
         seg = collect(samples, episodes, with_video_frames=all_frames or wants_mask_losses(micro_batch))
-        device = inputs["input_ids"].device
-        lengths = row_lengths(micro_batch["input_ids"]).tolist()
-        packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
-        inputs["seg_mask"] = token_mask(seg, lengths, inputs["input_ids"].shape, packed).to(device)
+        device = micro_batch["input_ids"].device
+        if self.packing == "none":
+            lengths = row_lengths(micro_batch["input_ids"]).tolist()
+            padded = not tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
+            inputs["seg_mask"] = token_mask(seg, lengths, inputs["input_ids"].shape, not padded).to(device)
+        else:
+            inputs["seg_rows"] = self._row.rows_of(seg.positions).to(device)
         pixels = self._frames.get(seg.frames) if seg.frames else torch.zeros(1, 3, self._image_size, self._image_size)
         inputs["sam_pixels"] = pixels.to(device)
         inputs["pair_state"], inputs["pair_frame"] = seg.column(0).to(device), seg.column(1).to(device)

@@ -14,6 +14,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLForConditionalGeneration,
 )
 
+from verl_ext.packing.forward import Scoring, row_log_probs, row_states
+from verl_ext.packing.row import Row
+
 
 @dataclass
 class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
@@ -21,10 +24,13 @@ class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
 
     seg_states: (N, C) float32, in the order of the True entries of ``seg_mask``.
     mask_logits: (M, h, w) float32, one per (state, frame) pair; None where no pairs were asked for.
+    log_probs, entropy: float32, of a row's scored tokens; None without a row.
     """
 
     seg_states: torch.Tensor | None = None
     mask_logits: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
 
 
 class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
@@ -37,27 +43,41 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         sam_pixels: torch.Tensor | None = None,
         pair_state: torch.Tensor | None = None,
         pair_frame: torch.Tensor | None = None,
+        row: Row | None = None,
+        scoring: Scoring | None = None,
+        seg_rows: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> SegPolicyOutput:
         """
         Args:
-            input_ids: (B, L) int64, or (1, total) packed.
+            input_ids: (B, L) int64, or (1, total) packed; None with a row.
             seg_mask: bool, like ``input_ids``: the ``[SEG]`` tokens that the policy sampled. None: language model only.
             sam_pixels: (F, 3, S, S) float, ImageNet-normalised frames for SAM 2.
             pair_state, pair_frame: (M,) int64 indices into the N states and F frames.
+            row, scoring: a row of groups in the place of ``input_ids``; gives ``log_probs`` and no logits.
+            seg_rows: (N,) int64, the row's ``[SEG]`` tokens in the place of ``seg_mask``.
             kwargs: what Qwen3-VL's model takes (attention_mask, position_ids, pixel_values, image_grid_thw, ...).
         """
-        kwargs.pop("labels", None)
-        keep = kwargs.pop("logits_to_keep", 0)
-        output = self.model(input_ids=input_ids, **kwargs)
-        hidden = output.last_hidden_state
-        logits = self.lm_head(hidden[:, -keep:] if keep else hidden)
-        result = SegPolicyOutput(
-            logits=logits, past_key_values=output.past_key_values, rope_deltas=getattr(output, "rope_deltas", None)
-        )
-        if seg_mask is None or not hasattr(self, "text_hidden_fcs"):
+        if row is not None and scoring is not None:
+            hidden = row_states(self, row)
+            log_probs, entropy = row_log_probs(self, hidden, row, scoring)
+            result = SegPolicyOutput(log_probs=log_probs, entropy=entropy)
+            seg_hidden = None if seg_rows is None else hidden[seg_rows]
+            spare = hidden[:1]
+        else:
+            kwargs.pop("labels", None)
+            keep = kwargs.pop("logits_to_keep", 0)
+            output = self.model(input_ids=input_ids, **kwargs)
+            hidden = output.last_hidden_state
+            logits = self.lm_head(hidden[:, -keep:] if keep else hidden)
+            result = SegPolicyOutput(
+                logits=logits, past_key_values=output.past_key_values, rope_deltas=getattr(output, "rope_deltas", None)
+            )
+            seg_hidden = None if seg_mask is None else hidden[seg_mask]
+            spare = hidden[:1, 0]
+        if seg_hidden is None or not hasattr(self, "text_hidden_fcs"):
             return result
-        states = self.text_hidden_fcs(hidden[seg_mask])
+        states = self.text_hidden_fcs(seg_hidden)
         result.seg_states = states.float()
         if sam_pixels is None:
             return result
@@ -65,14 +85,16 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             raise ValueError("sam_pixels came without pair_state and pair_frame: which state decodes which frame?")
         prompts = states[pair_state]
         if len(pair_state) == 0:  # a rank without [SEG] still uses every head parameter, or FSDP's reduce would differ
-            prompts = self.text_hidden_fcs(hidden[:1, 0])
+            prompts = self.text_hidden_fcs(spare)
             pair_frame = torch.zeros(1, dtype=torch.long, device=hidden.device)
         segmenter = self.grounding_encoder
         # no gradient enters the frozen image encoder; the decoder's convolutions over the fine levels do train
         features = segmenter.encode(sam_pixels.to(next(segmenter.parameters()).dtype))
         masks, _ = segmenter.decode(features, pair_frame, prompts)
         if len(pair_state) == 0:
-            result.logits = logits + 0.0 * masks.sum().to(logits.dtype)
+            for name in ("logits", "log_probs"):
+                if (value := getattr(result, name)) is not None:
+                    setattr(result, name, value + 0.0 * masks.sum().to(value.dtype))
             masks = masks[:0]
         result.mask_logits = masks.float()
         return result

@@ -49,6 +49,9 @@ def activation_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     roll = recipe.rollout
     length = roll.engine.max_model_len if recipe.stage == "sft" else roll.prompt_length + roll.response_length
     tokens, width = recipe.trainer.micro_batch * length, bytes_per_value(recipe)
+    if recipe.policy.packing != "none":
+        together = recipe.rollouts_per_step // recipe.trainer.actor_processes
+        tokens = min(recipe.policy.row_tokens, together * length)
     one_layer = LAYER_FACTOR * tokens * size.hidden * width
     kept = one_layer * size.layers
     if recipe.policy.gradient_checkpointing:

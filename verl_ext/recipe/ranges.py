@@ -12,6 +12,7 @@ AT_LEAST: dict[str, float] = {
     "data[].max_samples": 1,
     "data[].weight": 0,
     "val[].max_samples": 1,
+    "policy.row_tokens": 1,
     "policy.lora.rank": 0,
     "policy.lora.alpha": 1,
     "policy.lora.dropout": 0,

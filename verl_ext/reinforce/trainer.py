@@ -17,11 +17,13 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
+from rollout.chat_format import IMAGE_PAD
 from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed
 from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.regroup import regroup
 from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
@@ -123,7 +125,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         """Held-out rows are only divided into forward passes; an update needs whole mini-batches."""
         if self._validating:
-            return dp_size * self.recipe.trainer.micro_batch
+            return dp_size * self.recipe.micro_batch
         return int(super()._get_required_batch_multiple(dp_size))
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -135,6 +137,8 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             found, wanted = len(batch.keys), self.recipe.rollouts_per_step
             metrics["rollout/failed"] = float(check_failed(self.run_dir, self.global_steps, wanted, found))
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        if self.recipe.policy.packing == "group":
+            regroup(batch, self._shares(len(batch.keys)), self.tokenizer.convert_tokens_to_ids(IMAGE_PAD))
         copies = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
         if copies:
             data = tq.kv_batch_get(keys=copies, partition_id=batch.partition_id, select_fields=["extra_fields"])
@@ -142,6 +146,12 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             fields = tu.get_tensordict({"extra_fields": rows})
             tq.kv_batch_put(keys=copies, partition_id=batch.partition_id, fields=fields)
         return batch
+
+    def _shares(self, sequences: int) -> int:
+        """Neighbouring parts of a batch that are computed apart: processes times updates."""
+        t = self.recipe.trainer
+        updates = 1 if self._validating else sequences // (t.mini_batch_prompts * self.recipe.rollout.group_size)
+        return t.actor_processes * max(1, updates)
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._compute_old_log_prob(batch, metrics)

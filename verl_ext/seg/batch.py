@@ -32,6 +32,8 @@ class SegBatch:
     """The F distinct (clip, frame) that are decoded."""
     pairs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """M x (state index, frame index, kind, sequence)."""
+    samples: list[Sample] = field(default_factory=list)
+    """Of each sequence: two expressions of one clip share its frames, not their truth."""
 
     @property
     def counts(self) -> list[int]:
@@ -62,7 +64,7 @@ def collect(samples: Sequence[Sample], episodes: Sequence[dict[str, Any]], with_
         episodes: B episodes as plain dicts (``dataclasses.asdict(Episode)``).
         with_video_frames: also pair every state with its episode's spatial frames.
     """
-    batch = SegBatch(positions=[])
+    batch = SegBatch(positions=[], samples=list(samples))
     seen: dict[tuple[str, int], int] = {}
 
     def frame_row(sample: Sample, frame: int) -> int:
@@ -113,10 +115,10 @@ def ground_truth(batch: SegBatch, size: tuple[int, int], masks_of: Callable[[Sam
     cache: dict[tuple[int, int], torch.Tensor] = {}
     out = []
     for _, frame_index, _, b in batch.pairs:
-        sample, frame = batch.frames[frame_index]
+        frame = batch.frames[frame_index][1]
         key = (b, frame_index)
         if key not in cache:
-            mask = torch.from_numpy(np.ascontiguousarray(masks_of(sample, frame))).float()
+            mask = torch.from_numpy(np.ascontiguousarray(masks_of(batch.samples[b], frame))).float()
             cache[key] = F.interpolate(mask[None, None], size, mode="area")[0, 0]
         out.append(cache[key])
     return torch.stack(out) if out else torch.zeros(0, *size)

@@ -124,7 +124,7 @@ def test_exported_adapters_are_merged(
 ) -> None:
     from verl_ext.policy.export import export_policy
 
-    worker = build_worker(tiny_recipe("sft", *FAST, *LORA))
+    worker = build_worker(tiny_recipe("sft", *FAST, *LORA, "policy.packing=none"))  # forwards of single sequences below
     original = worker.model_config.local_path
     train_step(worker)
     export_policy(worker.engine, tmp_path / "policy")
