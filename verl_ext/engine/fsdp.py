@@ -13,7 +13,7 @@ aux_masks        2 int64 (dense): how many those are
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
@@ -31,7 +31,8 @@ from verl_ext.policy.forbidden import forbid_tokens
 from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
 from verl_ext.recipe.context import active_recipe
 from verl_ext.seg.batch import (
-    FrameCache,
+    KEYFRAME,
+    VIDEO,
     SegBatch,
     collect,
     mask_totals,
@@ -40,10 +41,12 @@ from verl_ext.seg.batch import (
     token_mask,
 )
 from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
+from verl_ext.seg.features import FrameFeatures
 from verl_ext.seg.mask_losses import mask_losses
 from verl_ext.seg.mask_terms import mask_terms
 
-FRAME_CACHE_BYTES = 512 << 20
+if TYPE_CHECKING:
+    from verl_ext.recipe import Recipe
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])
@@ -51,7 +54,7 @@ FRAME_CACHE_BYTES = 512 << 20
 class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     """See the module's docstring."""
 
-    _frames: FrameCache | None = None
+    _frames: FrameFeatures | None = None
     """None for a policy without a head."""
     _pending: SegBatch | None = None
 
@@ -66,9 +69,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         # the reference policy is the language model alone (SPEC 2.2): the forward-only engine gets no head
         if has_head(folder) and not self.engine_config.forward_only:
             attach_head_from(module, folder, next(module.parameters()).dtype)
-            segmenter = module.grounding_encoder
-            self._image_size = int(segmenter.config.input_size)
-            self._frames = FrameCache(segmenter.preprocess, cached_frames(self._image_size))
+            kept = feature_bytes(self._recipe)
+            self._frames = FrameFeatures(int(module.grounding_encoder.config.input_size), near=kept, far=kept)
         return module  # type: ignore[no-any-return]
 
     def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -109,8 +111,10 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
         repair_position_ids(data)
-        if self._frames is not None and not forward_only and not is_supervised(data):
-            self._count_masks(data)
+        if self._frames is not None:
+            if not forward_only and not is_supervised(data):
+                self._count_masks(data)
+            self._frames.read_ahead(self._collect(data, training=not forward_only).frames)
         return super().forward_backward_batch(data, loss_function, forward_only)
 
     def _count_masks(self, data: TensorDict) -> None:
@@ -127,18 +131,33 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         self._pending = None
         if self._frames is None:
             return inputs, args
-        samples, episodes = micro_batch_episodes(micro_batch)
-        all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(micro_batch)
-        seg = collect(samples, episodes, with_video_frames=all_frames or wants_mask_losses(micro_batch))
+        seg = self._collect(micro_batch, training=torch.is_grad_enabled())
         device = inputs["input_ids"].device
         lengths = row_lengths(micro_batch["input_ids"]).tolist()
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         inputs["seg_mask"] = token_mask(seg, lengths, inputs["input_ids"].shape, packed).to(device)
-        pixels = self._frames.get(seg.frames) if seg.frames else torch.zeros(1, 3, self._image_size, self._image_size)
-        inputs["sam_pixels"] = pixels.to(device)
-        inputs["pair_state"], inputs["pair_frame"] = seg.column(0).to(device), seg.column(1).to(device)
+        inputs |= self._frame_inputs(seg, device)
         self._pending = seg
         return inputs, args
+
+    def _collect(self, data: TensorDict, training: bool) -> SegBatch:
+        """The ``[SEG]`` tokens of a batch or micro-batch, and what its pass draws with them."""
+        samples, episodes = micro_batch_episodes(data)
+        all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(data)
+        return collect(samples, episodes, with_video_frames=all_frames or training or is_supervised(data))
+
+    def _frame_inputs(self, seg: SegBatch, device: torch.device) -> dict[str, Any]:
+        """What the policy's forward takes to draw all masks of a micro-batch.
+
+        Keyframes are a batch of their own, because in the rollout's pass they are alone: the ratio starts at 1.
+        """
+        assert self._frames is not None
+        return {
+            "sam_features": self._frames.of(seg.frames),
+            "pair_state": seg.column(0).to(device),
+            "pair_frame": seg.column(1).to(device),
+            "pair_parts": [seg.rows_of(kind).to(device) for kind in (KEYFRAME, VIDEO)],
+        }
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
@@ -161,7 +180,12 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     # ---- weights out --------------------------------------------------------------------------------------------
 
     def get_per_tensor_param(self, **kwargs: Any) -> tuple[Any, Any]:
-        """What goes to vLLM: the language model only (it refuses names that it does not know), adapters merged in."""
+        """What goes to vLLM: the language model only (it refuses names that it does not know), adapters merged in.
+
+        A step ends with it: its frames make room for vLLM, which wakes up next.
+        """
+        if self._frames is not None:
+            self._frames.forget()
         if self._is_lora:
             return gathered_items(self.module, lambda name: not is_head_parameter(name)), None
         generator, peft = super().get_per_tensor_param(**kwargs)
@@ -186,9 +210,9 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return {n: t.detach().float().cpu().clone() for n, t in decoder_items(items) if keep}
 
 
-def cached_frames(side: int) -> int:
-    """Frames of ``side`` x ``side`` that this process keeps: those of a step's few clips, in 512 MiB at most."""
-    return max(8, min(256, FRAME_CACHE_BYTES // (4 * 3 * side * side)))
+def feature_bytes(recipe: Recipe) -> int:
+    """Of SAM 2's features that a process keeps. A supervised step has one pass, which needs each frame once."""
+    return 0 if recipe.stage == "sft" else int(recipe.policy.frame_features_gib * (1 << 30))
 
 
 def is_supervised(micro_batch: TensorDict) -> bool:

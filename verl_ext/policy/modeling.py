@@ -5,14 +5,20 @@ Shape legend: B sequences, L tokens, N ``[SEG]`` tokens, F frames, M (state, fra
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLCausalLMOutputWithPast,
     Qwen3VLForConditionalGeneration,
 )
+
+if TYPE_CHECKING:
+    from rewards.segmenter import Segmenter
+    from rewards.segmenter.features import Features
 
 
 @dataclass
@@ -37,6 +43,8 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         sam_pixels: torch.Tensor | None = None,
         pair_state: torch.Tensor | None = None,
         pair_frame: torch.Tensor | None = None,
+        sam_features: Callable[[Segmenter], Features] | None = None,
+        pair_parts: Sequence[torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> SegPolicyOutput:
         """
@@ -45,6 +53,8 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             seg_mask: bool, like ``input_ids``: the ``[SEG]`` tokens that the policy sampled. None: language model only.
             sam_pixels: (F, 3, S, S) float, ImageNet-normalised frames for SAM 2.
             pair_state, pair_frame: (M,) int64 indices into the N states and F frames.
+            sam_features: makes the features of the F frames; in the place of ``sam_pixels``.
+            pair_parts: see :meth:`draw`.
             kwargs: what Qwen3-VL's model takes (attention_mask, position_ids, pixel_values, image_grid_thw, ...).
         """
         kwargs.pop("labels", None)
@@ -57,22 +67,57 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         )
         if seg_mask is None or not hasattr(self, "text_hidden_fcs"):
             return result
-        states = self.text_hidden_fcs(hidden[seg_mask])
-        result.seg_states = states.float()
-        if sam_pixels is None:
+        if sam_pixels is not None:
+            pixels = sam_pixels.to(next(self.grounding_encoder.parameters()).dtype)
+            sam_features = partial(_encoded, pixels)
+        if sam_features is None:
+            result.seg_states = self.text_hidden_fcs(hidden[seg_mask]).float()
             return result
         if pair_state is None or pair_frame is None:
-            raise ValueError("sam_pixels came without pair_state and pair_frame: which state decodes which frame?")
-        prompts = states[pair_state]
-        if len(pair_state) == 0:  # a rank without [SEG] still uses every head parameter, or FSDP's reduce would differ
-            prompts = self.text_hidden_fcs(hidden[:1, 0])
-            pair_frame = torch.zeros(1, dtype=torch.long, device=hidden.device)
-        segmenter = self.grounding_encoder
-        # no gradient enters the frozen image encoder; the decoder's convolutions over the fine levels do train
-        features = segmenter.encode(sam_pixels.to(next(segmenter.parameters()).dtype))
-        masks, _ = segmenter.decode(features, pair_frame, prompts)
-        if len(pair_state) == 0:
-            result.logits = logits + 0.0 * masks.sum().to(logits.dtype)
-            masks = masks[:0]
-        result.mask_logits = masks.float()
+            raise ValueError("frames came without pair_state and pair_frame: which state decodes which frame?")
+        states, masks, unused = self.draw(
+            hidden[seg_mask], hidden[:1, 0], sam_features, pair_state, pair_frame, pair_parts
+        )
+        if unused is not None:
+            result.logits = logits + unused.to(logits.dtype)
+        result.seg_states, result.mask_logits = states, masks
         return result
+
+    def draw(
+        self,
+        seg_hidden: torch.Tensor,
+        any_hidden: torch.Tensor,
+        sam_features: Callable[[Segmenter], Features],
+        pair_state: torch.Tensor,
+        pair_frame: torch.Tensor,
+        pair_parts: Sequence[torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The head on N ``[SEG]`` tokens of any number of sequences; within this module's forward (FSDP).
+
+        Args:
+            seg_hidden: (N, d) hidden states of the ``[SEG]`` tokens.
+            any_hidden: (1, d) a hidden state of whatever token.
+            pair_parts: the M pairs in groups of indices; each group is one batch for the decoder. Rounding depends on
+                what shares a batch: groups that two passes have in common come out equal to the last bit.
+        Returns:
+            (N, C) float32 states, (M, h, w) float32 mask logits, and a zero that must be added to the loss where there
+            is no pair: a rank without ``[SEG]`` still uses every head parameter, or FSDP's reduce would differ.
+        """
+        segmenter = self.grounding_encoder
+        states = self.text_hidden_fcs(seg_hidden)
+        features = sam_features(segmenter)
+        if len(pair_state) == 0:
+            first = torch.zeros(1, dtype=torch.long, device=seg_hidden.device)
+            masks, _ = segmenter.decode(features, first, self.text_hidden_fcs(any_hidden))
+            return states.float(), masks[:0].float(), 0.0 * masks.sum()
+        parts = [p for p in pair_parts if len(p)] if pair_parts is not None else []
+        if len(parts) < 2:
+            masks, _ = segmenter.decode(features, pair_frame, states[pair_state])
+        else:
+            drawn = [segmenter.decode(features, pair_frame[p], states[pair_state[p]])[0] for p in parts]
+            masks = torch.cat(drawn)[torch.cat(parts).argsort()]
+        return states.float(), masks.float(), None
+
+
+def _encoded(pixels: torch.Tensor, segmenter: Segmenter) -> Features:
+    return segmenter.encode(pixels)

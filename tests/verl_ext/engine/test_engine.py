@@ -14,7 +14,6 @@ import torch
 from verl.utils import tensordict_utils as tu
 
 from tests.verl_ext.batches import as_rollouts, supervised_batch
-from verl_ext.engine.fsdp import cached_frames
 from verl_ext.objective.sft_loss import supervised_loss
 from verl_ext.policy.adapters import plain_name
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
@@ -153,10 +152,6 @@ def test_reinforcement_leaves_what_its_reference_shares(
     sent = {n for n, _ in items}
     policy = load_policy(recipe.policy.path).state_dict()
     assert peft is None and sent == {n for n in policy if not is_head_parameter(n)}
-
-
-def test_frames_are_kept_within_half_a_gibibyte() -> None:
-    assert cached_frames(64) == 256 and cached_frames(1024) == 42 and cached_frames(8192) == 8
 
 
 # ---- what it returns --------------------------------------------------------------------------------------------

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from rollout.errors import DataError
 from rollout.types import Clip, Expression, Masklets, Sample
-from verl_ext.recipe import Recipe
-from verl_ext.run.sources import load_samples
 from verl_ext.seg.batch import (
     KEYFRAME,
     VIDEO,
-    FrameCache,
     SegBatch,
     collect,
     ground_truth,
@@ -107,26 +102,6 @@ def test_rows_with_dummy_round_trip(counts: list[int], width: int) -> None:
     rows = list(rows_without_dummy(nested, width))
     assert [len(r) for r in rows] == counts
     assert torch.equal(torch.cat(rows), values)
-
-
-def test_frame_cache_reads_each_file_once_until_it_is_full(
-    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample = load_samples(tiny_recipe("grpo"))[0]
-    read: list[int] = []
-
-    def preprocess(images: list[Image.Image]) -> torch.Tensor:
-        read.append(len(images))
-        return torch.from_numpy(np.stack([np.asarray(i, dtype=np.float32) for i in images]))
-
-    cache = FrameCache(preprocess, capacity=2)
-    first = cache.get([(sample, 0), (sample, 1), (sample, 0)])
-    assert len(read) == 2 and torch.equal(first[0], first[2]) and not torch.equal(first[0], first[1])
-    cache.get([(sample, 2)])  # frame 1 is the least recently used
-    cache.get([(sample, 0)])
-    assert len(read) == 3
-    cache.get([(sample, 1)])
-    assert len(read) == 4
 
 
 def test_a_token_without_ground_truth_does_not_learn_that_nothing_is_there() -> None:
