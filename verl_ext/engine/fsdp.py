@@ -24,11 +24,13 @@ from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
+from verl_ext.engine.pictures import batch_pictures
 from verl_ext.engine.position_ids import repair_position_ids
 from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
 from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
+from verl_ext.policy.pictures import PixelValues
 from verl_ext.recipe.context import active_recipe
 from verl_ext.seg.batch import (
     KEYFRAME,
@@ -64,6 +66,7 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         module = super()._build_module()
         folder = self.model_config.local_path
         self._recipe = active_recipe()
+        self._pixels = PixelValues(self.model_config.processor.image_processor, torch.device(get_device_id()))
         if self._recipe.policy.freeze_vision:
             freeze_vision(module)
         # the reference policy is the language model alone (SPEC 2.2): the forward-only engine gets no head
@@ -111,6 +114,7 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
         repair_position_ids(data)
+        self._pixels.read_ahead(p for row in batch_pictures(data) for p in row)
         if self._frames is not None:
             if not forward_only and not is_supervised(data):
                 self._count_masks(data)
@@ -128,6 +132,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         repair_position_ids(micro_batch)
         inputs, args = super().prepare_model_inputs(micro_batch)
+        if inputs.pop("pictures", None) is not None:
+            inputs["pixel_values"] = self._pixels.of([p for row in batch_pictures(micro_batch) for p in row])
         self._pending = None
         if self._frames is None:
             return inputs, args

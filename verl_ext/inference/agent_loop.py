@@ -24,6 +24,7 @@ from rollout.episode import Generated, roll_out
 from rollout.errors import DataError
 from rollout.types import Sample, StopReason
 from verl_ext.inference.failures import remembered
+from verl_ext.policy.pictures import picture_inputs, process_store
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 
@@ -53,7 +54,9 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         chat = ChatFormat.from_processor(self.processor)
         name, settings = environment_of(recipe, evaluation=validate)
         environment = make_environment(name, sample, settings, chat.factor)
-        conversation = Conversation(self.tokenizer, chat, sample.clip, **conversation_limits(recipe))
+        store = process_store()
+        limits = conversation_limits(recipe)
+        conversation = Conversation(self.tokenizer, chat, sample.clip, **limits, read=store.of_clip)
         if row.get("greedy"):
             sampling_params = {**sampling_params, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
         draw = int(row["session_id"]) if validate and not row.get("greedy") else None
@@ -98,6 +101,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             "min_global_steps": min(versions),
             "max_global_steps": max(versions),
             "episode": asdict(episode) | {"stop": episode.stop.value},
+            "picture_inputs": picture_inputs(conversation.frames if len(prompt) > 1 else [], chat),
             "turn_scores": [],
             "tool_rewards": [],
         }
@@ -106,7 +110,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             response_ids=response,
             response_mask=mask,
             response_logprobs=log_probs,
-            multi_modal_data={"images": conversation.images()} if len(prompt) > 1 else {},
+            multi_modal_data={},  # LoopWorker takes the references above
             reward_score=0.0,  # the segmenter pool scores the whole batch once its [SEG] states are known
             num_turns=2 * len(episode.turns),
             metrics=AgentLoopMetrics(generate_sequences=seconds, num_preempted=-1),
