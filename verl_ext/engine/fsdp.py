@@ -73,7 +73,11 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if has_head(folder) and not self.engine_config.forward_only:
             attach_head_from(module, folder, next(module.parameters()).dtype)
             kept = feature_bytes(self._recipe)
-            self._frames = FrameFeatures(int(module.grounding_encoder.config.input_size), near=kept, far=kept)
+            self._frames = FrameFeatures(
+                int(module.grounding_encoder.config.input_size),
+                near=kept,
+                far=0 if get_device_name() == "cpu" else kept,
+            )
         return module  # type: ignore[no-any-return]
 
     def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:

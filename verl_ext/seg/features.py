@@ -43,7 +43,7 @@ class FrameFeatures:
         Args:
             side: S.
             near: bytes to keep where the encoder runs.
-            far: further bytes to keep in host memory (not used where the encoder runs on the CPU).
+            far: further bytes to keep in host memory, for an encoder that runs elsewhere.
         """
         self._side, self._near_limit, self._far_limit = side, near, far
         self._pictures = PictureStore(PIXEL_BYTES)
@@ -102,7 +102,7 @@ class FrameFeatures:
         if self._near_bytes + size <= self._near_limit:
             self._near[key] = levels
             self._near_bytes += size
-        elif levels[0].is_cuda and self._far_bytes + size <= self._far_limit:
+        elif self._far_bytes + size <= self._far_limit:
             self._far[key] = _moved(levels, torch.device("cpu"))
             self._far_bytes += size
 
@@ -123,7 +123,7 @@ def _key(frame: Frame) -> str:
 
 def _moved(levels: Levels, device: torch.device) -> Levels:
     """Copies, queued behind what the GPU is doing; host memory is pinned for it."""
-    pinned = device.type == "cpu"
+    pinned = device.type == "cpu" and levels[0].is_cuda
     fine, middle, coarse = (
         torch.empty_like(level, device=device, pin_memory=pinned).copy_(level, non_blocking=True) for level in levels
     )

@@ -42,7 +42,7 @@ REMEDIES = {
 
 
 class SFTDataset(Dataset):  # type: ignore[misc]
-    """verl's supervised data set (``data.custom_cls``): token ids, mask, positions, references to pictures, the episode."""
+    """verl's supervised data set (``data.custom_cls``): token ids, mask, positions, pictures by reference, episode."""
 
     def __init__(
         self,

@@ -48,12 +48,12 @@ def same(first: Any, second: Any) -> bool:
     return close and all(torch.allclose(g, second[1][n], rtol=1e-4, atol=1e-6) for n, g in gradients.items())
 
 
-@pytest.mark.parametrize("frames_that_fit", [0, 2, 9])
+@pytest.mark.parametrize(("near", "far"), [(0, 0), (2, 0), (9, 0), (0, 1), (1, 1), (0, 9)])
 def test_kept_features_have_the_numbers_and_gradients_of_new_ones(
-    segmenter: Any, sample: Sample, frames_that_fit: int
+    segmenter: Any, sample: Sample, near: int, far: int
 ) -> None:
     """Also after the decoder's own convolutions have moved: what is kept are the levels before them."""
-    kept = FrameFeatures(SIDE, near=frames_that_fit * FRAME_BYTES, far=0)
+    kept = FrameFeatures(SIDE, near=near * FRAME_BYTES, far=far * FRAME_BYTES)
     frames = [(sample, t) for t in (3, 0, 7)]
     for _ in range(3):
         anew = segmenter.encode(segmenter.preprocess(load_frames(sample.clip, [3, 0, 7])))
@@ -65,7 +65,7 @@ def test_kept_features_have_the_numbers_and_gradients_of_new_ones(
         with torch.no_grad():
             segmenter.sam2_model.sam_mask_decoder.conv_s0.weight.mul_(1.5)
         assert not same(expected, draw(segmenter, kept.of(frames)(segmenter)))
-    assert len(kept) == min(3, frames_that_fit)
+    assert len(kept) == min(3, near + far)
     assert kept.encoded == 3 + 5 * (3 - len(kept))  # six uses; only what is not kept is encoded again
 
 
