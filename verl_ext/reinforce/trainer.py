@@ -21,6 +21,7 @@ from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed
+from verl_ext.inference.traffic import traffic_metrics
 from verl_ext.recipe.context import active_recipe
 from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
@@ -39,6 +40,8 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     total_training_steps: int
 
     _saved_at = -1
+    _traffic: dict[str, float]
+    """How the scored batch was rolled out."""
     _stopped_early = False
 
     def _build_replay_buffer(self) -> Any:
@@ -148,7 +151,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
         with marked_timer("pool", self.timing_raw):
             rollouts = self._score(batch)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
-            metrics.update(metrics_of(real))
+            metrics.update(metrics_of(real) | self._traffic)
             if self.pool is not None:
                 metrics["pool/restarts"] = float(self.pool.restarts)
             self._put_rewards(batch, rollouts)
@@ -162,7 +165,10 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
         if kept:
             tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(kept))
         samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
-        episodes = [episode_from_dict(e["episode"]) for e in non_tensor_rows(data, "extra_fields")]
+        rows = non_tensor_rows(data, "extra_fields")
+        real = [row for row, tag in zip(rows, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        self._traffic = traffic_metrics(real)
+        episodes = [episode_from_dict(row["episode"]) for row in rows]
         return score_rollouts(self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data))
 
     def _put_rewards(self, batch: Any, rollouts: list[Rollout]) -> None:

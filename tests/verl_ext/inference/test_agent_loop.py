@@ -34,7 +34,7 @@ class Servers:
         ids = self.tokenizer.encode(self.replies[len(self.requests)], add_special_tokens=False)
         self.requests.append(request)
         ids = [*ids, self.tokenizer.convert_tokens_to_ids("<|im_end|>")][: request["sampling_params"]["max_tokens"]]
-        steps = {"min_global_steps": version, "max_global_steps": version}
+        steps = {"min_global_steps": version, "max_global_steps": version, "num_cached_tokens": 16}
         return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=steps)
 
 
@@ -73,6 +73,10 @@ def test_a_dialogue_keeps_its_replica_and_tells_which_weights_spoke(run: Run, sa
     sizes = [[image.height, image.width] for image in servers.requests[1]["image_data"]]
     assert [size for _, *size in shown] == sizes and not output.multi_modal_data, "no pixel goes back to verl"
     assert [frame for frame, *_ in shown] == [f for t in output.extra_fields["episode"]["turns"] for f in t["shown"]]
+    traffic = output.extra_fields["traffic"]
+    assert traffic["cached_tokens"] == 32 and traffic["pictures"] == len(shown)
+    assert traffic["prompt_tokens"] == sum(len(r["prompt_ids"]) for r in servers.requests)
+    assert 0 < traffic["generate_seconds"] <= traffic["seconds"]
     sampled = sum(output.response_mask)
     assert sum(p for p in output.response_logprobs) == pytest.approx(-0.5 * sampled)
     assert run(sample, [ANSWER])[1].requests[0]["request_id"] != servers.requests[0]["request_id"]
