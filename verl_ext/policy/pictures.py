@@ -22,6 +22,9 @@ from rollout.types import Sample
 STORE_BYTES = 1 << 30
 """Decoded pictures that a process keeps, uint8: some 1 700 of 448 x 448."""
 
+KEPT_BYTES = 512 << 20
+"""``pixel_values`` that an engine on a CPU keeps for its next pass, float32."""
+
 
 @cache
 def process_store() -> PictureStore:
@@ -52,7 +55,9 @@ class PixelValues:
         self, image_processor: Any, device: torch.device | str = "cpu", store: PictureStore | None = None
     ) -> None:
         """device: where they are made from uint8; the numbers are the same."""
-        self._processor, self._device = image_processor, device
+        self._processor, self._device = image_processor, torch.device(device)
+        self._kept: dict[tuple[str, int, int], Tensor] = {}
+        self._bytes = 0
         self._store = process_store() if store is None else store
 
     def read_ahead(self, pictures: Iterable[Picture]) -> None:
@@ -67,11 +72,24 @@ class PixelValues:
         Raises:
             DataError: one cannot be read; names clip, frame and file.
         """
-        distinct = {p.key: p for p in pictures}
-        images = self._store.get(list(distinct.values()))
-        made = self._made([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
-        by_key = dict(zip(distinct, made, strict=True))
-        return torch.cat([by_key[p.key] for p in pictures])
+        missing = {p.key: p for p in pictures if p.key not in self._kept}
+        found = {p.key: self._kept[p.key] for p in pictures if p.key in self._kept}
+        if missing:
+            images = self._store.get(list(missing.values()))
+            made = self._made([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
+            found |= zip(missing, made, strict=True)
+            self._keep({key: found[key] for key in missing})
+        return torch.cat([found[p.key] for p in pictures])
+
+    def _keep(self, made: dict[tuple[str, int, int], Tensor]) -> None:
+        """On a CPU for the next pass, oldest out first; a GPU makes them anew faster than it would hold them."""
+        if self._device.type != "cpu":
+            return
+        for key, patches in made.items():
+            self._kept[key] = patches.clone()  # not a view of all that were made together
+            self._bytes += patches.nbytes
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
 
     def _made(self, images: list[Tensor]) -> Sequence[Tensor]:
         found = self._processor(images=[x.to(self._device) for x in images], return_tensors="pt", device=self._device)
