@@ -6,6 +6,7 @@ policy without a head:
 
 seg_states       (1 + n) * C float32: projected ``[SEG]`` states
 mask_log_prob    (1 + n) float32: how likely this policy's masks are under the rollout's (SPEC 2.3)
+seg_ious         (1 + n k) float32: IoU of each mask with ground truth; only where the pool shares this GPU
 mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
 aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
 aux_masks        2 int64 (dense): how many those are
@@ -45,6 +46,7 @@ from verl_ext.seg.batch import (
 from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
 from verl_ext.seg.features import FrameFeatures
 from verl_ext.seg.mask_losses import mask_losses
+from verl_ext.seg.mask_scores import mask_ious
 from verl_ext.seg.mask_terms import mask_terms
 
 if TYPE_CHECKING:
@@ -154,7 +156,12 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         """The ``[SEG]`` tokens of a batch or micro-batch, and what its pass draws with them."""
         samples, episodes = micro_batch_episodes(data)
         all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(data)
-        return collect(samples, episodes, with_video_frames=all_frames or training or is_supervised(data))
+        scored = not training and self._scores_masks(data)
+        return collect(samples, episodes, all_frames or training or scored or is_supervised(data))
+
+    def _scores_masks(self, data: TensorDict) -> bool:
+        """Whether the rollouts' log-prob pass is the pool: it holds the features that a pool on its GPU would make."""
+        return self._recipe.pool.share_gpu and not is_supervised(data)
 
     def _frame_inputs(self, seg: SegBatch, device: torch.device) -> dict[str, Any]:
         """What the policy's forward takes to draw all masks of a micro-batch.
@@ -179,6 +186,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         masks = output.mask_logits  # (M, h, w)
         if not torch.is_grad_enabled():
             out["seg_states"] = rows_with_dummy(output.seg_states, seg.counts)
+            if self._scores_masks(micro_batch):
+                out["seg_ious"] = mask_ious(seg, masks)
         if not is_supervised(micro_batch):
             old_target = micro_batch.get("old_mask_target", None)
             out |= mask_terms(seg, masks, old_target, self._recipe.objective.calibration)

@@ -9,7 +9,7 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
 - logits: S * V * (b + 8), the model's own and a float32 copy with its gradient;
 - SAM 2's frozen features of a step's frames (RL): 22 MiB times b a frame of Hiera-L, policy.frame_features_gib at most;
-- on the host beside them: the frames that SAM 2 reads in the actor (3 MiB each at 1024 x 1024, 256 MiB at most), and
+- on the host beside them: frames that SAM 2 and pictures that the policy is about to see (256 MiB each at most), and
   while a policy is saved all its weights in float32 on the first process, N * 4;
 - vLLM: N * b / tensor_parallel of weights, and its KV cache;
 - a pool worker: SAM 2 in float32 (224 M parameters for Hiera-L) and 8 MiB for each cached frame at 1024 x 1024.
@@ -37,8 +37,8 @@ SAM2_PARAMETERS = {
 FRAME_MIB = 8.0
 TINY_HEAD = 30e6
 """Parameters; a smaller SAM 2 sees an eighth of the side."""
-CACHE_GIB = 0.25
-"""Frames that an actor keeps as SAM 2's input, see `verl_ext.seg.features`."""
+CACHE_GIB = 0.5
+"""Decoded frames that an actor keeps, see `verl_ext.seg.features` and `verl_ext.policy.pictures`."""
 FROZEN_MIB = 22.0
 """Frozen features of a frame at 1024 x 1024, for each byte a value."""
 PYTHON_GIB = 0.7

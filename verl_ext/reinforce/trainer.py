@@ -27,7 +27,8 @@ from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
-from verl_ext.seg.batch import row_lengths
+from verl_ext.scoring.seg import ScoredInPass
+from verl_ext.seg.batch import row_lengths, rows_without_dummy
 from verl_ext.seg.episodes import non_tensor_rows
 
 NO_DIALOGUES = "no materializable trajectories"
@@ -159,7 +160,8 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
 
     def _score(self, batch: Any) -> list[Rollout]:
         """Masks and rewards for every row of the batch, from what its log-prob pass left."""
-        wanted = ["extra_fields", "sample", *self.scoring.columns]
+        in_pass = self.recipe.pool.share_gpu and "seg_states" in self.scoring.columns
+        wanted = ["extra_fields", "sample", *self.scoring.columns, *(["seg_ious"] if in_pass else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
         kept = {new: data[old] for old, new in self.scoring.kept_as.items()}
         if kept:
@@ -169,7 +171,10 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
         real = [row for row, tag in zip(rows, batch.tags, strict=True) if not tag.get("is_padding", False)]
         self._traffic = traffic_metrics(real)
         episodes = [episode_from_dict(row["episode"]) for row in rows]
-        return score_rollouts(self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data))
+        pool: Any = self.pool
+        if in_pass:
+            pool = ScoredInPass(episodes, [row.reshape(-1).numpy() for row in rows_without_dummy(data["seg_ious"])])
+        return score_rollouts(self.scoring, pool, samples, episodes, self.scoring.states(episodes, data))
 
     def _put_rewards(self, batch: Any, rollouts: list[Rollout]) -> None:
         """The reward at each response's last token, jagged like ``response_mask``."""

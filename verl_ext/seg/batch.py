@@ -29,6 +29,8 @@ class SegBatch:
     """The F distinct (clip, frame) that are decoded."""
     pairs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """M x (state index, frame index, kind, sequence)."""
+    samples: list[Sample] = field(default_factory=list)
+    """Per sequence: what it was asked. Two questions about one clip share frames, but not their answers."""
 
     @property
     def counts(self) -> list[int]:
@@ -62,7 +64,7 @@ def collect(samples: Sequence[Sample], episodes: Sequence[dict[str, Any]], with_
         episodes: B episodes as plain dicts (``dataclasses.asdict(Episode)``).
         with_video_frames: also pair every state with its episode's spatial frames.
     """
-    batch = SegBatch(positions=[])
+    batch = SegBatch(positions=[], samples=list(samples))
     seen: dict[tuple[str, int], int] = {}
 
     def frame_row(sample: Sample, frame: int) -> int:
@@ -110,11 +112,11 @@ def token_mask(batch: SegBatch, lengths: Sequence[int], shape: torch.Size, packe
 
 def ground_truth(batch: SegBatch, size: tuple[int, int], masks_of: Callable[[Sample, int], np.ndarray]) -> torch.Tensor:
     """(M, h, w) float32 in [0, 1]: each pair's true mask, area-averaged to the size of the mask logits."""
-    cache: dict[tuple[int, int], torch.Tensor] = {}
+    cache: dict[tuple[str, int], torch.Tensor] = {}
     out = []
     for _, frame_index, _, b in batch.pairs:
-        sample, frame = batch.frames[frame_index]
-        key = (b, frame_index)
+        sample, frame = batch.samples[b], batch.frames[frame_index][1]
+        key = (sample.id, frame_index)
         if key not in cache:
             mask = torch.from_numpy(np.ascontiguousarray(masks_of(sample, frame))).float()
             cache[key] = F.interpolate(mask[None, None], size, mode="area")[0, 0]

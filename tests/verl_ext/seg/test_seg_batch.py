@@ -104,6 +104,24 @@ def test_rows_with_dummy_round_trip(counts: list[int], width: int) -> None:
     assert torch.equal(torch.cat(rows), values)
 
 
+def test_two_questions_about_one_clip_learn_their_own_masks() -> None:
+    """They share its encoded frames in a micro-batch, not the answer."""
+    from pycocotools import mask as coco_mask
+
+    def asked(name: str, columns: slice) -> Sample:
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[:, columns] = 1
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        return Sample(A.clip, Expression(name, name), Masklets(8, 8, ((rle,) * A.clip.num_frames,), A.clip.num_frames))
+
+    left, right = asked("left", slice(0, 4)), asked("right", slice(4, 8))
+    batch = collect([left, right], [episode([(1, [7])], spatial=(0,))] * 2, with_video_frames=True)
+    assert len(batch.frames) == 2 and len(batch.pairs) == 4
+    masks = ground_truth(batch, (8, 8), union_mask)
+    assert masks[:2, :, :4].all() and not masks[:2, :, 4:].any()
+    assert masks[2:, :, 4:].all() and not masks[2:, :, :4].any()
+
+
 def test_a_token_without_ground_truth_does_not_learn_that_nothing_is_there() -> None:
     batch = collect([A], [episode([(3, [7])])], with_video_frames=True)
     with pytest.raises(DataError, match="a/0: its split has no masks"):
