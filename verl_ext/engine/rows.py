@@ -22,6 +22,7 @@ from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from rollout.errors import ProtocolError, WorkerError
+from verl_ext.engine.pictures import batch_pictures
 from verl_ext.packing.deal import Unit, deal_rows, fewest_rows, fitting_units
 from verl_ext.packing.dialogue import Dialogue, find_groups, read_dialogues
 from verl_ext.packing.forward import Scoring
@@ -29,6 +30,7 @@ from verl_ext.packing.row import Row, lay_out
 from verl_ext.packing.vision import Tower
 from verl_ext.packing.work import Work, operations
 from verl_ext.policy.forbidden import forbidden_mask
+from verl_ext.policy.pictures import PixelValues
 from verl_ext.recipe import Recipe
 from verl_ext.seg.episodes import non_tensor_rows
 
@@ -41,6 +43,7 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     """verl's engine whose micro-batches are rows; with ``policy.packing: none`` it counts a pass's work only."""
 
     _recipe: Recipe
+    _pixels: PixelValues
     _made: Iterator[Row]
     _row: Row
     _banned: torch.Tensor | None = None
@@ -77,7 +80,8 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         self.work = Work(*parts.tolist())
 
     def _dialogues(self, data: TensorDict) -> list[Dialogue]:
-        return read_dialogues(data, self.model_config.hf_config.image_token_id, non_tensor_rows)
+        token = self.model_config.hf_config.image_token_id
+        return read_dialogues(data, token, non_tensor_rows, batch_pictures(data))
 
     def _as_rows(self, data: TensorDict, dp_group: Any = None, **_: Any) -> tuple[list[TensorDict], list[list[int]]]:
         """verl's ``prepare_micro_batches``: one micro-batch a row, and which sequences it holds."""
@@ -94,7 +98,7 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             for row in deal_rows(units, dialogues, count)
         ]
         self._sum_work(operations([u for row in rows for u in row], dialogues, config))
-        self._made = _ahead([partial(lay_out, row, dialogues, tower) for row in rows])
+        self._made = _ahead([partial(lay_out, row, dialogues, tower, self._pixels.of) for row in rows])
         indices = [[i for unit in row for i in unit] for row in rows]
         light = data.exclude(*HEAVY)
         return [tu.index_select_tensor_dict(light, found) for found in indices], indices
@@ -180,7 +184,7 @@ def _ahead(makers: list[Callable[[], Row]]) -> Iterator[Row]:
 
     def make(maker: Callable[[], Row]) -> Row:
         row = maker()
-        return row.map(lambda x: x.pin_memory()) if pinned else row
+        return row.map(lambda x: x if x.is_cuda else x.pin_memory()) if pinned else row
 
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future[Row]] = deque()

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 from rollout.errors import DataError
+from rollout.pictures import Picture
+
+Pixels = Tensor | Sequence[Picture]
+"""Of some pictures: (patches, pixels of a patch), or what to read them from."""
 
 
 @dataclass
@@ -30,7 +34,9 @@ class Dialogue:
     prompt: int
     """Tokens that other rollouts of its group may share; 0 in supervised data."""
     pixels: Tensor | None = None
-    """(patches, pixels of a patch)."""
+    """(patches, pixels of a patch), where the batch carries them."""
+    shown: Sequence[Picture] = ()
+    """Its N pictures by reference, where it does not."""
     grids: Tensor | None = None
     """(N, 3) int64: time, rows and columns of patches."""
     group: str = ""
@@ -46,13 +52,15 @@ class Dialogue:
         """Of each picture."""
         return [] if self.grids is None else self.grids.prod(1).tolist()
 
-    def pictures(self, first: int, last: int | None) -> tuple[list[tuple[int, int, int]], Tensor | None]:
-        """Grids and pixels of its pictures ``first`` .. ``last``."""
-        if self.grids is None or self.pixels is None:
-            return [], None
+    def pictures(self, first: int, last: int | None) -> tuple[list[tuple[int, int, int]], Pixels]:
+        """Grids of its pictures ``first`` .. ``last``, and their pixels or references."""
+        if self.grids is None:
+            return [], []
+        grids = [(t, h, w) for t, h, w in self.grids[first:last].tolist()]
+        if self.pixels is None:
+            return grids, self.shown[first:last]
         start = sum(self.patches[:first])
-        end = start + sum(self.patches[first:last])
-        return [(t, h, w) for t, h, w in self.grids[first:last].tolist()], self.pixels[start:end]
+        return grids, self.pixels[start : start + sum(self.patches[first:last])]
 
     def prompt_pictures(self, merge: int) -> int:
         """How many pictures its prompt shows; ``merge``: side of the patches that make one token.
@@ -69,13 +77,19 @@ class Dialogue:
         return ends.index(self.prompt_tokens)
 
 
-def read_dialogues(batch: Any, image_token: int, rows_of: Callable[[Any, str], list[Any]]) -> list[Dialogue]:
+def read_dialogues(
+    batch: Any,
+    image_token: int,
+    rows_of: Callable[[Any, str], list[Any]],
+    pictures: Sequence[Sequence[Picture]] = (),
+) -> list[Dialogue]:
     """The sequences of a verl batch (no padding, jagged), in order.
 
     Args:
         batch: with ``input_ids``, ``position_ids`` (4 rows), ``multi_modal_inputs``; of rollouts also ``prompts`` and
             ``response_mask``, of supervised data ``loss_mask`` over the whole sequence.
         rows_of: Python objects of a column of it.
+        pictures: what each sequence shows, where ``multi_modal_inputs`` hold references and no pixels.
     """
     ids = _rows(batch["input_ids"])
     columns = batch.keys()
@@ -100,6 +114,7 @@ def read_dialogues(batch: Any, image_token: int, rows_of: Callable[[Any, str], l
                 scored=scored,
                 prompt=prompts[i],
                 pixels=shown.get("pixel_values"),
+                shown=pictures[i] if pictures else (),
                 grids=shown.get("image_grid_thw"),
                 group=str(groups[i]),
                 prompt_tokens=int((x[: prompts[i]] == image_token).sum()),
@@ -145,9 +160,9 @@ def _same_pictures(one: Dialogue, two: Dialogue, merge: int) -> bool:
     (grids, pixels), (more_grids, more_pixels) = one.pictures(0, n), two.pictures(0, n)
     if grids != more_grids:
         return False
-    if pixels is None or more_pixels is None or pixels.data_ptr() == more_pixels.data_ptr():
-        return True
-    return torch.equal(pixels, more_pixels)
+    if isinstance(pixels, Tensor) and isinstance(more_pixels, Tensor):
+        return pixels.data_ptr() == more_pixels.data_ptr() or torch.equal(pixels, more_pixels)
+    return [p.key for p in one.shown[:n]] == [p.key for p in two.shown[:n]]
 
 
 def _rows(jagged: Any) -> list[Tensor]:

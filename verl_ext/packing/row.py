@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollout.pictures import Picture
 from verl_ext.packing.deal import Unit
 from verl_ext.packing.dialogue import Dialogue
 from verl_ext.packing.vision import Grid, Tower, offsets, tower_inputs
@@ -60,10 +61,15 @@ def _apply(x: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return change(x) if isinstance(x, Tensor) else x
 
 
-def lay_out(units: Sequence[Unit], dialogues: Sequence[Dialogue], tower: Tower) -> Row:
+def lay_out(
+    units: Sequence[Unit],
+    dialogues: Sequence[Dialogue],
+    tower: Tower,
+    pixels_of: Callable[[Sequence[Picture]], Tensor] | None = None,
+) -> Row:
     """One row of ``units``: shared prompts, their responses, then sequences that share nothing.
 
-    Sequences count in the order in which the units name them.
+    Sequences count in the order in which the units name them. ``pixels_of`` reads pictures that came by reference.
     """
     shared, alone = [u for u in units if len(u) > 1], [u[0] for u in units if len(u) == 1]
     blocks: list[tuple[int, slice]] = [(u[0], slice(0, dialogues[u[0]].prompt)) for u in shared]
@@ -105,7 +111,7 @@ def lay_out(units: Sequence[Unit], dialogues: Sequence[Dialogue], tower: Tower) 
             "row_longest": (max(lengths), max(queries, default=0), max(prompts, default=0)),
             "row_shared": (prompt_rows[-1], answers),
         },
-        vision=_vision(blocks, dialogues, tower),
+        vision=_vision(blocks, dialogues, tower, pixels_of),
         image_rows=(ids == tower.image_token).nonzero()[:, 0],
         scored_at=torch.cat(scored_at),
         labels=torch.cat(labels),
@@ -114,16 +120,27 @@ def lay_out(units: Sequence[Unit], dialogues: Sequence[Dialogue], tower: Tower) 
     )
 
 
-def _vision(blocks: Sequence[tuple[int, slice]], dialogues: Sequence[Dialogue], tower: Tower) -> dict[str, Any]:
+def _vision(
+    blocks: Sequence[tuple[int, slice]],
+    dialogues: Sequence[Dialogue],
+    tower: Tower,
+    pixels_of: Callable[[Sequence[Picture]], Tensor] | None,
+) -> dict[str, Any]:
     grids: list[Grid] = []
     pixels: list[Tensor] = []
+    references: list[Picture] = []
     for i, part in blocks:
         n = dialogues[i].prompt_pictures(tower.merge) if dialogues[i].prompt else 0
         first, last = (n, None) if part.start else (0, n) if part.stop else (0, None)
         found, values = dialogues[i].pictures(first, last)
-        if found and values is not None:
-            grids += found
+        grids += found
+        if isinstance(values, Tensor):
             pixels.append(values)
+        else:
+            references += values
+    if references:
+        assert pixels_of is not None and not pixels, "pixels or references, and somebody who reads them"
+        pixels = [pixels_of(references)]  # all of the row at once: a picture that comes twice is made once
     if not grids:  # processes whose rows show pictures must not wait for this one's tower
         grids = [tower.smallest]
         pixels = [torch.zeros(tower.merge**2, tower.patch_values)]

@@ -8,7 +8,8 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 - activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
 - logits: S * V * (b + 8), the model's own and a float32 copy with its gradient;
-- on the host beside them: the frames that SAM 2 reads in the actor (12 MiB each at 1024 x 1024, 512 MiB at most), and
+- SAM 2's frozen features of a step's frames (RL): 22 MiB times b a frame of Hiera-L, policy.frame_features_gib at most;
+- on the host beside them: frames that SAM 2 and pictures that the policy is about to see (256 MiB each at most), and
   while a policy is saved all its weights in float32 on the first process, N * 4;
 - vLLM: N * b / tensor_parallel of weights, and its KV cache;
 - a pool worker: SAM 2 in float32 (224 M parameters for Hiera-L) and 8 MiB for each cached frame at 1024 x 1024.
@@ -37,7 +38,9 @@ FRAME_MIB = 8.0
 TINY_HEAD = 30e6
 """Parameters; a smaller SAM 2 sees an eighth of the side."""
 CACHE_GIB = 0.5
-"""Frames that an actor keeps as SAM 2's input, see `verl_ext.engine.fsdp.cached_frames`."""
+"""Decoded frames that an actor keeps, see `verl_ext.seg.features` and `verl_ext.policy.pictures`."""
+FROZEN_MIB = 22.0
+"""Frozen features of a frame at 1024 x 1024, for each byte a value."""
 PYTHON_GIB = 0.7
 """Interpreter with torch, transformers and verl imported."""
 
@@ -72,7 +75,18 @@ def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     parts = {"weights": total * share, "gradients": trained * share, "Adam": 2 * trained * share}
     if needs_reference(recipe) and not recipe.policy.lora.rank:
         parts["reference"] = size.parameters * share
+    if recipe.stage == "grpo" and size.head_parameters:
+        parts["frame features"] = frame_features_gib(recipe, size)
     return parts | activation_gib(recipe, size)
+
+
+def frame_features_gib(recipe: Recipe, size: ModelSize) -> float:
+    """What an actor keeps of a step's frames: a group's spatial and middle frames, each rollout's keyframes."""
+    roll, trainer = recipe.rollout, recipe.trainer
+    frames = roll.initial_spatial + 1 + roll.group_size * (roll.max_turns - 1)
+    groups = -(-trainer.prompts_per_step // trainer.actor_processes)
+    frame = FROZEN_MIB * bytes_per_value(recipe) / (64 if size.head_parameters < TINY_HEAD else 1)
+    return min(recipe.policy.frame_features_gib, groups * frames * frame / 1024)
 
 
 def actor_host_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:

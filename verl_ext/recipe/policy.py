@@ -55,3 +55,7 @@ class PolicyRecipe:
     """Low-rank adapters."""
     freeze_vision: bool = False
     """Keep the vision tower as it is (both SFT stages do, RL trains it)."""
+    frame_features_gib: float = 8.0
+    """GPU memory (host memory on a CPU) of a process for SAM 2's frozen features of a step's frames, so that a clip is
+    encoded once for all passes: 44 MiB a frame with Hiera-L in bfloat16. As much host memory takes what does not fit,
+    and the rest is encoded again in each pass. The supervised stages need a frame once and keep none."""

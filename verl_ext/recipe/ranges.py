@@ -16,6 +16,7 @@ AT_LEAST: dict[str, float] = {
     "policy.lora.rank": 0,
     "policy.lora.alpha": 1,
     "policy.lora.dropout": 0,
+    "policy.frame_features_gib": 0,
     "rollout.max_turns": 1,
     "rollout.initial_low_res": 0,
     "rollout.initial_spatial": 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -40,8 +40,16 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     }
 
 
-def conversation_limits(recipe: Recipe) -> dict[str, int]:
+class Limits(TypedDict):
     """Token limits of a conversation."""
+
+    max_tokens: int
+    max_prompt_tokens: int
+    max_response_tokens: int
+
+
+def conversation_limits(recipe: Recipe) -> Limits:
+    """What the recipe lets a conversation hold."""
     r = recipe.rollout
     return {
         "max_tokens": r.engine.max_model_len,

@@ -149,3 +149,16 @@ def test_a_plan_is_plain_json_and_says_what_it_does_not_know() -> None:
     assert by_role(planned.processes, "actor").gib is None
     assert any("not known until policy.path exists" in n for n in planned.notes)
     assert json.loads(json.dumps(planned.to_dict()))["stage"] == "grpo"
+
+
+def test_frame_features_are_counted_up_to_their_budget(policy: Path) -> None:
+    """4 prompts a process, each with 5 spatial frames, the middle frame and 2 keyframes of 4 rollouts; a tiny SAM 2."""
+
+    def features(*more: str) -> float | None:
+        return by_role(plan(load_recipe(O3, [f"policy.path={policy}", *more])).processes, "actor").parts.get(
+            "frame features"
+        )
+
+    assert features() == pytest.approx(4 * 14 * 44 / 64 / 1024)
+    assert features("policy.frame_features_gib=0.01") == 0.01
+    assert features("policy.frame_features_gib=0") == 0
