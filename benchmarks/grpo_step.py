@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -35,6 +37,15 @@ def make_policy(folder: Path, shape: str, device: str, traces: list[dict[str, An
     build_tiny_policy(folder, texts, Segmenter(config), size, dtype=dtype, device=device)
 
 
+class MeasuredError(Exception):
+    """All steps that are asked for were made; whoever shows the progress ends a run by raising."""
+
+
+def _enough(steps: int, done: int, total: int, what: str) -> None:
+    if done >= steps:
+        raise MeasuredError
+
+
 def new_run_folder(work: Path, policy: str) -> Path:
     """Each measurement is a run of its own: a folder with checkpoints would have to be continued."""
     return next(folder for n in count(1) if not (folder := work / f"run_{policy}_{n}").exists())
@@ -50,6 +61,7 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
     from verl_ext.recipe import load_recipe, override
     from verl_ext.reinforce.run import train_grpo
     from verl_ext.run.phases import step_seconds
+    from verl_ext.run.run_files import fold_metrics
     from verl_ext.run.supervise import METRICS, read_metrics, scalar
 
     work = Path(args.work).resolve()
@@ -67,7 +79,7 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
         override("output_dir", str(out)),
         *(override(f"data.{i}.root", str(data)) for i in (0, 1)),
         override("val.0.root", str(data)),
-        f"trainer.steps={args.steps}",
+        f"trainer.steps={args.steps + 1}",  # ended before the last, which would be saved: 25 GB at the 2B shape
         "trainer.eval_every=0",
         "trainer.save_every=0",
         *(ONE_GPU if args.device == "cuda" else []),
@@ -77,7 +89,9 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
         *(args.rows_set if packing != "none" else []),
     ]
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "grpo.yaml", overrides)
-    train_grpo(recipe, resume=False, progress=lambda done, total, what: None)
+    with suppress(MeasuredError):
+        train_grpo(recipe, resume=False, progress=partial(_enough, args.steps))
+    fold_metrics(out)
     rows = [row for row in read_metrics(out / METRICS) if row["step"] > 0]  # step 0 is an evaluation
     last = rows[-1]["data"]
     seconds = step_seconds(rows)

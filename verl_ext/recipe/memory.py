@@ -7,7 +7,8 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 - the reference (RL with a KL term and no LoRA): N * 4 / P;
 - activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
-- logits: S * V * (b + 8), the model's own and a float32 copy with its gradient;
+- logits: S * V * (b + 8), the model's own and a float32 copy with its gradient; of a row S * V * b, and with
+  checkpointing of 8192 tokens at a time (S is then the row's tokens, of which at most all are scored);
 - SAM 2's frozen features of a step's frames (RL): 22 MiB times b a frame of Hiera-L, policy.frame_features_gib at most;
 - on the host beside them: frames that SAM 2 and pictures that the policy is about to see (256 MiB each at most), and
   while a policy is saved all its weights in float32 on the first process, N * 4;
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 GIB = float(1 << 30)
 LAYER_FACTOR = 50
+ROW_CHUNK = 8192
+"""See `verl_ext.packing.logprob`."""
 ADAPTED_MATRICES = 7
 SAM2_PARAMETERS = {
     "sam2.1_hiera_t": 39e6,
@@ -51,15 +54,18 @@ def activation_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
         return {}
     roll = recipe.rollout
     length = roll.engine.max_model_len if recipe.stage == "sft" else roll.prompt_length + roll.response_length
-    tokens, width = recipe.trainer.micro_batch * length, bytes_per_value(recipe)
+    width = bytes_per_value(recipe)
+    tokens = recipe.trainer.micro_batch * length
+    logits: float = tokens * (width + 8)
     if recipe.policy.packing != "none":
-        together = recipe.rollouts_per_step // recipe.trainer.actor_processes
-        tokens = min(recipe.policy.row_tokens, together * length)
+        sequences = recipe.trainer.prompts_per_step * (recipe.rollout.group_size if recipe.stage == "grpo" else 1)
+        tokens = min(recipe.policy.row_tokens, sequences // recipe.trainer.actor_processes * length)
+        logits = width * (min(tokens, ROW_CHUNK) if recipe.policy.gradient_checkpointing else tokens)
     one_layer = LAYER_FACTOR * tokens * size.hidden * width
     kept = one_layer * size.layers
     if recipe.policy.gradient_checkpointing:
         kept = one_layer + tokens * size.layers * size.hidden * width
-    return {"activations": kept / GIB, "logits": tokens * size.vocabulary * (width + 8) / GIB}
+    return {"activations": kept / GIB, "logits": logits * size.vocabulary / GIB}
 
 
 def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
