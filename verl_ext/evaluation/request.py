@@ -19,3 +19,5 @@ class Request:
     device: str | None = None
     gpus: int = 1
     max_samples: int | None = None
+    strict: bool = False
+    """An annotation that is odd or cannot be used keeps its target from being started and scored."""

@@ -14,6 +14,7 @@ from verl_ext.recipe.context import RECIPE_ENV
 from verl_ext.rollout_log.files import forget_steps_after
 from verl_ext.run.checkpoints import check_continues, repair_tracker, step_folders, tracked_step
 from verl_ext.run.loggers import TENSORBOARD, forget_logged_after, wandb_environment
+from verl_ext.run.process import RUN_DIR_ENV
 from verl_ext.run.run_files import FAILED_DIALOGUES, HELD_OUT, LIVE_METRICS, METRICS, fold_metrics, forget_after
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
         repair_tracker(out, recipe.trainer.actor_processes)
         _forget_what_comes_again(out)
     save_resolved(recipe, resolved)
-    return recipe, {**os.environ, **worker_environment(recipe, resolved)}
+    return recipe, {**os.environ, **worker_environment(recipe, resolved), RUN_DIR_ENV: str(out)}
 
 
 def _forget_what_comes_again(out: Path) -> None:
