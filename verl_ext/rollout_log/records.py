@@ -93,7 +93,8 @@ class KeptGroup:
     @staticmethod
     def from_dict(d: Mapping[str, Any]) -> KeptGroup:
         """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for what is no such group."""
-        clip = Clip(**{**d["clip"], "frames": tuple(map(str, d["clip"]["frames"]))})
+        lists = {name: tuple(value) for name, value in d["clip"].items() if isinstance(value, list)}
+        clip = Clip(**{**d["clip"], **lists})
         return KeptGroup(
             str(d["sample"]),
             str(d["text"]),

@@ -240,3 +240,25 @@ def test_held_out_truth_scores_a_hundred_and_nothing_what_absence_earns(samples:
     absent = np.mean([100.0 * (1 - truth(s).existence().mean()) for s in samples])
     assert nothing["val/jf"] == pytest.approx(absent)
     assert nothing["val/jf_std_error"] >= 0.0
+
+
+def test_kept_rollouts_get_their_masks_from_the_pool_where_the_pass_has_scored_them() -> None:
+    """The IoUs stay the pass's; only what is kept is drawn again."""
+    from types import SimpleNamespace
+
+    from rewards.segmenter.types import MaskScores
+    from rollout.types import Turn
+    from verl_ext.scoring.seg import ScoredInPass
+
+    episodes = [Episode([Turn("x", None, None, 1, [3])], StopReason.ANSWERED, (0, 2), 4) for _ in range(2)]
+    ious = [np.array([0.5, 0.25, 0.125], np.float32)] * 2
+    asked: list[Any] = []
+
+    def score(requests: Any) -> list[MaskScores]:
+        asked.extend(requests)
+        return [MaskScores(((0.0, 0.0),), (0.0,), (("a", "b", "c"),))]  # type: ignore[arg-type]
+
+    requests = [SimpleNamespace(with_masks=keep) for keep in (False, True)]
+    plain, kept = ScoredInPass(episodes, ious, SimpleNamespace(score=score)).score(requests)
+    assert asked == [requests[1]] and plain.rles is None and kept.rles == (("a", "b", "c"),)
+    assert plain.video_ious == kept.video_ious == ((0.25, 0.125),) and kept.keyframe_ious == (0.5,)
