@@ -35,7 +35,7 @@ GRPO = (
     "trainer.eval_every=100",  # before training, then never again
     "trainer.eval_samples=2",
 )
-SECONDS = 420
+SECONDS = 900
 
 
 @dataclass
@@ -68,11 +68,10 @@ def press_ctrl_c(process: psutil.Popen) -> None:
 
 def terminate_everybody(process: psutil.Popen) -> None:
     """As a scheduler does it, that then says it once more: Ray's daemons and vLLM's engine get TERM as well."""
-    for _ in range(2):
-        for one in [process, *process.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.terminate()
-        time.sleep(0.5)
+    everybody = [process, *process.children(recursive=True)]
+    for one in [*everybody, *everybody]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.terminate()
 
 
 def train(

@@ -20,6 +20,7 @@ import threading
 import time
 from pathlib import Path
 
+from rollout.term import block_term
 from verl_ext.run.run_files import STOP_FILE, STOP_NOW
 
 RUN_DIR_ENV = "VIDEOSEG_RUN_DIR"
@@ -46,7 +47,7 @@ class Wish:
 
 def hold_term() -> None:
     """From now on TERM does not end this process. Call it in the main thread, before anything else is started."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    block_term()
     threading.Thread(target=_listen, args=(os.getppid(),), daemon=True, name="term").start()
 
 

@@ -25,11 +25,13 @@ def main():
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     loader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
     loader.start()
+    engine = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
+    engine.start()
     (out / f"running{rank}").write_text("yes")
     while not (out / "STOP").exists() or "deaf" in sys.argv:
         time.sleep(0.02)
     time.sleep(0.5)  # the step under way
-    assert helper.poll() is None and loader.is_alive(), "a helper was ended"
+    assert helper.poll() is None and loader.is_alive() and engine.is_alive(), "a helper was ended"
     helper.kill()
     (out / f"saved{rank}").write_text(" ".join(sys.argv[1:]))
 
