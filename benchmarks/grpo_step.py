@@ -8,6 +8,7 @@ measures both ways, one after the other, on the same clips and policy.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -43,6 +46,9 @@ class MeasuredError(Exception):
 
 def _enough(steps: int, done: int, total: int, what: str) -> None:
     if done >= steps:
+        for process in psutil.Process().children(recursive=True):  # asked to stop, they would save
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         raise MeasuredError
 
 
@@ -53,8 +59,6 @@ def new_run_folder(work: Path, policy: str) -> Path:
 
 def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
     """One arm: its seconds by phase, the update's MFU by our count, peak memory of the actor."""
-    import json
-
     from data_construction.cot import TraceSettings
     from data_construction.synthetic import make_synthetic
     from verl_ext.quickstart.settings import ONE_GPU
@@ -145,7 +149,9 @@ def main() -> None:
     parser.add_argument("--rows-set", action="append", default=[], metavar="KEY=VALUE", help="not of the arm none")
     parser.add_argument("--packing", nargs="+", choices=["none", "packed", "group"], default=["none", "group"])
     args = parser.parse_args()
-    arms = {}
+    arms: dict[str, Any] = {}
+    if args.json and Path(args.json).is_file():  # two calls, one after the other, where one would take too long
+        arms = json.loads(Path(args.json).read_text(encoding="utf-8")).get("arms", {})
     for packing in args.packing:
         arms[packing] = figures = run(args, packing)
         print(

@@ -94,24 +94,19 @@ def policy(kind: str, dtype: torch.dtype) -> Any:
 
     torch.manual_seed(1)
     text = {
-        "vocab_size": 8192, "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4,
-        "intermediate_size": 1024, "rms_norm_eps": 1e-6,
-    }  # fmt: skip
-    vision = {
-        "depth": 4,
-        "hidden_size": 256,
-        "num_heads": 4,
-        "intermediate_size": 512,
-        "patch_size": 16,
-        "out_hidden_size": 512,
+        "vocab_size": 8192,
+        "hidden_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "intermediate_size": 1024,
+        "rms_norm_eps": 1e-6,
     }
+    vision = {"depth": 4, "hidden_size": 256, "num_heads": 4, "intermediate_size": 512, "patch_size": 16}
+    vision["out_hidden_size"] = 512
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [12, 10, 10]}
-    tokens = {
-        "image_token_id": IMAGE,
-        "vision_start_token_id": 1001,
-        "vision_end_token_id": 1002,
-        "video_token_id": 1004,
-    }
+    tokens = {"image_token_id": IMAGE, "vision_start_token_id": 1001, "vision_end_token_id": 1002}
+    tokens |= {"video_token_id": 1004}
     if kind == "qwen3_vl":
         config: Any = t.Qwen3VLConfig(
             text_config=text | {"head_dim": 64, "rope_parameters": rope | {"mrope_interleaved": True}},

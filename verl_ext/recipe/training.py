@@ -78,7 +78,7 @@ class TrainerRecipe:
     mini_batch_prompts: int = 16
     """Prompts of one optimiser update; unless given, all of a step (exactly on-policy)."""
     micro_batch: int = 1
-    """Sequences that a process holds in one forward pass."""
+    """Sequences that a process holds in one forward pass, with ``policy.packing: none``."""
     actor_processes: int = 4
     """FSDP processes, over all nodes; on a GPU machine one GPU each."""
     nodes: int = 1
