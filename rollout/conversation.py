@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from rollout.chat_format import ChatFormat, Tokenizer
 from rollout.errors import ProtocolError
-from rollout.frames import load_frame_resized
 from rollout.messages import FramePart, Message
+from rollout.pictures import picture
 from rollout.positions import mrope_positions
-from rollout.types import Clip
+from rollout.types import Clip, Pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,8 @@ class Reply:
 
 
 class Conversation:
-    """See the module. ``max_tokens`` bounds L; the prompt and the response may be bounded on their own as well."""
+    """See the module. ``max_tokens`` bounds L; the prompt and the response may be bounded on their own as well.
+    ``pictures`` are shown instead of the clip's own."""
 
     def __init__(
         self,
@@ -46,10 +47,11 @@ class Conversation:
         max_tokens: int,
         max_prompt_tokens: int | None = None,
         max_response_tokens: int | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
-        self.clip = clip
+        self.clip, self.pictures = clip, pictures
         self.max_tokens = max_tokens
         self.max_prompt_tokens = max_tokens if max_prompt_tokens is None else max_prompt_tokens
         self.max_response_tokens = max_tokens if max_response_tokens is None else max_response_tokens
@@ -166,7 +168,7 @@ class Conversation:
     def images(self) -> list[Image]:
         """All images so far, RGB at their sizes; each is loaded once. Raises `DataError`, see `load_frame`."""
         for part in self.frames[len(self._images) :]:
-            self._images.append(load_frame_resized(self.clip, part.frame, part.height, part.width))
+            self._images.append(picture(self.clip, self.pictures, part.frame, part.height, part.width))
         return list(self._images)
 
     def forbidden_token_ids(self) -> list[int]:

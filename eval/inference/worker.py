@@ -180,6 +180,7 @@ async def converse(
         settings.max_tokens,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_response_tokens=settings.max_response_tokens,
+        pictures=sample.pictures,
     )
     episode = await roll_out(environment, conversation, generate, {"temperature": 0.0}, settings.turn_length)
     if episode.stop is StopReason.REFUSED_CLIP:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from verl_ext.evaluation.job import Finished
 
 Device = Literal["cpu", "cuda"]
+Images = Literal["blank", "shuffled", "frozen", "other-clip"]
+"""The ways of ``rollout.pictures.WAYS``."""
 EXIT_INCOMPLETE = 3
 """Everything that could be evaluated was, but some expressions failed; ``failed.jsonl`` says which and why."""
 
@@ -46,6 +49,10 @@ def evaluate(
     device: Annotated[Device | None, typer.Option(help="Default: the recipe's, or what there is.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to use, one engine each.", min=1)] = 1,
     max_samples: Annotated[int | None, typer.Option(help="Only so many expressions, a fixed draw.", min=1)] = None,
+    images: Annotated[
+        Images | None,
+        typer.Option(help="Does it look? Spoil what the policy is shown; results go to images_<how> in the folder."),
+    ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Qwen3-VL folder for a released checkpoint without tokenizer and config.")
     ] = None,
@@ -60,9 +67,12 @@ def evaluate(
 
       videoseg eval runs/quickstart/cold_start/policy --dataset revos --root runs/quickstart/data --split test
       --recipe recipes/quickstart/grpo.yaml
+
+      videoseg eval --model models/policy --benchmark revos --root data --out runs/eval --images blank
     """
     from rich.console import Console
 
+    from eval.results.spoilt import spoilt_folder
     from verl_ext.evaluation.job import Request, run
     from verl_ext.evaluation.targets import benchmark_targets, dataset_target
     from verl_ext.run.progress import progress_bar
@@ -76,8 +86,10 @@ def evaluate(
         targets = benchmark_targets(benchmark, roots, out)
     else:
         targets = [dataset_target(dataset or "", roots, split, out)]
+    if images is not None:
+        targets = [replace(target, out=spoilt_folder(target.out, images)) for target in targets]
     folder = _ready(policy or model or Path(), out, base)
-    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples)
+    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples, images)
     failed, unscored = 0, list[str]()
     try:
         with progress_bar(Console(stderr=True)) as progress:

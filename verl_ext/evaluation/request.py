@@ -19,3 +19,5 @@ class Request:
     device: str | None = None
     gpus: int = 1
     max_samples: int | None = None
+    images: str | None = None
+    """A way of ``rollout.pictures.WAYS`` to spoil what the policy is shown; None shows it the clips."""

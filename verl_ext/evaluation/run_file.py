@@ -45,6 +45,7 @@ def _protocol(request: Request, target: Target, recipe: Recipe) -> dict[str, Any
         "split": benchmark.split,
         "frames_a_clip": benchmark.frames or "all",
         "max_samples": request.max_samples,
+        **({} if request.images is None else {"images": request.images}),
         "method": recipe.method,
         "rollout": asdict(recipe.rollout),
     }
