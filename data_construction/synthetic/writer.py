@@ -18,14 +18,16 @@ from data_construction.cot.plan import TraceSettings
 from data_construction.problems import Progress
 from data_construction.readers import open_dataset
 from data_construction.readers.files import read_json
-from data_construction.synthetic.clip import SyntheticClip, make_clip
-from data_construction.synthetic.expressions import KINDS, wanted_kinds
+from data_construction.synthetic.clip import DrawnScene, SyntheticClip
+from data_construction.synthetic.expressions import wanted_kinds
+from data_construction.synthetic.worlds import World, get_world
 from rollout.errors import DataError, RecipeError
 from rollout.types import RLE
 
 JPEG_QUALITY = 95
+DEFAULT_WORLD = "shapes"
 MANIFEST, OBJECTS = "synthetic.json", "synthetic_objects.json"
-FRAME_LIMITS = (12, 256)
+MOST_FRAMES = 256
 SIZE_LIMITS = (48, 1024)
 FORMAT = 1
 """Raise it when the same arguments give other files, so that an older folder is not taken for the new one."""
@@ -49,22 +51,26 @@ def make_synthetic(
     root: str | Path,
     clips: Mapping[str, int],
     seed: int,
-    frames: tuple[int, int] = (16, 24),
-    size: int = 96,
+    frames: tuple[int, int] | None = None,
+    size: int | None = None,
     kinds: Iterable[str] | Mapping[str, float] | None = None,
     traces: TraceSettings | None = None,
     progress: Progress | None = None,
+    world: str = DEFAULT_WORLD,
 ) -> SyntheticReport:
     """Make ``root``: JPEG frames, annotations, masks, RL annotations and VTS-CoT traces of the train split.
 
     clips: how many a split (train, valid, test). frames: fewest and most a clip. size: side in pixels.
     kinds: None, names, or expressions wanted a clip by kind (see ``expressions.DEFAULT_KINDS``).
+    world: a name of ``worlds.WORLDS``, which also has the frames, size and kinds that are not given.
     The same arguments give the same bytes; if ``root`` was made with them before, nothing is done.
     Raises RecipeError for impossible arguments, DataError if ``root`` holds anything else.
     """
     root = Path(root).absolute()
-    wanted = wanted_kinds(kinds)
-    _check(clips, frames, size)
+    place = get_world(world)
+    frames, size = frames or place.frames, size or place.size
+    wanted = wanted_kinds(kinds, place.wanted, place.kinds)
+    _check(clips, frames, size, place)
     settings = traces or TraceSettings()
     manifest = {
         "format": FORMAT,
@@ -74,17 +80,18 @@ def make_synthetic(
         "size": size,
         "kinds": wanted,
         "traces": settings.to_dict(),
+        **({} if world == DEFAULT_WORLD else {"world": world}),
     }
     if (root / MANIFEST).is_file():
         return _reuse(root, manifest)
     report = SyntheticReport(root, dict(clips))
     with new_folder(root) as folder:
-        store = _Store(folder)
+        store = _Store(folder, place.kinds)
         for split, total in clips.items():
             for number in range(total):
                 if progress is not None:
                     progress(number, total, f"drawing {split} clips")
-                store.add(make_clip(seed, split, number, frames, size, wanted))
+                store.add(place.draw(seed, split, number, frames, size, wanted))
             report.kinds[split] = store.finish_split(split)
             if progress is not None:
                 progress(total, total, f"drawing {split} clips")
@@ -106,14 +113,21 @@ def read_synthetic_objects(root: str | Path) -> dict[str, dict[str, Any]]:
     return raw
 
 
-def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int) -> None:
+def object_words(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a described object is called, the most telling word first: for the mask warm-up."""
+    return tuple(description.get("words") or (description["color"], description["shape"]))
+
+
+def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int, world: World) -> None:
     unknown = set(clips) - {"train", "valid", "test"}
     if unknown or not clips or min(clips.values()) < 1:
         raise RecipeError(f"clips = {dict(clips)}: wants a number >= 1 for some of train, valid, test")
-    if not FRAME_LIMITS[0] <= frames[0] <= frames[1] <= FRAME_LIMITS[1]:
-        raise RecipeError(f"frames = {frames}: wants {FRAME_LIMITS[0]} <= fewest <= most <= {FRAME_LIMITS[1]}")
+    if not world.least_frames <= frames[0] <= frames[1] <= MOST_FRAMES:
+        raise RecipeError(f"frames = {frames}: wants {world.least_frames} <= fewest <= most <= {MOST_FRAMES}")
     if not SIZE_LIMITS[0] <= size <= SIZE_LIMITS[1]:
         raise RecipeError(f"size = {size}: wants {SIZE_LIMITS[0]}..{SIZE_LIMITS[1]} pixels")
+    if size % world.size_unit:
+        raise RecipeError(f"size = {size}: world {world.name} wants a multiple of {world.size_unit} pixels")
 
 
 def _reuse(root: Path, manifest: dict[str, Any]) -> SyntheticReport:
@@ -133,8 +147,8 @@ def _reuse(root: Path, manifest: dict[str, Any]) -> SyntheticReport:
 class _Store:
     """Collects what goes into the JSON files while frames go to disk; annotation ids count up over all splits."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kinds: tuple[str, ...]) -> None:
+        self.folder, self.known_kinds = folder, kinds
         self.masks: dict[str, list[RLE | None]] = {}
         self.foreground: dict[str, dict[str, list[RLE]]] = {}
         self.objects: dict[str, dict[str, Any]] = {}
@@ -142,7 +156,7 @@ class _Store:
         self.kinds: Counter[str] = Counter()
         self.num_frames = 0
 
-    def add(self, clip: SyntheticClip) -> None:
+    def add(self, clip: SyntheticClip[DrawnScene]) -> None:
         names = [f"{t:05d}" for t in range(clip.scene.num_frames)]
         self._write_frames(clip, names)
         ids = [len(self.masks) + k for k in range(len(clip.scene.objects))]
@@ -158,6 +172,7 @@ class _Store:
                 "anno_id": [ids[k] for k in e.targets],
                 "type_id": e.type_id,
                 "kind": e.kind,
+                **({"legible": list(e.legible)} if e.legible else {}),
             }
             for n, e in enumerate(clip.expressions)
         }
@@ -175,7 +190,7 @@ class _Store:
     def finish_split(self, split: str) -> dict[str, int]:
         """Write the split's annotation file; returns its expressions by kind."""
         write_json(self.folder / f"meta_expressions_{split}_.json", {"videos": self.videos})
-        kinds = {k: self.kinds[k] for k in KINDS if k in self.kinds}
+        kinds = {k: self.kinds[k] for k in self.known_kinds if k in self.kinds}
         self.videos, self.kinds = {}, Counter()
         return kinds
 
@@ -184,7 +199,7 @@ class _Store:
         write_json(self.folder / "mask_dict_foreground.json", self.foreground)
         write_json(self.folder / OBJECTS, self.objects)
 
-    def _write_frames(self, clip: SyntheticClip, names: list[str]) -> None:
+    def _write_frames(self, clip: SyntheticClip[DrawnScene], names: list[str]) -> None:
         import cv2
 
         folder = self.folder / "JPEGImages" / clip.name

@@ -50,7 +50,7 @@ def score_expression(
     if answered:
         values |= _values(Case(sample, masks, foreground_area), scorer, exact)
     if answered and record is not None and exists.any():
-        values |= _grounding_values(record, exists)
+        values |= _grounding_values(record, _wanted_frames(sample, exists))
     baselines = constant_answers(masks.overlap[:, 2], size[0] * size[1])
     if largest is not None:
         baselines["largest"] = _jf(score_clip(largest, gt, size, f"{sample.id}, baseline largest"))
@@ -71,6 +71,15 @@ def score_expression(
         extra=extra,
         **values,  # type: ignore[arg-type]
     )
+
+
+def _wanted_frames(sample: Sample, exists: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(T,) where the target is visible; those in which it can be told from others, where the data set says so."""
+    if not sample.expression.legible:
+        return exists
+    legible = np.zeros_like(exists)
+    legible[list(sample.expression.legible)] = True
+    return legible
 
 
 def ground_truth(sample: Sample) -> list[FrameMask]:

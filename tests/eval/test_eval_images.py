@@ -41,7 +41,9 @@ def test_spoilt_results_lie_in_the_evaluations_folder_and_are_a_row_of_its_repor
         done = evaluate(*asked, *more)
         assert done.exit_code == 0, done.output + str(done.exception)
     folder = tmp_path / "out" / "revos"
-    own, blank, other = (json.loads((folder / f / "run.json").read_text()) for f in ("", "images_blank", "images_other_clip"))
+    own, blank, other = (
+        json.loads((folder / f / "run.json").read_text()) for f in ("", "images_blank", "images_other_clip")
+    )
     assert "images" not in own["protocol"] and blank["protocol"]["images"] == "blank"
     assert other["protocol"]["images"] == "other-clip"
     assert json.loads((folder / "images_blank" / "scores.json").read_text())["info"]["protocol"]["images"] == "blank"

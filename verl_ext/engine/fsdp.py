@@ -7,6 +7,7 @@ policy without a head:
 seg_states       (1 + n) * C float32: projected ``[SEG]`` states
 mask_log_prob    (1 + n) float32: how likely this policy's masks are under the rollout's (SPEC 2.3)
 mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
+                 (with ``calibration.form: state`` the drawn states take the masks' place in all three)
 aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
 aux_masks        2 int64 (dense): how many those are
 """
@@ -24,6 +25,7 @@ from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
+from verl_ext.engine.gradient_terms import gradient_norms
 from verl_ext.engine.position_ids import repair_position_ids
 from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
 from verl_ext.policy.checkpoint import attach_head_from, has_head
@@ -39,6 +41,7 @@ from verl_ext.seg.batch import (
     rows_with_dummy,
     token_mask,
 )
+from verl_ext.seg.drawn_states import DRAW_STATES, state_terms
 from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
 from verl_ext.seg.mask_losses import mask_losses
 from verl_ext.seg.mask_terms import mask_terms
@@ -54,6 +57,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     _frames: FrameCache | None = None
     """None for a policy without a head."""
     _pending: SegBatch | None = None
+    _generator: torch.Generator | None = None
+    _updates = 0
 
     # ---- building -----------------------------------------------------------------------------------------------
 
@@ -109,9 +114,29 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
         repair_position_ids(data)
-        if self._frames is not None and not forward_only and not is_supervised(data):
-            self._count_masks(data)
-        return super().forward_backward_batch(data, loss_function, forward_only)
+        if self._frames is None or forward_only or is_supervised(data):
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        self._count_masks(data)
+        norms = self._gradient_norms(data, loss_function) if self._norms_are_due() else {}
+        out = super().forward_backward_batch(data, loss_function, forward_only)
+        out["metrics"].update(norms)
+        return out
+
+    def _norms_are_due(self) -> bool:
+        """At the first update, and every ``trainer.grad_every`` steps after it."""
+        t, update = self._recipe.trainer, self._updates
+        self._updates += 1
+        return t.grad_every > 0 and update % (t.grad_every * max(1, t.prompts_per_step // t.mini_batch_prompts)) == 0
+
+    def _gradient_norms(self, data: TensorDict, loss_function: Any) -> dict[str, Any]:
+        return gradient_norms(
+            self.module.named_parameters,
+            data,
+            loss_function,
+            super().forward_backward_batch,
+            self.optimizer_zero_grad,
+            tu.get_non_tensor_data(data=data, key="micro_batch_size_per_gpu", default=1),
+        )
 
     def _count_masks(self, data: TensorDict) -> None:
         """Masks of the whole mini-batch over all processes, by which the loss averages over masks."""
@@ -137,6 +162,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         pixels = self._frames.get(seg.frames) if seg.frames else torch.zeros(1, 3, self._image_size, self._image_size)
         inputs["sam_pixels"] = pixels.to(device)
         inputs["pair_state"], inputs["pair_frame"] = seg.column(0).to(device), seg.column(1).to(device)
+        if self._recipe.objective.aux_trains == "head" and torch.is_grad_enabled() and not is_supervised(micro_batch):
+            inputs["detach_masks"] = True
         self._pending = seg
         return inputs, args
 
@@ -151,12 +178,28 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if not torch.is_grad_enabled():
             out["seg_states"] = rows_with_dummy(output.seg_states, seg.counts)
         if not is_supervised(micro_batch):
-            old_target = micro_batch.get("old_mask_target", None)
-            out |= mask_terms(seg, masks, old_target, self._recipe.objective.calibration)
+            out |= self._calibration_terms(seg, output, micro_batch)
         if wants_mask_losses(micro_batch):
-            out["aux_bce"], out["aux_dice"] = mask_losses(seg, masks)
+            judged = masks if output.detached_mask_logits is None else output.detached_mask_logits
+            out["aux_bce"], out["aux_dice"] = mask_losses(seg, judged)
             out["aux_masks"] = seg.mask_counts().to(masks.device)
         return out
+
+    def _calibration_terms(self, seg: SegBatch, output: Any, micro_batch: TensorDict) -> dict[str, torch.Tensor]:
+        """What joins the ``[SEG]`` tokens' log-probs, and in the rollout's own pass what was sampled."""
+        settings, old_target = self._recipe.objective.calibration, micro_batch.get("old_mask_target", None)
+        if not (settings.enabled and settings.form == "state"):
+            return mask_terms(seg, output.mask_logits, old_target, settings)
+        drawn = tu.get_non_tensor_data(data=micro_batch, key=DRAW_STATES, default=False)
+        generator = self._noise(output.seg_states.device) if drawn and old_target is None else None
+        return state_terms(seg, output.seg_states, old_target, settings.sigma, generator)
+
+    def _noise(self, device: torch.device) -> torch.Generator:
+        """This process's own stream: rollouts of a group that lie on two processes must not get the same noise."""
+        if self._generator is None:
+            self._generator = torch.Generator(device)
+            self._generator.manual_seed(self._recipe.seed * 100_003 + torch.distributed.get_rank())
+        return self._generator
 
     # ---- weights out --------------------------------------------------------------------------------------------
 

@@ -21,10 +21,12 @@ class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
 
     seg_states: (N, C) float32, in the order of the True entries of ``seg_mask``.
     mask_logits: (M, h, w) float32, one per (state, frame) pair; None where no pairs were asked for.
+    detached_mask_logits: the same values, whose gradient ends at the projection; None unless asked for.
     """
 
     seg_states: torch.Tensor | None = None
     mask_logits: torch.Tensor | None = None
+    detached_mask_logits: torch.Tensor | None = None
 
 
 class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
@@ -37,6 +39,7 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         sam_pixels: torch.Tensor | None = None,
         pair_state: torch.Tensor | None = None,
         pair_frame: torch.Tensor | None = None,
+        detach_masks: bool = False,
         **kwargs: Any,
     ) -> SegPolicyOutput:
         """
@@ -45,6 +48,7 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             seg_mask: bool, like ``input_ids``: the ``[SEG]`` tokens that the policy sampled. None: language model only.
             sam_pixels: (F, 3, S, S) float, ImageNet-normalised frames for SAM 2.
             pair_state, pair_frame: (M,) int64 indices into the N states and F frames.
+            detach_masks: also decode every pair from states that the language model gets no gradient through.
             kwargs: what Qwen3-VL's model takes (attention_mask, position_ids, pixel_values, image_grid_thw, ...).
         """
         kwargs.pop("labels", None)
@@ -75,4 +79,9 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             result.logits = logits + 0.0 * masks.sum().to(logits.dtype)
             masks = masks[:0]
         result.mask_logits = masks.float()
+        if detach_masks:
+            result.detached_mask_logits = result.mask_logits
+            if len(pair_state):
+                alone = self.text_hidden_fcs(hidden[seg_mask].detach())
+                result.detached_mask_logits = segmenter.decode(features, pair_frame, alone[pair_state])[0].float()
         return result

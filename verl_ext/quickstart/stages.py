@@ -75,14 +75,14 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     if (layout.untrained / "config.json").exists():
         return
     from data_construction.readers import open_dataset
-    from data_construction.synthetic import read_synthetic_objects
+    from data_construction.synthetic import object_words, read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
 
     forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
-    words = {a: (str(o["color"]), str(o["shape"])) for a, o in read_synthetic_objects(layout.data).items()}
+    words = {a: object_words(o) for a, o in read_synthetic_objects(layout.data).items()}
     # ungated: no later stage teaches the object score, so its sign drifts and blanks single frames of good tracks
     segmenter = Segmenter(SegmenterConfig(seed=seed, propagation_gate=False)).to(settings.device)
     # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J 0.89

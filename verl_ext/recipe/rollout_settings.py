@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -40,7 +40,15 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     }
 
 
-def conversation_limits(recipe: Recipe) -> dict[str, int]:
+class ConversationLimits(TypedDict):
+    """Tokens, at most."""
+
+    max_tokens: int
+    max_prompt_tokens: int
+    max_response_tokens: int
+
+
+def conversation_limits(recipe: Recipe) -> ConversationLimits:
     """Token limits of a conversation."""
     r = recipe.rollout
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 import transfer_queue as tq
@@ -21,12 +22,14 @@ from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed
+from verl_ext.objective.credit import credit_by_part, mask_reward, response_positions
 from verl_ext.recipe.context import active_recipe
 from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
 from verl_ext.seg.batch import row_lengths
+from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import non_tensor_rows
 
 NO_DIALOGUES = "no materializable trajectories"
@@ -40,6 +43,8 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
 
     _saved_at = -1
     _stopped_early = False
+    _mask_rewards: dict[str, float]
+    """By row of the current batch."""
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
@@ -144,7 +149,9 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
         return batch
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch.extra_info[DRAW_STATES] = True
         batch = super()._compute_old_log_prob(batch, metrics)
+        batch.extra_info.pop(DRAW_STATES, None)
         with marked_timer("pool", self.timing_raw):
             rollouts = self._score(batch)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
@@ -152,7 +159,31 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             if self.pool is not None:
                 metrics["pool/restarts"] = float(self.pool.restarts)
             self._put_rewards(batch, rollouts)
+            weights = self.recipe.rewards.weights
+            self._mask_rewards = {k: mask_reward(r.rewards, weights) for k, r in zip(batch.keys, rollouts, strict=True)}
         return batch
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch = super()._compute_advantage(batch, metrics)
+        if self.recipe.objective.credit == "by_part":
+            self._credit_by_part(batch)
+        return batch
+
+    def _credit_by_part(self, batch: Any) -> None:
+        """Write the advantages once more, those of ``[SEG]`` tokens from the mask rewards alone."""
+        wanted = ["advantages", "uid", "prompts", "extra_fields"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
+        prompts = row_lengths(data["prompts"]).tolist()
+        episodes = [e["episode"] for e in non_tensor_rows(data, "extra_fields")]
+        rows = credit_by_part(
+            data["advantages"].unbind(),
+            response_positions(episodes, prompts),
+            torch.tensor([self._mask_rewards[key] for key in batch.keys]),
+            torch.from_numpy(np.unique([str(u) for u in non_tensor_rows(data, "uid")], return_inverse=True)[1]),
+            self.recipe.objective.advantage_eps,
+        )
+        fields = tu.get_tensordict({"advantages": torch.nested.as_nested_tensor(rows, layout=torch.jagged)})
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 
     def _score(self, batch: Any) -> list[Rollout]:
         """Masks and rewards for every row of the batch, from what its log-prob pass left."""
