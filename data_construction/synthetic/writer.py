@@ -9,22 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_construction.atomic import new_folder, write_json
 from data_construction.cot.build import write_training_files
 from data_construction.cot.plan import TraceSettings
 from data_construction.problems import Progress
 from data_construction.readers import open_dataset
 from data_construction.readers.files import read_json
-from data_construction.synthetic.clip import DrawnScene, SyntheticClip
 from data_construction.synthetic.expressions import wanted_kinds
+from data_construction.synthetic.prepared import PreparedClip, prepared_clips
 from data_construction.synthetic.worlds import World, get_world
 from rollout.errors import DataError, RecipeError
 from rollout.types import RLE
 
-JPEG_QUALITY = 95
 DEFAULT_WORLD = "shapes"
 MANIFEST, OBJECTS = "synthetic.json", "synthetic_objects.json"
 MOST_FRAMES = 256
@@ -88,10 +84,10 @@ def make_synthetic(
     with new_folder(root) as folder:
         store = _Store(folder, place.kinds)
         for split, total in clips.items():
-            for number in range(total):
+            for number, clip in enumerate(prepared_clips(total, world, seed, split, frames, size, wanted)):
                 if progress is not None:
                     progress(number, total, f"drawing {split} clips")
-                store.add(place.draw(seed, split, number, frames, size, wanted))
+                store.add(clip)
             report.kinds[split] = store.finish_split(split)
             if progress is not None:
                 progress(total, total, f"drawing {split} clips")
@@ -156,15 +152,14 @@ class _Store:
         self.kinds: Counter[str] = Counter()
         self.num_frames = 0
 
-    def add(self, clip: SyntheticClip[DrawnScene]) -> None:
-        names = [f"{t:05d}" for t in range(clip.scene.num_frames)]
+    def add(self, clip: PreparedClip) -> None:
+        names = [f"{t:05d}" for t in range(len(clip.frames))]
         self._write_frames(clip, names)
-        ids = [len(self.masks) + k for k in range(len(clip.scene.objects))]
+        ids = [len(self.masks) + k for k in range(len(clip.objects))]
         for k, anno_id in enumerate(ids):
-            self.masks[str(anno_id)] = encode_masks(clip.scene.masks[k])
-            self.objects[str(anno_id)] = {"video": clip.name, "obj_id": k, **clip.scene.objects[k].describe()}
-        union = encode_masks(np.asarray(clip.scene.masks.any(0)), keep_empty=True)
-        self.foreground[clip.name] = {"masks_rle": [r for r in union if r is not None]}
+            self.masks[str(anno_id)] = clip.masks[k]
+            self.objects[str(anno_id)] = {"video": clip.name, "obj_id": k, **clip.objects[k]}
+        self.foreground[clip.name] = {"masks_rle": [r for r in clip.foreground if r is not None]}
         expressions = {
             str(n): {
                 "exp": e.text,
@@ -177,12 +172,11 @@ class _Store:
             for n, e in enumerate(clip.expressions)
         }
         self.kinds.update(e.kind for e in clip.expressions)
-        size = clip.scene.size
         self.videos[clip.name] = {
             "vid_id": len(self.foreground) - 1,
             "frames": names,
-            "height": size,
-            "width": size,
+            "height": clip.size,
+            "width": clip.size,
             "expressions": expressions,
         }
         self.num_frames += len(names)
@@ -199,24 +193,8 @@ class _Store:
         write_json(self.folder / "mask_dict_foreground.json", self.foreground)
         write_json(self.folder / OBJECTS, self.objects)
 
-    def _write_frames(self, clip: SyntheticClip[DrawnScene], names: list[str]) -> None:
-        import cv2
-
+    def _write_frames(self, clip: PreparedClip, names: list[str]) -> None:
         folder = self.folder / "JPEGImages" / clip.name
         folder.mkdir(parents=True)
-        for name, frame in zip(names, clip.frames, strict=True):
-            done, jpeg = cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            if not done:
-                raise DataError(f"{folder / name}.jpg: OpenCV could not encode the frame as JPEG")
-            (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
-
-
-def encode_masks(masks: NDArray[np.bool_], keep_empty: bool = False) -> list[RLE | None]:
-    """(T, H, W) to one COCO RLE a frame with text counts; None where empty, unless ``keep_empty``."""
-    from pycocotools import mask as coco_mask
-
-    packed = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    return [
-        {"size": list(rle["size"]), "counts": rle["counts"].decode()} if keep_empty or mask.any() else None
-        for rle, mask in zip(packed, masks, strict=True)
-    ]
+        for name, jpeg in zip(names, clip.frames, strict=True):
+            (folder / f"{name}.jpg").write_bytes(jpeg)

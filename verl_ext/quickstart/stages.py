@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
 from verl_ext.run.run_files import run_finished
 
+READING = "vts_cot_reading.json"
+"""Traces of a good teacher, for the first supervised stage."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -42,6 +45,7 @@ def what_is_there(layout: Layout) -> dict[str, bool]:
 def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
     """Synthetic clips in ReVOS layout, with traces for the dialogue that the recipes hold."""
     from data_construction.cot import TraceSettings
+    from data_construction.cot.build import write_traces
     from data_construction.cot.segmentation import FILE, write_segmentation_file
     from data_construction.readers import open_dataset
     from data_construction.synthetic import make_synthetic
@@ -61,12 +65,17 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
         settings.clips,
         seed=seed,
         frames=settings.frames,
+        size=settings.size,
         kinds=settings.kinds,
         traces=traces,
         progress=progress,
+        world=settings.world,
     )
+    train = open_dataset("revos", layout.data, "train")
+    if settings.reading_traces is not None and not (layout.data / READING).exists():
+        good = TraceSettings(**{**traces.to_dict(), **settings.reading_traces})
+        write_traces(train, layout.data / READING, good, seed, progress)
     if not (layout.data / FILE).exists():
-        train = open_dataset("revos", layout.data, "train")
         write_segmentation_file(train, layout.data / FILE, settings.taught_kinds)
 
 
@@ -94,7 +103,8 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())
     texts = [c["value"].replace("<image>", "") for t in traces[:3000] for c in t["conversations"]]
-    size = TinyPolicy(**GPU_TINY) if settings.device == "cuda" else None  # type: ignore[arg-type]
+    widths: dict[str, Any] = settings.policy or (GPU_TINY if settings.device == "cuda" else {})
+    size = TinyPolicy(**widths) if widths else None
     build_tiny_policy(layout.drawn, texts, segmenter.cpu(), size, seed=seed)
     _centre(layout, settings, seed)
 
