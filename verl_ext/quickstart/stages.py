@@ -152,7 +152,7 @@ def _supervised(
     policy = folder / POLICY_FOLDER
     if run_finished(folder) and (policy / "config.json").exists():
         return policy
-    return _finished(train_sft(stage_recipe(layout, name, settings, seed), resume=True, progress=progress), folder)
+    return finished(train_sft(stage_recipe(layout, name, settings, seed), resume=True, progress=progress), folder)
 
 
 def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
@@ -164,10 +164,11 @@ def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     if run_finished(layout.grpo) and (last / "config.json").exists():  # its last evaluation included
         return newest_policy(layout.grpo)
     forget_evaluation(layout, "rl")
-    return _finished(train_grpo(recipe, resume=True, progress=progress), layout.grpo)
+    return finished(train_grpo(recipe, resume=True, progress=progress), layout.grpo)
 
 
-def _finished(policy: Path | None, folder: Path) -> Path:
+def finished(policy: Path | None, folder: Path) -> Path:
+    """The policy of a run; raises StoppedError where it was asked to stop, which the same command continues."""
     from verl_ext.run.supervise import asked_to_stop
 
     if policy is None or asked_to_stop(folder):
