@@ -31,6 +31,7 @@ CPU_POLICY: dict[str, Any] = {
     "vision_layers": 2,
     "vision_positions": 256,
 }
+CPU_RL_STEPS = 30
 ON_CPU = (
     "device=cpu",
     "policy.dtype=float32",
@@ -72,7 +73,7 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
             test_samples=1024,
             **shared,
         )
-    small = (*ON_CPU, *CPU_FRAMES)
+    small, steps = (*ON_CPU, *CPU_FRAMES), rl_steps or CPU_RL_STEPS
     return QuickstartSettings(
         clips={"train": 160, "valid": 12, "test": 48},
         frames=(48, 48),
@@ -96,11 +97,11 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         grpo=(
             *small,
             "rollout.group_size=4",
-            "trainer.steps=30",
+            f"trainer.steps={steps}",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=16",
             "trainer.save_every=10",
-            "trainer.eval_every=30",
+            f"trainer.eval_every={steps}",
             "trainer.eval_samples=24",
         ),
         **shared,
