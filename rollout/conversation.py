@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rollout.chat_format import ChatFormat, Tokenizer
 from rollout.errors import ProtocolError
+from rollout.frames import load_frame_resized
 from rollout.messages import FramePart, Message
 from rollout.pictures import picture
 from rollout.positions import mrope_positions
@@ -168,7 +169,11 @@ class Conversation:
     def images(self) -> list[Image]:
         """All images so far, RGB at their sizes; each is loaded once. Raises `DataError`, see `load_frame`."""
         for part in self.frames[len(self._images) :]:
-            self._images.append(picture(self.clip, self.pictures, part.frame, part.height, part.width))
+            size = (part.height, part.width)
+            if self.pictures is not None:
+                self._images.append(picture(self.pictures, part.frame, *size))
+            else:
+                self._images.append(load_frame_resized(self.clip, part.frame, *size))
         return list(self._images)
 
     def forbidden_token_ids(self) -> list[int]:

@@ -66,10 +66,8 @@ WAYS: dict[str, Way] = {
 }
 
 
-def picture(sample_clip: Clip, pictures: Pictures | None, frame: int, height: int, width: int) -> Image:
+def picture(pictures: Pictures, frame: int, height: int, width: int) -> Image:
     """What is shown as a clip's ``frame`` at height x width pixels. Raises DataError, see `load_frame`."""
-    if pictures is None:
-        return load_frame_resized(sample_clip, frame, height, width)
     shown = pictures.frames[frame]
     if shown is None:
         from PIL import Image as pil
