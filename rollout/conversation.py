@@ -18,9 +18,8 @@ from rollout.chat_format import ChatFormat, Tokenizer
 from rollout.errors import ProtocolError
 from rollout.frames import load_frame_resized
 from rollout.messages import FramePart, Message
-from rollout.pictures import picture
 from rollout.positions import mrope_positions
-from rollout.types import Clip, Pictures
+from rollout.types import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,8 +36,7 @@ class Reply:
 
 
 class Conversation:
-    """See the module. ``max_tokens`` bounds L; the prompt and the response may be bounded on their own as well.
-    ``pictures`` are shown instead of the clip's own."""
+    """See the module. ``max_tokens`` bounds L; the prompt and the response may be bounded on their own as well."""
 
     def __init__(
         self,
@@ -48,11 +46,10 @@ class Conversation:
         max_tokens: int,
         max_prompt_tokens: int | None = None,
         max_response_tokens: int | None = None,
-        pictures: Pictures | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
-        self.clip, self.pictures = clip, pictures
+        self.clip = clip
         self.max_tokens = max_tokens
         self.max_prompt_tokens = max_tokens if max_prompt_tokens is None else max_prompt_tokens
         self.max_response_tokens = max_tokens if max_response_tokens is None else max_response_tokens
@@ -169,11 +166,7 @@ class Conversation:
     def images(self) -> list[Image]:
         """All images so far, RGB at their sizes; each is loaded once. Raises `DataError`, see `load_frame`."""
         for part in self.frames[len(self._images) :]:
-            size = (part.height, part.width)
-            if self.pictures is not None:
-                self._images.append(picture(self.pictures, part.frame, *size))
-            else:
-                self._images.append(load_frame_resized(self.clip, part.frame, *size))
+            self._images.append(load_frame_resized(self.clip, part.frame, part.height, part.width))
         return list(self._images)
 
     def forbidden_token_ids(self) -> list[int]:

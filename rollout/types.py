@@ -65,8 +65,8 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What a policy is shown instead of its clip, to find out whether it looks; see `rollout.pictures`."""
+class StandIn:
+    """What a policy is shown instead of its clip, to find out whether it looks; see `rollout.spoilt`."""
 
     clip: Clip
     """Whose frames are shown."""
@@ -134,7 +134,7 @@ class Sample:
     clip: Clip
     expression: Expression
     masklets: Masklets | None = None
-    pictures: Pictures | None = None
+    stand_in: StandIn | None = None
     """None: the clip's own frames."""
 
     @property
@@ -153,9 +153,9 @@ class Sample:
         e["legible"] = tuple(e.get("legible", ()))
         if m is not None:
             m = Masklets(m["height"], m["width"], tuple(tuple(o) for o in m["rles"]), m["num_frames"])
-        p = d.get("pictures")
+        p = d.get("stand_in")
         if p is not None:
-            p = Pictures(Clip(**{**p["clip"], "frames": tuple(p["clip"]["frames"])}), tuple(p["frames"]))
+            p = StandIn(Clip(**{**p["clip"], "frames": tuple(p["clip"]["frames"])}), tuple(p["frames"]))
         return Sample(Clip(**c), Expression(**e), m, p)
 
 

@@ -19,7 +19,7 @@ from eval.report.verdict import change_in_words, paired_change
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Scores
 from eval.scores.files import HEADINGS
-from rollout.pictures import WAYS
+from rollout.spoilt import WAYS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ PREFIX = "images_"
 
 
 def spoilt_folder(out: Path, images: str) -> Path:
-    """For results with pictures spoilt in the way ``images`` (``rollout.pictures.WAYS``)."""
+    """For results with pictures spoilt in the way ``images`` (``rollout.spoilt.WAYS``)."""
     return out / f"{PREFIX}{images.replace('-', '_')}"
 
 

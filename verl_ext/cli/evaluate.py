@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "cuda"]
 Images = Literal["blank", "shuffled", "frozen", "other-clip"]
-"""The ways of ``rollout.pictures.WAYS``."""
+"""The ways of ``rollout.spoilt.WAYS``."""
 EXIT_INCOMPLETE = 3
 """Everything that could be evaluated was, but some expressions failed; ``failed.jsonl`` says which and why."""
 

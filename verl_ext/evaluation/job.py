@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.errors import DataError, VideosegError
-from rollout.pictures import check_way
+from rollout.spoilt import check_way
 from verl_ext.evaluation.request import Request
 from verl_ext.evaluation.run_file import check_run, run_of, write_run
 from verl_ext.evaluation.scores import check_truth, score_target

@@ -20,4 +20,4 @@ class Request:
     gpus: int = 1
     max_samples: int | None = None
     images: str | None = None
-    """A way of ``rollout.pictures.WAYS`` to spoil what the policy is shown; None shows it the clips."""
+    """A way of ``rollout.spoilt.WAYS`` to spoil what the policy is shown; None shows it the clips."""

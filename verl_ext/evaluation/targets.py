@@ -127,7 +127,7 @@ def frames_by_clip(dataset: Dataset) -> dict[str, int]:
 
 def _spoilt(sample: Sample, images: str, target: Target, dataset: Dataset) -> Sample:
     """With the next clip of the split where another is wanted; the last is followed by the first."""
-    from rollout.pictures import WAYS, spoilt
+    from rollout.spoilt import WAYS, spoilt
 
     if not WAYS[images].wants_other:
         return spoilt(sample, images)

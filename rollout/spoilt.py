@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rollout.conversation import ReadPictures, read_frames
 from rollout.errors import DataError
 from rollout.frames import load_frame_resized
-from rollout.types import Clip, Pictures, Sample
+from rollout.types import Clip, Sample, StandIn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 GREY = (127, 127, 127)
-Spoil = Callable[[Clip, Clip | None], Pictures]
+Spoil = Callable[[Clip, Clip | None], StandIn]
 
 
 @dataclass(frozen=True)
@@ -35,27 +36,27 @@ class Way:
     """A clip of one frame would stay as it is."""
 
 
-def _blank(clip: Clip, other: Clip | None) -> Pictures:
-    return Pictures(clip, (None,) * clip.num_frames)
+def _blank(clip: Clip, other: Clip | None) -> StandIn:
+    return StandIn(clip, (None,) * clip.num_frames)
 
 
-def _shuffled(clip: Clip, other: Clip | None) -> Pictures:
+def _shuffled(clip: Clip, other: Clip | None) -> StandIn:
     """No frame keeps its place; the order depends on the clip's name alone."""
     order = np.random.default_rng(zlib.crc32(clip.name.encode())).permutation(clip.num_frames)
     shown = np.empty(clip.num_frames, dtype=np.int64)
     shown[order] = np.roll(order, 1)
-    return Pictures(clip, tuple(int(t) for t in shown))
+    return StandIn(clip, tuple(int(t) for t in shown))
 
 
-def _frozen(clip: Clip, other: Clip | None) -> Pictures:
-    return Pictures(clip, (0,) * clip.num_frames)
+def _frozen(clip: Clip, other: Clip | None) -> StandIn:
+    return StandIn(clip, (0,) * clip.num_frames)
 
 
-def _other_clip(clip: Clip, other: Clip | None) -> Pictures:
+def _other_clip(clip: Clip, other: Clip | None) -> StandIn:
     """The whole of another clip, slower or faster where it is shorter or longer."""
     assert other is not None
     last = max(clip.num_frames - 1, 1)
-    return Pictures(other, tuple(t * (other.num_frames - 1) // last for t in range(clip.num_frames)))
+    return StandIn(other, tuple(t * (other.num_frames - 1) // last for t in range(clip.num_frames)))
 
 
 WAYS: dict[str, Way] = {
@@ -66,14 +67,22 @@ WAYS: dict[str, Way] = {
 }
 
 
-def picture(pictures: Pictures, frame: int, height: int, width: int) -> Image:
+def picture(stand_in: StandIn, frame: int, height: int, width: int) -> Image:
     """What is shown as a clip's ``frame`` at height x width pixels. Raises DataError, see `load_frame`."""
-    shown = pictures.frames[frame]
+    shown = stand_in.frames[frame]
     if shown is None:
         from PIL import Image as pil
 
         return pil.new("RGB", (width, height), GREY)
-    return load_frame_resized(pictures.clip, shown, height, width)
+    return load_frame_resized(stand_in.clip, shown, height, width)
+
+
+def read_of(sample: Sample) -> ReadPictures:
+    """How a conversation on a sample reads its pictures: the clip's own, or what stands in for them."""
+    if sample.stand_in is None:
+        return read_frames
+    stand_in = sample.stand_in
+    return lambda clip, parts: [picture(stand_in, p.frame, p.height, p.width) for p in parts]
 
 
 def check_way(name: str, clips: dict[str, int]) -> None:
@@ -93,4 +102,4 @@ def check_way(name: str, clips: dict[str, int]) -> None:
 
 def spoilt(sample: Sample, name: str, other: Clip | None = None) -> Sample:
     """The sample with pictures spoilt in that way; ``other`` is the clip that ``other-clip`` shows."""
-    return replace(sample, pictures=WAYS[name].spoil(sample.clip, other))
+    return replace(sample, stand_in=WAYS[name].spoil(sample.clip, other))

@@ -12,14 +12,14 @@ from rollout import ChatFormat, Conversation, Sample
 from rollout.errors import DataError
 from rollout.frames import load_frame_resized
 from rollout.messages import FramePart, Message
-from rollout.pictures import GREY, WAYS, check_way, spoilt
+from rollout.spoilt import GREY, WAYS, check_way, read_of, spoilt
 from tests.rollout.helpers import write_clip
 
 FRAMES = [0, 5, 11]
 
 
 def shown(tokenizer: Any, chat: ChatFormat, sample: Sample) -> list[np.ndarray[Any, Any]]:
-    conversation = Conversation(tokenizer, chat, sample.clip, max_tokens=8192, pictures=sample.pictures)
+    conversation = Conversation(tokenizer, chat, sample.clip, max_tokens=8192, read=read_of(sample))
     assert conversation.append_user([Message("user", tuple(FramePart(f, 64, 96) for f in FRAMES))])
     return [np.asarray(image) for image in conversation.images()]
 
@@ -44,8 +44,8 @@ def test_blank_is_grey_and_frozen_the_first_frame(tokenizer: Any, chat: ChatForm
 
 def test_shuffled_keeps_every_frame_and_no_place(tokenizer: Any, chat: ChatFormat, sample: Sample) -> None:
     changed = spoilt(sample, "shuffled")
-    assert changed.pictures is not None
-    order = [t for t in changed.pictures.frames if t is not None]
+    assert changed.stand_in is not None
+    order = [t for t in changed.stand_in.frames if t is not None]
     assert sorted(order) == list(range(sample.clip.num_frames)) and all(t != s for t, s in enumerate(order))
     assert spoilt(sample, "shuffled") == changed, "the same clip is shuffled the same way"
     for frame, image in zip(FRAMES, shown(tokenizer, chat, changed), strict=True):
@@ -59,8 +59,8 @@ def test_another_clip_is_shown_from_end_to_end(
 
     short = replace(other.clip, frames=other.clip.frames[:4])
     changed = spoilt(sample, "other-clip", short)
-    assert changed.pictures is not None and changed.clip == sample.clip
-    assert changed.pictures.frames[0] == 0 and changed.pictures.frames[-1] == 3
+    assert changed.stand_in is not None and changed.clip == sample.clip
+    assert changed.stand_in.frames[0] == 0 and changed.stand_in.frames[-1] == 3
     images = shown(tokenizer, chat, changed)
     assert np.array_equal(images[2], np.asarray(load_frame_resized(short, 3, 64, 96)))
 
