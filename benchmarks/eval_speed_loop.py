@@ -58,7 +58,7 @@ class Loop:
         )
         pixels = pixels_of(self.processor, conversation)
         states = seg_states(self.model, conversation, episode, pixels, self.device)
-        state = states[-1]
+        state = next((s for s in reversed(states) if s is not None), None)
         assert state is not None and len(episode.turns) == self.s["turns"]
         rles = self._propagate(sample, final_keyframe(episode), torch.from_numpy(state).to(self.device))
         return json.dumps(record_of(sample, Dialogue(episode, states, 0), rles, None).to_dict())

@@ -1,15 +1,19 @@
 """Seconds of each phase of an RL step, measured by running one: ``python benchmarks/grpo_step.py --json FILE``.
 
 Makes synthetic clips and a random policy (``--policy tiny`` or the published 2B shape), runs the GRPO recipe through
-verl, Ray, vLLM and the segmenter pool, and prints the breakdown. On a GPU: ``--device cuda``.
+verl, Ray, vLLM and the segmenter pool, and prints the breakdown. On a GPU: ``--device cuda``. ``--packing none group``
+measures both ways, one after the other, on the same clips and policy.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -33,12 +37,22 @@ def make_policy(folder: Path, shape: str, device: str, traces: list[dict[str, An
     build_tiny_policy(folder, texts, Segmenter(config), size, dtype=dtype, device=device)
 
 
+class MeasuredError(Exception):
+    """All steps that are asked for were made; whoever shows the progress ends a run by raising."""
+
+
+def _enough(steps: int, done: int, total: int, what: str) -> None:
+    if done >= steps:
+        raise MeasuredError
+
+
 def new_run_folder(work: Path, policy: str) -> Path:
     """Each measurement is a run of its own: a folder with checkpoints would have to be continued."""
     return next(folder for n in count(1) if not (folder := work / f"run_{policy}_{n}").exists())
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
+    """One arm: its seconds by phase, the update's MFU by our count, peak memory of the actor."""
     import json
 
     from data_construction.cot import TraceSettings
@@ -47,6 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from verl_ext.recipe import load_recipe, override
     from verl_ext.reinforce.run import train_grpo
     from verl_ext.run.phases import step_seconds
+    from verl_ext.run.run_files import fold_metrics
     from verl_ext.run.supervise import METRICS, read_metrics, scalar
 
     work = Path(args.work).resolve()
@@ -64,28 +79,36 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         override("output_dir", str(out)),
         *(override(f"data.{i}.root", str(data)) for i in (0, 1)),
         override("val.0.root", str(data)),
-        f"trainer.steps={args.steps}",
+        f"trainer.steps={args.steps + 1}",  # ended before the last, which would be saved: 25 GB at the 2B shape
         "trainer.eval_every=0",
+        "trainer.save_every=0",
         *(ONE_GPU if args.device == "cuda" else []),
         *(LARGE if large else []),
+        f"policy.packing={packing}",
         *args.set,
+        *(args.rows_set if packing != "none" else []),
     ]
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "grpo.yaml", overrides)
-    train_grpo(recipe, resume=False, progress=lambda done, total, what: None)
+    with suppress(MeasuredError):
+        train_grpo(recipe, resume=False, progress=partial(_enough, args.steps))
+    fold_metrics(out)
     rows = [row for row in read_metrics(out / METRICS) if row["step"] > 0]  # step 0 is an evaluation
     last = rows[-1]["data"]
     seconds = step_seconds(rows)
+    mfus = [scalar(row["data"].get("perf/mfu/actor")) or 0.0 for row in rows]
+    peaks = [scalar(row["data"].get("actor/perf/max_memory_allocated_gb")) or 0.0 for row in rows]
     tokens = scalar(last.get("perf/total_num_tokens"))
     return {
-        "policy": args.policy,
+        "settings": [s for s in overrides if s.startswith(("policy.", "rollout.group_size", "trainer."))],
         "steps": len(rows),
         "rollouts_per_step": recipe.rollouts_per_step,
         "step_seconds": seconds,
+        "update_mfu": float(median(mfus[1:] or mfus)),
+        "peak_gib": max(peaks),
         "first_step": {k: scalar(rows[0]["data"].get(k)) for k in INVARIANTS},
         "tokens_per_step": tokens,
         "stop": {k: scalar(v) for k, v in last.items() if k.startswith("stop/")},
         "reward_mean": scalar(last.get("reward/mean")),
-        "actor_max_memory_gib": scalar(last.get("actor/perf/max_memory_allocated_gb")),
     }
 
 
@@ -101,6 +124,7 @@ LARGE = [
     "rollout.turn_length=256",
     "rollout.engine.max_model_len=6144",
     "rollout.engine.max_num_batched_tokens=8192",
+    "rollout.engine.enforce_eager=false",
     "trainer.micro_batch=4",
     "optim.lr=3e-6",
     "optim.projection_lr=3e-6",
@@ -118,14 +142,22 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--work", default="runs/benchmarks/grpo_step", help="folder for data, policy and numbered runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe setting")
+    parser.add_argument("--rows-set", action="append", default=[], metavar="KEY=VALUE", help="not of the arm none")
+    parser.add_argument("--packing", nargs="+", choices=["none", "packed", "group"], default=["none", "group"])
     args = parser.parse_args()
-    figures = run(args)
-    print(f"{figures['rollouts_per_step']} rollouts a step, seconds by phase (median of {figures['steps']} steps):")
-    for phase, seconds in figures["step_seconds"].items():
-        print(f"  {phase:12s} {seconds:8.3f}")
-    print("first step (0 expected):", figures["first_step"])
-    if args.json:
-        write_json(args.json, {"benchmark": "grpo_step", **environment_facts(args.device), **figures})
+    arms = {}
+    for packing in args.packing:
+        arms[packing] = figures = run(args, packing)
+        print(
+            f"{packing}: {figures['rollouts_per_step']} rollouts a step, seconds by phase ({figures['steps']} steps):"
+        )
+        for phase, seconds in figures["step_seconds"].items():
+            print(f"  {phase:12s} {seconds:8.3f}")
+        print(f"  update's MFU {figures['update_mfu']:.3f}, peak {figures['peak_gib']:.1f} GiB")
+        print("  first step (0 expected):", figures["first_step"], flush=True)
+        if args.json:  # after each arm: a machine may go before the last
+            facts = {"benchmark": "grpo_step", **environment_facts(args.device), "policy": args.policy}
+            write_json(args.json, {**facts, "arms": arms})
 
 
 if __name__ == "__main__":

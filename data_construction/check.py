@@ -12,6 +12,7 @@ from data_construction.check_twins import twins
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import Dataset, open_dataset, read_rl_annotations, read_vts_cot
 from data_construction.readers.dataset import FrameCheck
+from rollout.control_text import control_fault
 from rollout.errors import DataError
 
 FRAME_CODES = ("missing_frame", "unreadable_frame", "frame_size", "frame_rate", "frame_name")
@@ -125,7 +126,13 @@ def _training_files(dataset: Dataset, counts: SplitCounts) -> list[Problem]:
         errors.append(e)
     try:
         if cot.is_file():
-            counts.traces = sum(1 for _ in read_vts_cot(cot, errors.append, dataset))
+            records = read_vts_cot(cot, errors.append, dataset)
+            counts.traces = len(records)
+            for n, record in enumerate(records):
+                if fault := control_fault(record.exp, record.replies):
+                    place, item = record.video_name, f"record {n}"
+                    problem = Problem("control_text", str(cot), fault, place, item=item, remedy="edit it")
+                    errors.append(problem.error())
     except DataError as e:
         errors.append(e)
     return [problem_of(e, str(dataset.root), "training_file") for e in errors]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_construction.problems import Problem, Progress
+from data_construction.readers.listing import is_litter
 from rollout.errors import DataError
 
 BLOCK = 1 << 20
@@ -94,13 +95,16 @@ def _name(entry: Any, path: Path) -> str:
 
 
 def files_of(root: Path, *without: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every file below ``root``, folder by folder in the order of their names. Raises DataError."""
+    """(name, path) of every file below ``root``, folder by folder in the order of their names. Raises DataError.
+
+    What systems leave behind (``.DS_Store``) comes and goes, and is left out.
+    """
     skipped = {p.absolute() for p in without}
 
     def walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
         try:
             with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda e: e.name)
+                found = sorted((e for e in entries if not is_litter(e.name)), key=lambda e: e.name)
         except OSError as e:
             raise DataError(f"{folder}: cannot be listed ({e.strerror or e}); mend its permissions") from e
         for entry in found:

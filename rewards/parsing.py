@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.types import Variant
-from rollout.protocol import SEG_TOKEN, load_json
+from rollout.control_text import SEG_TOKEN
+from rollout.reading import load_json
 from rollout.types import Action
 
 END_OF_TURN = "<|im_end|>"

@@ -36,5 +36,6 @@ class Scoring(Protocol):
         ...
 
     def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request:
-        """The request whose answer's ``rles`` are the predicted masks of all frames."""
+        """The request whose answer's ``rles`` are the predicted masks of all frames, and ``objects`` the same object by
+        object (None: one object)."""
         ...

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from rewards.parsing import END_OF_TURN, ActionBlock
 from rewards.registry import register_reward
 from rewards.types import RewardInput, Variant
-from rollout.protocol import SEG_TOKEN, VTG_KEYS, load_json, parse_turn
+from rollout.control_text import SEG_TOKEN
+from rollout.protocol import VTG_KEYS, parse_turn
+from rollout.reading import load_json
 from rollout.types import Action
 
 _TURN = re.compile(r"<think>.*?</think>\s*<(?P<tag>select|answer)>(?P<body>.*?)</(?P=tag)>", re.DOTALL)

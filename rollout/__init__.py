@@ -12,7 +12,7 @@ from rollout.environment import (
     make_environment,
     register_environment,
 )
-from rollout.episode import Generate, Generated, final_keyframe, replay, roll_out, scripted
+from rollout.episode import Generate, Generated, final_keyframe, replay, roll_out, scripted, seg_of_turns
 from rollout.frames import PixelBudget, evenly_spaced, load_frame, load_frame_resized, load_frames, smart_size
 from rollout.messages import FramePart, Message, TextPart
 from rollout.protocol import ParsedTurn, clamp, format_turn, parse_turn
@@ -66,5 +66,6 @@ __all__ = [
     "replay",
     "roll_out",
     "scripted",
+    "seg_of_turns",
     "smart_size",
 ]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rollout.control_text import SEG_TOKEN
 from rollout.errors import ProtocolError
 from rollout.frames import MIN_UNITS, UNIT_PIXELS
 from rollout.messages import FramePart, Message, TextPart
-from rollout.protocol import SEG_TOKEN
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"

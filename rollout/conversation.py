@@ -7,7 +7,7 @@ against the vision grids. Frames are references until `images` is asked for them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+ReadPictures = Callable[[Clip, Sequence[FramePart]], "list[Image]"]
+
+
+def read_frames(clip: Clip, parts: Sequence[FramePart]) -> list[Image]:
+    """From disk, one after another. `rollout.pictures.PictureStore.of_clip` reads what dialogues share once."""
+    return [load_frame_resized(clip, p.frame, p.height, p.width) for p in parts]
+
+
 @dataclass(frozen=True)
 class Reply:
     """An assistant turn as it was taken in."""
@@ -36,7 +44,10 @@ class Reply:
 
 
 class Conversation:
-    """See the module. ``max_tokens`` bounds L; the prompt and the response may be bounded on their own as well."""
+    """See the module. ``max_tokens`` bounds L; the prompt and the response may be bounded on their own as well.
+
+    ``read`` gives the images of some frames of the clip.
+    """
 
     def __init__(
         self,
@@ -46,6 +57,7 @@ class Conversation:
         max_tokens: int,
         max_prompt_tokens: int | None = None,
         max_response_tokens: int | None = None,
+        read: ReadPictures = read_frames,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
@@ -64,6 +76,7 @@ class Conversation:
         self.grids: list[tuple[int, int, int]] = []
         """(1, rows, columns) in patches, one per image."""
         self.prompt_length = 0
+        self._read = read
         self._images: list[Image] = []
 
     # ---- growing -------------------------------------------------------------------------------------------
@@ -165,8 +178,7 @@ class Conversation:
 
     def images(self) -> list[Image]:
         """All images so far, RGB at their sizes; each is loaded once. Raises `DataError`, see `load_frame`."""
-        for part in self.frames[len(self._images) :]:
-            self._images.append(load_frame_resized(self.clip, part.frame, part.height, part.width))
+        self._images += self._read(self.clip, self.frames[len(self._images) :])
         return list(self._images)
 
     def forbidden_token_ids(self) -> list[int]:

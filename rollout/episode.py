@@ -150,6 +150,18 @@ def scripted(conversation: Conversation, replies: Sequence[str | Sequence[int]])
     return generate
 
 
+def seg_of_turns(episode: Episode) -> list[int | None]:
+    """Per turn, which of its ``[SEG]`` (by place among them) draws its masks; None where it has none.
+
+    The first of a turn; of the last turn that has any the newest, which evaluation propagates as the release does.
+    """
+    found: list[int | None] = [0 if turn.seg_positions else None for turn in episode.turns]
+    last = max((i for i, place in enumerate(found) if place is not None), default=None)
+    if last is not None:
+        found[last] = len(episode.turns[last].seg_positions) - 1
+    return found
+
+
 def final_keyframe(episode: Episode) -> int:
     """Where the last mask is decoded before propagation (SPEC 2.2): the last keyframe that a turn selected; if none
     did, the answer's; if that is unreadable, the middle spatial frame (or the middle frame).

@@ -6,12 +6,12 @@ Sizes are (height, width) in pixels. Pixel budgets are in units of 28 x 28 pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rollout.errors import DataError, ProtocolError
 from rollout.types import Clip
@@ -26,19 +26,18 @@ TOP_KEYFRAMES = 5
 """Veason-R1 draws the keyframe among this many frames of largest mask area (SPEC 3)."""
 
 
-def evenly_spaced(start: int, end: int, n: int) -> list[int]:
-    """At most ``n`` increasing indices of start..end, both ends included; all of them when there are at most n.
+def evenly_spaced(start: int, end: int, n: int, spare: int = 0) -> list[int]:
+    """At most ``n`` increasing indices of start..end, both ends included: the choice of both papers' code (SPEC 2.1).
 
-    ``n == 1`` gives the middle, ``n == 0`` nothing. Raises `ProtocolError` if end < start or n < 0.
+    ``numpy.linspace``, truncated; a range of at most ``n + spare`` frames is taken whole. ``n == 1`` gives the first
+    frame, ``n == 0`` nothing. Raises `ProtocolError` if end < start or n < 0.
     """
     if end < start or n < 0:
         raise ProtocolError(f"cannot take {n} frames of [{start}, {end}]")
-    if end - start + 1 <= n:
+    if n > 0 and end - start + 1 <= n + spare:
         return list(range(start, end + 1))
-    if n <= 1:
-        return [(start + end) // 2] * n
-    gaps = n - 1  # integer rounding (half up): steps are at least one, so no index repeats
-    return [start + (2 * i * (end - start) + gaps) // (2 * gaps) for i in range(n)]
+    # Integer division is not the same: NumPy multiplies by a rounded step, and frame 61 of 0..122 becomes 60.
+    return np.linspace(start, end, n, dtype=int).tolist()  # type: ignore[no-any-return]
 
 
 def keyframe_congruent(areas: ArrayLike, n: int, rng: np.random.Generator) -> tuple[list[int], int]:
@@ -57,15 +56,22 @@ def keyframe_congruent(areas: ArrayLike, n: int, rng: np.random.Generator) -> tu
     return list(range(keyframe % step, total, step)), keyframe
 
 
-def whole_seconds(frames: Iterable[int], fps: float) -> tuple[int, ...]:
-    """The second in which each frame of a clip of ``fps`` frames a second is shown, cut to a whole number."""
-    return tuple(int(frame / fps) for frame in frames)
+def frame_times(clip: Clip, fps: float = 0.0) -> NDArray[np.float64]:
+    """(T,) seconds at which frames are shown: by ``fps`` if it is given, else as the clip says, else one a second."""
+    if clip.times and not fps:
+        return np.array(clip.times)
+    return np.arange(clip.num_frames) / (fps or clip.fps or 1.0)
 
 
-def one_a_second(num_frames: int, fps: float) -> list[int]:
-    """The first frame of every whole second: the clip at one frame a second. All frames if it has no more than that."""
-    seconds = whole_seconds(range(num_frames), fps)
-    return [t for t in range(num_frames) if t == 0 or seconds[t] != seconds[t - 1]]
+def whole_seconds(times: ArrayLike) -> tuple[int, ...]:
+    """Seconds, cut to whole numbers."""
+    return tuple(int(t) for t in np.asarray(times, dtype=np.float64))
+
+
+def one_a_second(times: ArrayLike) -> list[int]:
+    """The first frame of every whole second that has one: the clip at one frame a second. All, if it has no more."""
+    seconds = whole_seconds(times)
+    return [t for t in range(len(seconds)) if t == 0 or seconds[t] != seconds[t - 1]]
 
 
 def smart_size(
@@ -79,7 +85,11 @@ def smart_size(
     """
     if min(height, width, budget_units, factor) <= 0:
         raise ProtocolError(f"no frame size for {height}x{width}, budget {budget_units}, factor {factor}")
-    most, least = budget_units * UNIT_PIXELS, min_units * UNIT_PIXELS
+    return fitted_size(height, width, budget_units * UNIT_PIXELS, min_units * UNIT_PIXELS, factor)
+
+
+def fitted_size(height: int, width: int, most: int, least: int, factor: int) -> tuple[int, int]:
+    """`smart_size` with its limits in pixels."""
     h, w = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
     if h * w > most:
         shrink = math.sqrt(height * width / most)

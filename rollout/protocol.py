@@ -1,21 +1,22 @@
 """What a turn looks like as text, and how a reply is read (SPEC 2.1: think, then exactly one action).
 
 Reading a reply never raises: whatever the policy wrote becomes a `ParsedTurn`, with the first breach of the
-protocol in ``problem``. An action can be carried out when ``action`` and ``grounding`` are both there; lesser
-breaches (a missing think block, no ``[SEG]``) are for the rewards to judge.
+protocol in ``problem``. An action can be carried out when ``action`` and ``grounding`` are both there, and they are
+wherever they can be read; breaches (a missing think block, no ``[SEG]``, JSON in single quotes) are for the rewards to
+judge.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from rollout.errors import DataError
-from rollout.types import Action, Grounding, Sample
+from rollout.control_text import SEG_TOKEN
+from rollout.reading import beyond_thought, field_of, load_json, plain_marks, read_objects, whole_number, without_marks
+from rollout.types import Action, Grounding
 
-SEG_TOKEN = "[SEG]"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 VTG_KEYS = ("start", "end", "keyframe")
 
@@ -24,6 +25,9 @@ _ACTION_TAG = re.compile(r"</?(?:select|answer)>")
 _ACTION = re.compile(r"<(select|answer)>(.*)</\1>", re.DOTALL)
 _VTG = re.compile(r"<VTG>(.*?)</VTG>", re.DOTALL)
 _REFSEG = re.compile(r"<RefSeg>(.*?)</RefSeg>", re.DOTALL)
+_ANY_TAG = re.compile(r"<\s*(/?)\s*(select|answer)\s*>", re.IGNORECASE)
+_LOOSE_VTG = re.compile(r"<\s*VTG\s*>(.*?)<\s*/\s*VTG\s*>", re.DOTALL | re.IGNORECASE)
+_LOOSE_REFSEG = re.compile(r"<\s*RefSeg\s*>.*?<\s*/\s*RefSeg\s*>|\[SEG\]", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,63 @@ def format_turn(think: str, action: Action, grounding: Grounding) -> str:
 
 
 def parse_turn(text: str) -> ParsedTurn:
-    """Reads one assistant message.
+    """Reads one assistant message: strictly for ``problem``, as far as it can be read for ``action`` and ``grounding``.
+
+    Of several actions in one message the first ``<select>`` is carried out (the policy looks again, as it would with
+    the released evaluator), without one the first ``<answer>``.
+    """
+    turn = _strict_turn(text)
+    if turn.think is None:  # what stands before a closing tag is a thought too
+        turn = replace(turn, action=None, grounding=None)
+    if turn.action is not None and turn.grounding is not None:
+        return turn
+    found = dict(_readable_actions(text))
+    for action in Action:
+        if action in found:
+            return replace(turn, action=action, grounding=found[action])
+    return turn
+
+
+def _readable_actions(text: str) -> Iterator[tuple[Action, Grounding]]:
+    """Actions with three indices beyond the thought, the first of a kind last; of the likeliest place that has any."""
+    for place in beyond_thought(plain_marks(text)):
+        found = [(a, grounding) for a, body in _blocks(place) if (grounding := _readable_grounding(body)) is not None]
+        if found:
+            yield from reversed(found)
+            return
+
+
+def _blocks(text: str) -> list[tuple[Action, str]]:
+    """Closed action blocks in order. A tag that is not closed before the next one opens is prose; a closing tag that
+    is left over from an action within an action makes it unclear what is meant: no blocks."""
+    blocks: list[tuple[Action, str]] = []
+    opened: re.Match[str] | None = None
+    for tag in _ANY_TAG.finditer(text):
+        if not tag[1]:
+            opened = tag
+        elif opened is not None and opened[2].lower() == tag[2].lower():
+            blocks.append((Action(tag[2].lower()), text[opened.end() : tag.start()]))
+            opened = None
+        elif not blocks or blocks[-1][0] != tag[2].lower():
+            return []
+    return blocks
+
+
+def _readable_grounding(body: str) -> Grounding | None:
+    """Of the one object in the ``<VTG>``, or in the action itself where the tags are missing."""
+    tagged = _LOOSE_VTG.findall(body)
+    text = without_marks(tagged[0] if tagged else _LOOSE_REFSEG.sub(" ", body)).strip()
+    if not text.endswith("}") and "}" in text:  # something else follows
+        return None
+    for value in read_objects(text):
+        start, end, keyframe = (whole_number(field_of(value, key)) for key in VTG_KEYS)
+        if start is not None and end is not None and keyframe is not None:
+            return Grounding(start, end, keyframe)
+    return None
+
+
+def _strict_turn(text: str) -> ParsedTurn:
+    """A turn that keeps to the protocol, or the first breach.
 
     Tags inside the think block are prose and do not count. Exactly one action tag pair may follow it, holding
     exactly one ``<VTG>`` whose body is a JSON object with integer ``start``, ``end`` and ``keyframe``.
@@ -77,18 +137,6 @@ def parse_turn(text: str) -> ParsedTurn:
     return ParsedTurn(Action(action_match.group(1)), grounding, think, problems[0] if problems else None)
 
 
-def load_json(text: str, strict: bool = True) -> Any:
-    """The value of JSON (``strict``: NaN and Infinity are refused), or None if it does not parse."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant if strict else None)
-    except (ValueError, RecursionError):  # ValueError also covers integers too long to convert
-        return None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _parse_vtg(body: str) -> tuple[Grounding | None, str | None]:
     bodies = _VTG.findall(body)
     if len(bodies) != 1:
@@ -108,13 +156,3 @@ def clamp(grounding: Grounding, num_frames: int) -> Grounding:
     last = num_frames - 1
     start, end, keyframe = (min(max(v, 0), last) for v in (grounding.start, grounding.end, grounding.keyframe))
     return Grounding(start, end, keyframe)
-
-
-def query_of(sample: Sample) -> str:
-    """The text of the sample's expression. Raises `DataError` if it holds control text, which corrupts a dialogue."""
-    text = sample.expression.text
-    for token in ("<|", SEG_TOKEN):
-        if token in text:
-            where = f"clip {sample.clip.name}, expression {sample.expression.id}"
-            raise DataError(f"{where}: the expression {text!r} contains the control text {token!r}; edit the data set")
-    return text

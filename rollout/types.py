@@ -51,13 +51,15 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Clip:
-    """An ordered list of T frames on disk; sizes in pixels."""
+    """An ordered list of T frames on disk; sizes in pixels, ``fps`` the mean rate or None."""
 
     name: str
     frames: tuple[str, ...]
     height: int
     width: int
     fps: float | None = None
+    times: tuple[float, ...] = ()
+    """(T,) seconds from the first frame to each, where they are not evenly apart; else empty."""
 
     @property
     def num_frames(self) -> int:
@@ -149,7 +151,7 @@ class Sample:
     def from_dict(d: dict[str, Any]) -> Sample:
         m = d.get("masklets")
         c, e = dict(d["clip"]), dict(d["expression"])
-        c["frames"], e["anno_ids"] = tuple(c["frames"]), tuple(e["anno_ids"])
+        c["frames"], c["times"], e["anno_ids"] = tuple(c["frames"]), tuple(c.get("times", ())), tuple(e["anno_ids"])
         e["legible"] = tuple(e.get("legible", ()))
         if m is not None:
             m = Masklets(m["height"], m["width"], tuple(tuple(o) for o in m["rles"]), m["num_frames"])

@@ -16,6 +16,7 @@ from verl_ext.recipe import Recipe, load_recipe
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_ADDRESS"] = "local"  # no cluster of somebody else's, whoever runs the tests where
 os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["VERL_USE_EXTERNAL_MODULES"] = "verl_ext.plugin"
 

@@ -1,4 +1,4 @@
-"""Check golden files: ``python -m tests.golden FOLDER``.
+"""Check golden files: ``python -m tests.golden [FOLDER]``.
 
 Every file of a known name in FOLDER is computed again and compared; ``tests/golden_files/README.md`` says what they
 are. Exit status: 0 all passed; 1 a mismatch, an unreadable file or no golden file at all; 3 nothing is wrong but a
@@ -34,7 +34,8 @@ def exit_status(reports: Sequence[FileReport]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one line per file, and what mismatches below it."""
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description="Check golden files in a folder.")
-    parser.add_argument("folder", type=Path, help=f"holds any of: {', '.join(CHECKS)}")
+    known = f"holds any of: {', '.join(CHECKS)}; default: the files that come with the tests"
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent / "golden_files", help=known)
     folder: Path = parser.parse_args(argv).folder
     reports = check_folder(folder)
     for report in reports:

@@ -166,6 +166,62 @@ def test_an_installation_that_would_fill_the_disk_stops_before_it_begins(tmp_pat
     assert not (tmp_path / ".venv").exists()
 
 
+STUB = """#!/bin/sh
+echo "$(basename $0) $*" >> {log}
+case "$*" in {refused}) echo 'ERROR: No matching distribution found for torch==2.13.0+cpu' >&2; exit 1;; esac
+"""
+
+
+def install_with_stubs(
+    folder: Path, refused: str, extra: str = "cpu"
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """``make install`` where pip and uv only write down what they are asked, and refuse what fits a shell pattern."""
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(folder)], check=True)
+    log = folder / "asked"
+    for name in ("python", "uv"):
+        stub = folder / ".venv/bin" / name
+        stub.parent.mkdir(parents=True, exist_ok=True)
+        stub.write_text(STUB.format(log=log, refused=refused))
+        stub.chmod(0o755)
+    command = ["make", "install", f"PYTHON={sys.executable}", f"EXTRA={extra}"]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return made, log.read_text().splitlines()
+
+
+BY_PIP, THE_REST = "pip install --quiet -c constraints/{}.txt torch", "-e .[{},dev]"
+
+
+def test_a_pip_that_finds_torch_asks_nobody_else(tmp_path: Path) -> None:
+    made, asked = install_with_stubs(tmp_path, "nothing")
+    assert made.returncode == 0, made.stderr
+    assert any(BY_PIP.format("cpu") in line for line in asked)
+    assert not [line for line in asked if line.startswith("uv") or line.endswith(" uv")]
+
+
+@pytest.mark.parametrize(("extra", "backend"), [("cpu", "cpu"), ("gpu", "auto")])
+def test_a_pip_without_pytorchs_index_falls_back_by_itself(tmp_path: Path, extra: str, backend: str) -> None:
+    made, asked = install_with_stubs(tmp_path, f'*"{extra}.txt torch"', extra)
+    assert made.returncode == 0, made.stderr
+    by_pip, by_uv, rest = (
+        next(i for i, line in enumerate(asked) if mark in line and line.startswith(who))
+        for who, mark in (
+            ("python", BY_PIP.format(extra)),
+            ("uv", f"--no-deps --torch-backend {backend} -c constraints/{extra}.txt torch torchvision"),
+            ("python", THE_REST.format(extra)),
+        )
+    )
+    assert by_pip < by_uv < rest
+    assert (tmp_path / f".venv/.installed-{extra}").is_file()
+
+
+def test_without_any_way_to_torch_it_says_what_to_export(tmp_path: Path) -> None:
+    made, asked = install_with_stubs(tmp_path, "*constraints/cpu.txt*")
+    assert made.returncode != 0
+    assert "export PIP_EXTRA_INDEX_URL=" in made.stdout.replace("Export", "export")
+    assert not any(THE_REST.format("cpu") in line for line in asked)
+
+
 def test_the_wheel_holds_packages_data_files_and_the_pth(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
     source = tmp_path / "source"

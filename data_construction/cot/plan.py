@@ -19,7 +19,7 @@ from data_construction.readers.records import VTSCoTRecord, frame_names
 from rollout.errors import DataError, RecipeError
 from rollout.frames import evenly_spaced
 from rollout.messages import FramePart, Part
-from rollout.prompts import get_prompts
+from rollout.prompts import PromptSet, get_prompts
 from rollout.protocol import format_turn
 from rollout.types import Action, Grounding, Sample
 
@@ -235,7 +235,7 @@ class _Dialogue:
     """The conversation as it grows; images stand as ``<image>`` and are re-created at training time."""
 
     def __init__(self, sample: Sample, initial: InitialFrames, prompts: str) -> None:
-        self.sample, self.initial, self.prompts = sample, initial, get_prompts(prompts)
+        self.sample, self.initial, self.prompts = sample, initial, get_prompts(prompts, PromptSet)
         self.chosen: list[Grounding] = []
         asked = (sample.expression.text, sample.clip.num_frames)
         first = self.prompts.first_user_parts(_parts(initial.temporal), _parts(initial.spatial), *asked)

@@ -19,9 +19,9 @@ from data_construction.problems import Problem
 from data_construction.vlm import Client, Prompt, Usage
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.errors import RecipeError
-from rollout.frames import keyframe_congruent, one_a_second
+from rollout.frames import keyframe_congruent
 from rollout.messages import FramePart, Message
-from rollout.types import Sample, StopReason
+from rollout.types import Clip, Sample, StopReason
 
 METHOD = "veason_r1"
 STEPS = ("summary", "keyframe", "target")
@@ -38,7 +38,7 @@ class SeedSettings:
     frames: int = 8
     side: int = 560
     fps: float | None = None
-    """Of the frames on disk: frame i is shown at i / fps seconds. None: the clip's own rate, or 1 where it has none.
+    """Of the frames on disk: frame i is shown at i / fps seconds. None: the clip's own times, or 1 a second without.
     Of more than one frame a second the first of each second is taken: the method sees a 1-fps clip (SPEC 3)."""
     seed: int = 0
     max_chars: int = 600
@@ -93,7 +93,7 @@ class SeedMethod:
         if not areas.any():
             raise Problem("never_visible", file, "no target is visible in any frame", **where).error()
         rng = np.random.default_rng([s.seed, zlib.crc32(item.id.encode())])
-        slow = np.array(one_a_second(sample.clip.num_frames, s.boxes().rate(sample.clip)))
+        slow = np.array(s.boxes().candidates(sample.clip))
         if not areas[slow].any():
             what = "no target is visible in any frame at one frame a second"
             raise Problem("never_visible", file, what, **where).error()
@@ -161,8 +161,13 @@ class SeedWork:
             )
         )
         record = seed_record(self.plan, self.plan.template.joined.format(**reply.value))
-        shown = {"side": side, "fps": self.method.settings.boxes().rate(self.plan.sample.clip)}
+        shown = {"side": side, **_rate(self.plan.sample.clip, self.method.settings.fps)}
         return finished(self.method.source.dataset, METHOD, self.item, record, reply.usage, shown=shown)
+
+
+def _rate(clip: Clip, given: float | None) -> dict[str, float]:
+    """Frames a second that the trace is to state; none for a clip that has times of its own."""
+    return {} if clip.times and given is None else {"fps": given or clip.fps or 1.0}
 
 
 def seed_record(plan: SeedPlan, think: str) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class InitialFrames:
 
     @staticmethod
     def evenly(num_frames: int, temporal: int, spatial: int) -> InitialFrames:
-        """As the environment shows them (SPEC 2.1)."""
-        last = num_frames - 1
-        return InitialFrames(tuple(evenly_spaced(0, last, temporal)), tuple(evenly_spaced(0, last, spatial)))
+        """As the environment shows them in training (SPEC 2.1)."""
+        frames = [tuple(evenly_spaced(0, num_frames - 1, n, spare=1)) for n in (temporal, spatial)]
+        return InitialFrames(*frames)
 
 
 def track(anno_id: str, name: str, masklets: Masklets, index: int) -> SceneObject:

@@ -14,13 +14,15 @@ from data_construction.problems import Progress
 from data_construction.traces import BadLine, Sources, Trace, read_items, trace_files
 from data_construction.traces.jsonl import dump_line
 from data_construction.traces.shown import ImageSizes
+from rollout.control_text import control_fault
 from rollout.errors import DataError
 from rollout.plugins import import_files_of
 from rollout.types import Sample
 
 
 class Writer(Protocol):
-    """Takes traces one by one; nothing is visible under the final name before ``finish``."""
+    """Takes traces one by one; nothing is visible under the final name before ``finish``. May have ``notes()``:
+    sentences for whoever trains on the files."""
 
     def add(self, trace: Trace, sample: Sample) -> None:
         """Raises DataError for a trace that cannot be written; it is then left out."""
@@ -79,6 +81,8 @@ class ExportReport:
     set_aside: list[str] = field(default_factory=list)
     """Why, one line a trace."""
     torn: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What whoever trains on the files must know, as far as the format says so."""
 
 
 def export(
@@ -111,6 +115,9 @@ def export(
                 report.rejected += 1
             else:
                 try:
+                    fault = control_fault(item.text, item.replies)
+                    if fault is not None:
+                        raise DataError(f"trace {item.id}: {fault}; trainers would read more than words in it")
                     writer.add(item, sources.sample(item))
                     report.written += 1
                 except DataError as e:
@@ -121,6 +128,7 @@ def export(
             first = report.set_aside[0] if report.set_aside else f"{report.rejected} are not verified"
             raise DataError(f"{source}: no trace could be exported: {first}")
         report.files = writer.finish()
+        report.notes = getattr(writer, "notes", list)()
     except BaseException:
         writer.abort()
         raise

@@ -13,6 +13,7 @@ from typing import Any
 from data_construction.atomic import write_json
 from data_construction.export.formats import export_format
 from data_construction.export.images import ImageStore, Mode
+from data_construction.export.lengths import Longest
 from data_construction.export.parts import COLUMN, renamed, rest_of, together
 from data_construction.json_list_writer import JsonListWriter
 from data_construction.readers.files import read_json
@@ -64,13 +65,18 @@ class ShareGPT:
 class _Writer:
     def __init__(self, out: Path, name: str, images: ImageStore) -> None:
         self.out, self.name, self.images = out, name, images
+        self._longest = Longest(images.sizes.factor)
         _known(out)  # A file that cannot be joined is told before anything is written.
         self._list = JsonListWriter(out / f"{name}.json")
 
     def add(self, trace: Trace, sample: Sample) -> None:
         turns = renamed(trace.conversations, ROLES, f"trace {trace.id}")
-        pictures = [Path(i.path).absolute() for i in self.images.images(trace, sample)]
+        images = self.images.images(trace, sample)
+        pictures = [Path(i.path).absolute() for i in images]
         here = self.out.absolute()
+        shown, whole = self.images.folder.absolute(), (sample.clip.height, sample.clip.width)
+        pairs = zip(images, pictures, strict=True)
+        self._longest.add(turns, [(i.height, i.width) if p.is_relative_to(shown) else whole for i, p in pairs])
         self._list.add(
             {
                 "conversations": [{"from": who, "value": value} for who, value in turns],
@@ -85,6 +91,9 @@ class _Writer:
         path = self._list.finish()
         write_json(info, {**known, self.name: {"file_name": path.name, **ENTRY}})
         return [path, info]
+
+    def notes(self) -> list[str]:
+        return [self._longest.words()]
 
     def abort(self) -> None:
         self._list.abort()

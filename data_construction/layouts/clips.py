@@ -17,9 +17,12 @@ HEIGHT, WIDTH = 48, 64
 FRAMES = (12, 13)
 KINDS = {"attribute": 2.0, "count": 1.0, "comparison": 1.0}
 NO_TARGET = {"no_target": 1.0}
+WITHOUT_TARGET = ("revos", "mevis_v2", "rl_annotations", "vts_cot")
+"""Data sets that have sentences without a target."""
 SPLITS: dict[str, tuple[str, ...]] = {
     "revos": ("train", "valid"),
     "mevis": ("train", "valid_u", "valid", "test"),
+    "mevis_v2": ("train", "valid_u", "valid"),
     "ref_ytvos": ("train", "valid", "test"),
     "ref_davis17": ("train", "valid"),
     "ref_sav": ("train", "valid"),
@@ -90,7 +93,7 @@ def text_rle(mask: NDArray[np.bool_]) -> RLE:
 
 
 def _draw(dataset: str, split: str, seed: int, number: int) -> DrawnClip:
-    kinds = {**KINDS, **(NO_TARGET if dataset in ("revos", "rl_annotations", "vts_cot") else {})}
+    kinds = {**KINDS, **(NO_TARGET if dataset in WITHOUT_TARGET else {})}
     stream = zlib.crc32(f"{dataset}/{split}/{seed}".encode())
     clip = make_clip(stream, split, number, FRAMES, HEIGHT, kinds)
     side = ((0, 0), (0, 0), (0, WIDTH - HEIGHT))

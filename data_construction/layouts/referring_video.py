@@ -18,7 +18,11 @@ from data_construction.layouts.writing import (
 )
 from rollout.types import RLE
 
-LONG_RVOS_TYPES = ("static", "dynamic", "hybrid")
+LONG_RVOS_TYPES = ("static", "dynamic", "static+dynamic")
+MEVIS_FILES = {"test": "meta_expressions_release.json"}
+MEVIS_V2_FILES = dict.fromkeys(("train", "valid_u"), "meta_expressions_v2.json") | {
+    "valid": "meta_expressions_v2_release.json"
+}
 REASONVOS_SOURCES = ("VIPSeg", "BURST", "MOSE", "MeViS")
 
 
@@ -55,6 +59,16 @@ def write_revos(root: Path, clips: Clips) -> None:
 @layout("mevis")
 def write_mevis(root: Path, clips: Clips) -> None:
     """A folder a split; valid and test come without masks and ids."""
+    _write_mevis(root, clips, MEVIS_FILES)
+
+
+@layout("mevis_v2")
+def write_mevis_v2(root: Path, clips: Clips) -> None:
+    """The same folders; sentences without a target have empty lists of ids."""
+    _write_mevis(root, clips, MEVIS_V2_FILES)
+
+
+def _write_mevis(root: Path, clips: Clips, files: dict[str, str]) -> None:
     for split, drawn in clips.items():
         public = split in ("train", "valid_u")
         masks: dict[str, list[RLE | None]] = {}
@@ -67,8 +81,7 @@ def write_mevis(root: Path, clips: Clips) -> None:
                 known = {"obj_id": list(e.targets), "anno_id": [ids[k] for k in e.targets]} if public else {}
                 expressions[str(n)] = {"exp": e.text, **known}
             videos[clip.name] = {"expressions": expressions, "vid_id": clip.number, "frames": names}
-        name = "meta_expressions_release.json" if split == "test" else "meta_expressions.json"
-        write_json(root / split / name, {"videos": videos})
+        write_json(root / split / files.get(split, "meta_expressions.json"), {"videos": videos})
         if public:
             write_json(root / split / "mask_dict.json", masks)
 

@@ -18,6 +18,8 @@ from rollout.plugins import import_files_of
 from rollout.types import Expression
 
 KEPT_ENTRIES = 8
+NOTHING_ASKED = "no_expressions"
+"""The problem of a clip without expressions. It is worth a look, and no more than no samples."""
 Dialogue = tuple[tuple[str, str], ...]
 """(from, value) pairs, from being system, human or gpt."""
 
@@ -46,11 +48,20 @@ class ClipEntry:
     """By expression id, where the file has a conversation."""
     records: Mapping[str, Any] = field(default_factory=dict)
     """By expression id: the item of a training file as it was read (VTS-CoT)."""
+    odd: Mapping[str, Problem] = field(default_factory=dict)
+    """By expression id: what is odd about it although the data set's own tool takes it; scored, never trained on."""
+    annotated: tuple[int, ...] | None = None
+    """Frames whose masks people drew, where the file tells them from others (ViCaS); None: all."""
+
+    @property
+    def faults(self) -> tuple[Problem, ...]:
+        """Problems by which something cannot be used: not that there is nothing to ask about the clip."""
+        return tuple(p for p in self.problems if p.code != NOTHING_ASKED)
 
     @property
     def refused(self) -> Problem | None:
         """Why nothing of the clip can be used; what is wrong with one expression leaves it out and keeps the others."""
-        whole = [p for p in self.problems if not p.item or not self.frames]
+        whole = [p for p in self.faults if not p.item or not self.frames]
         return whole[0] if whole else None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers import masks as mask_readers
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, read_index
-from data_construction.readers.frame_files import frame_faults, frame_paths, frame_size, rate_problem
+from data_construction.readers.frame_files import frame_faults, frame_paths, frame_size, place_of
 from data_construction.readers.indexed_json import open_json
+from data_construction.readers.mask_formats.png_folder import PngFolder
 from data_construction.readers.open_split import FrameCheck
 from data_construction.readers.stanza import Stanza, load_stanza
+from data_construction.readers.timing import clip_timing, rate_problem
 from data_construction.readers.validate import find_problems
 from rollout.errors import DataError
 from rollout.types import RLE, Clip, Expression, Masklets, Sample
@@ -67,16 +70,20 @@ class Dataset:
             wrong_rate = rate_problem(paths[0], self.files, name)
             if wrong_rate is not None:
                 raise wrong_rate.error()
-            self._latest = Clip(name, tuple(str(p) for p in paths), height, width, self.files.fps)
+            timing = clip_timing(paths, self.files)
+            self._latest = Clip(name, tuple(str(p) for p in paths), height, width, timing.fps, timing.times)
         return self._latest
 
-    def get(self, clip: str, expression_id: str) -> Sample:
-        """One sample. Raises DataError naming file, clip and annotation if its masks do not fit its frames."""
+    def get(self, clip: str, expression_id: str, by_rule: bool = False) -> Sample:
+        """One sample. Raises DataError naming file, clip and annotation if its masks do not fit its frames.
+
+        ``by_rule`` is for scoring, see ``masklets``.
+        """
         where, entry = self.clip(clip), self._entry(clip)
         if expression_id not in entry.expressions:
             raise DataError(f"{self.root}: clip {clip} has no expression {expression_id!r}; has {[*entry.expressions]}")
         expression = entry.expressions[expression_id]
-        return Sample(where, expression, self.masklets(clip, expression.anno_ids))
+        return Sample(where, expression, self.masklets(clip, expression.anno_ids, by_rule))
 
     def ask(self, clip: str, text: str) -> Sample:
         """A sample with a question of your own and no ground truth."""
@@ -96,14 +103,16 @@ class Dataset:
 
     def samples_of(self, entry: ClipEntry, report: Callable[[DataError], None], frames: FrameCheck) -> Iterator[Sample]:
         """The expressions of one clip that can be used; of each other one, or of all, ``report`` gets the reason."""
-        for problem in [entry.refused] if entry.refused is not None else entry.problems:
+        for problem in [entry.refused] if entry.refused is not None else entry.faults:
             report(problem.error())
         if entry.refused is not None:
             return
         for bad_frame in self.frame_problems(entry, frames):
             report(bad_frame.error())
             return
-        for expression_id in entry.expressions:
+        for odd in entry.odd.values():
+            report(odd.error())
+        for expression_id in [eid for eid in entry.expressions if eid not in entry.odd]:
             try:
                 sample = self.get(entry.name, expression_id)
             except DataError as e:
@@ -111,10 +120,11 @@ class Dataset:
                 continue
             yield sample
 
-    def masklets(self, clip: str, anno_ids: tuple[str, ...]) -> Masklets | None:
+    def masklets(self, clip: str, anno_ids: tuple[str, ...], by_rule: bool = False) -> Masklets | None:
         """Ground truth of some annotations of a clip; None where the split has no masks.
 
-        No ids mean *no target* (all frames empty) in a split with masks.
+        No ids mean *no target* (all frames empty) in a split with masks. ``by_rule`` takes what the data sets' own
+        tools take: masks beyond the last frame are ignored, an object without a folder is nowhere.
         """
         if self.masks is None:
             return None
@@ -122,14 +132,36 @@ class Dataset:
         height, width = self._size(entry)
         rles: list[tuple[RLE | None, ...]] = []
         for anno_id in anno_ids:
-            found = self.masks.read(entry, anno_id, lambda: (height, width))
+            read = getattr(self.masks, "read_by_rule", self.masks.read) if by_rule else self.masks.read
+            found = read(entry, anno_id, lambda: (height, width))
+            found = found[: len(entry.frames)] if by_rule else found
             if (clip, anno_id) not in self._sound:
                 args = (found, entry.frames, (height, width), self.masks.path, clip, anno_id)
                 for problem in mask_readers.rle_problems(*args):
                     raise problem.error()
-                self._sound.add((clip, anno_id))
+                if not by_rule:
+                    self._sound.add((clip, anno_id))
             rles.append(tuple(found))
         return Masklets(height, width, tuple(rles), len(entry.frames))
+
+    def annotated_frames(self, clip: str) -> tuple[int, ...] | None:
+        """Frames whose masks people drew, where the annotation file tells them from others; None: all."""
+        return self._entry(clip).annotated
+
+    def scored_frames(self, clip: str, anno_ids: tuple[str, ...]) -> tuple[int, ...] | None:
+        """Frames that the data set's own tool scores, where it leaves those without a mask file out; None: all."""
+        if not (self.files.unmasked_frames_left_out and isinstance(self.masks, PngFolder)):
+            return None
+        entry = self._entry(clip)
+        found = {t for anno_id in anno_ids for t in self.masks.frames_with_file(entry, anno_id)}
+        return None if len(found) == len(entry.frames) else tuple(sorted(found))
+
+    def label_image(self, clip: str, frame: int) -> NDArray[np.uint8] | None:
+        """(H, W) of annotation ids as the mask file of a frame holds them; None where there are no such files.
+
+        Raises DataError for a file that is missing or cannot be read.
+        """
+        return self.masks.label_image(self._entry(clip), frame) if isinstance(self.masks, PngFolder) else None
 
     def existence(self, clip: str, expression_id: str) -> NDArray[np.uint8] | None:
         """(T,) 1 where a target is visible: by the masks, else as the annotation file says (TimeLens); else None."""
@@ -148,8 +180,11 @@ class Dataset:
         """The whole item of a training file (a ``VTSCoTRecord``); None where the data set is no such file."""
         return self._entry(clip).records.get(expression_id)
 
-    def foreground(self, clip: str) -> Masklets | None:
-        """Everything in the foreground as one masklet (ReVOS); None where the data set has no such file."""
+    def foreground(self, clip: str, by_rule: bool = False) -> Masklets | None:
+        """Everything in the foreground as one masklet (ReVOS); None where the data set has no such file.
+
+        ``by_rule`` as in ``masklets``.
+        """
         if self.files.foreground is None or not (self.root / self.files.foreground).is_file():
             return None
         path, entry = self.root / self.files.foreground, self._entry(clip)
@@ -161,7 +196,8 @@ class Dataset:
         if not isinstance(rles, list):
             remedy = "add its masks, one RLE a frame"
             raise Problem("no_foreground", str(path), "has no 'masks_rle'", clip, remedy=remedy).error()
-        size = self._size(entry)
+        size, rles = self._size(entry), rles[: len(entry.frames)] if by_rule else rles
+        rles = mask_readers.one_form(rles, lambda: size, path, entry, "foreground")
         for problem in mask_readers.rle_problems(rles, entry.frames, size, path, clip, "foreground"):
             raise problem.error()
         return Masklets(*size, (tuple(rles),), len(entry.frames))
@@ -177,6 +213,18 @@ class Dataset:
             yield problem_of(e, str(self.root), "unreadable_frame", entry.name)
             return
         yield from frame_faults(paths, entry, size, frames == "decode")
+
+    def absent(self, entry: ClipEntry) -> Problem | None:
+        """That nothing of a clip is there, neither a frame's folder nor a video; None if some of it is."""
+        if not entry.frames:
+            return entry.refused if entry.refused is not None and entry.refused.code == "missing_frame" else None
+        try:
+            place = place_of(frame_paths(self.root, self.files, replace(entry, frames=entry.frames[:1]))[0])
+        except DataError:
+            return None
+        what = f"does not exist, so none of the clip's {len(entry.frames)} frames can be read"
+        remedy = "get it, or remove the clip"
+        return None if place.exists() else Problem("missing_frame", str(place), what, entry.name, remedy=remedy)
 
     def validate(
         self, frames: FrameCheck = "decode", progress: Progress | None = None, limit: int | None = None

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rollout.errors import DataError
+from rollout.text_files import read_text
 
 
 def read_json(path: Path) -> Any:
     """The parsed file. Raises DataError if it is missing, cut short or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as e:
         raise DataError(f"{path}: missing; check the data set's root folder and split") from e
     except (OSError, ValueError) as e:

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry
+from data_construction.readers.spelling import respelling
 from data_construction.readers.stanza import SplitFiles
 from rollout.errors import DataError
 from rollout.video import VIDEO_SUFFIXES, split_frame_path, video_facts, video_frame
 
-RATE_TOLERANCE = 0.01
 LISTED = 4
 """Entries of a folder that are read for each frame that it should hold."""
 
 
 def frame_paths(root: Path, files: SplitFiles, entry: ClipEntry) -> list[Path]:
-    """One path a frame, under the first pattern whose file exists, else whose folder does, else the first.
+    """One path a frame, under the first pattern whose file exists (in any spelling), else whose folder does, else the
+    first.
 
     A frame of a video is ``<video>#<index>``; its index is the frame's name read as a number. Raises DataError (clip
     and frame named) where the frames of a video that is there have other names.
@@ -28,6 +29,10 @@ def frame_paths(root: Path, files: SplitFiles, entry: ClipEntry) -> list[Path]:
         return []
     first = [_path(root, p, entry, entry.frames[0]) for p in files.frames]
     best = [n for n, path in enumerate(first) if on_disk(path)]
+    if not best:
+        for pattern, path in zip(files.frames, first, strict=True):
+            if (change := respelling(root, path)) is not None:
+                return [change(_path(root, pattern, entry, f)) for f in entry.frames]
     best += [n for n, path in enumerate(first) if split_frame_path(path) is None and path.parent.is_dir()]
     chosen = first[[*best, 0][0]]
     pattern = files.frames[[*best, 0][0]]
@@ -154,18 +159,6 @@ def check_frame(path: Path, size: tuple[int, int] | None, clip: str, frame: str,
         what = f"is {found[0]} x {found[1]} pixels, annotated as {size[0]} x {size[1]} (height x width)"
         return Problem("frame_size", str(path), what, clip, frame)
     return None
-
-
-def rate_problem(path: Path, files: SplitFiles, clip: str) -> Problem | None:
-    """A video whose frames are not those that the annotations count."""
-    inside = split_frame_path(path)
-    if inside is None or files.video_fps is None:
-        return None
-    fps = video_facts(inside[0]).fps
-    if fps is None or abs(fps - files.video_fps) <= RATE_TOLERANCE * files.video_fps:
-        return None
-    what = f"has {fps:.3g} frames a second, the annotations count {files.video_fps:g}"
-    return Problem("frame_rate", inside[0], what, clip, remedy=f"extract its frames at {files.video_fps:g} a second")
 
 
 def _short(error: Exception, path: Path) -> str:

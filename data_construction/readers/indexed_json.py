@@ -16,15 +16,17 @@ from typing import Any
 
 from data_construction.readers.files import read_json_shared
 from rollout.errors import DataError
+from rollout.text_files import encoding_of
 
 INDEXED_FROM = 64 << 20
 """Bytes from which on a file is indexed; smaller ones are parsed whole and kept."""
 KEY = rb'"((?:[^"\\]|\\.)*)"\s*:\s*'
-FIRST = re.compile(rb"\s*\{\s*" + KEY)
+MARK = rb"(?:\xef\xbb\xbf)?"
+FIRST = re.compile(MARK + rb"\s*\{\s*" + KEY)
 # RLE text holds no comma and no quote, and a search for commas passes over it quickly.
 NEXT = re.compile(rb',\s*(?!"(?:size|counts)"\s*:)' + KEY)
 LAST = re.compile(rb"\s*\}\s*\Z")
-EMPTY = re.compile(rb"\s*\{\s*\}\s*\Z")
+EMPTY = re.compile(MARK + rb"\s*\{\s*\}\s*\Z")
 Span = tuple[int, int]
 
 
@@ -125,9 +127,14 @@ def open_json(path: Path) -> Any:
         stat = path.stat()
     except OSError:
         return read_json_shared(path)
-    if stat.st_size < INDEXED_FROM:
+    if stat.st_size < INDEXED_FROM or _is_utf16(path):
         return read_json_shared(path)
     return _indexed(path, stat.st_mtime_ns, stat.st_size)
+
+
+def _is_utf16(path: Path) -> bool:
+    with path.open("rb") as file:
+        return encoding_of(file.read(2)) == "utf-16"
 
 
 @lru_cache(maxsize=4)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry
+from data_construction.readers.rle_forms import Size, as_rle
 from data_construction.readers.stanza import SplitFiles
 from rollout.errors import DataError
 from rollout.plugins import import_files_of
@@ -28,12 +29,12 @@ class MaskSource(Protocol):
     def read(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
         """One entry a frame of the file (so perhaps not one a frame of the clip). Raises DataError.
 
-        ``size`` gives the frames' (height, width), for formats that do not say it themselves.
+        ``size`` gives the frames' (height, width), for formats that do not say it themselves. A format may also have
+        ``read_by_rule``, of the same form, which takes what the data set's own tool takes.
         """
         ...
 
 
-Size = Callable[[], tuple[int, int]]
 FORMATS: dict[str, Callable[[Path, SplitFiles], MaskSource]] = {}
 
 
@@ -58,6 +59,19 @@ def open_masks(path: Path, files: SplitFiles) -> MaskSource:
 def missing_masks(path: Path, clip: str, anno_id: str) -> Problem:
     """An annotation id that the mask file does not know."""
     return Problem("no_masks", str(path), "has no masks", clip, item=f"annotation {anno_id}", remedy="add or remove it")
+
+
+def one_form(masks: Sequence[Any], size: Size, path: Path, entry: ClipEntry, anno_id: str) -> list[RLE | None]:
+    """Masks in any of COCO's forms as compressed RLE. Raises DataError (clip and frame named) for others."""
+    out: list[RLE | None] = []
+    for t, raw in enumerate(masks):
+        try:
+            out.append(as_rle(raw, size))
+        except (KeyError, TypeError, ValueError, IndexError) as e:
+            what = f"has no mask that COCO's tools know ({type(e).__name__}: {e})"
+            frame = entry.frames[t] if t < len(entry.frames) else ""
+            raise Problem("mask_runs", str(path), what, entry.name, frame, f"annotation {anno_id}").error() from e
+    return out
 
 
 def rle_problems(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol
 
+from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry, Index
 from data_construction.readers.masks import MaskSource
 from data_construction.readers.stanza import SplitFiles, Stanza
@@ -27,6 +28,8 @@ class OpenSplit(Protocol):
     def name(self) -> str: ...
 
     def frame_paths(self, entry: ClipEntry) -> list[Path]: ...
+
+    def absent(self, entry: ClipEntry) -> Problem | None: ...
 
     def size(self, clip: str) -> tuple[int, int]: ...
 

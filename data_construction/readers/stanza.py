@@ -64,6 +64,8 @@ class SplitFiles:
     object's (any value > 0), else its values are annotation ids."""
     masks_every_frame: bool = False
     """True: a frame without a mask file is a fault; False: then no object is there."""
+    unmasked_frames_left_out: bool = False
+    """True: the data set's own tool scores only the frames that have a mask file (ReasonVOS), and so do scorers."""
     foreground: str | None = None
     """ReVOS: one RLE a frame that covers everything in the foreground (for the robustness score R)."""
     select: str | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
 from rollout.errors import DataError
+from rollout.text_files import read_text
 
 
 def read_yaml(path: Path) -> Any:
@@ -17,7 +19,7 @@ def read_yaml(path: Path) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
+        return OmegaConf.to_container(OmegaConf.load(io.StringIO(read_text(path))))
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as e:
         raise DataError(f"{path}: cannot be read as YAML ({' '.join(str(e).split())})") from e
 

@@ -10,11 +10,15 @@ from pathlib import Path
 
 from data_construction.problems import Problem, Progress, problem_of
 from data_construction.readers.annotations import ClipEntry, read_index
-from data_construction.readers.frame_files import frame_faults, on_disk, place_of, rate_problem
+from data_construction.readers.frame_files import frame_faults, on_disk
 from data_construction.readers.indexed_json import IndexedJson, open_json
 from data_construction.readers.masks import rle_pixels, rle_problems
 from data_construction.readers.open_split import FrameCheck, OpenSplit
+from data_construction.readers.orientation import orientation_problem
+from data_construction.readers.timing import rate_problem
+from rollout.control_text import control_fault
 from rollout.errors import DataError
+from rollout.text_files import read_text
 from rollout.types import RLE
 
 NO_TARGET = 2
@@ -36,17 +40,18 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
         if progress is not None:
             progress(done, len(dataset.index), doing)
         yield from entry.problems
+        yield from entry.odd.values()
+        yield from _control_text(dataset, entry)
         if not entry.frames:
             continue
         yield from _ids(dataset, entry)
         try:
-            place = place_of(dataset.frame_paths(entry)[0])
+            dataset.frame_paths(entry)
         except DataError as e:
             yield problem_of(e, str(dataset.root), "frame_name", entry.name)
             continue
-        if not place.exists():
-            what = f"does not exist, so none of the clip's {len(entry.frames)} frames can be read"
-            yield Problem("missing_frame", str(place), what, entry.name, remedy="get it, or remove the clip")
+        if (gone := dataset.absent(entry)) is not None:
+            yield gone
             continue
         try:
             size = dataset.size(entry.name)
@@ -55,12 +60,25 @@ def _all_problems(dataset: OpenSplit, frames: FrameCheck, progress: Progress | N
             yield problem_of(e, str(dataset.root), "unreadable_frame", entry.name)
         if frames != "none":
             yield from _frames(dataset, entry, size, decode=frames == "decode")
+        if size is not None and frames == "decode":
+            turned = orientation_problem(dataset, entry, dataset.frame_paths(entry), size)
+            yield from () if turned is None else (turned,)
         if size is not None:
             yield from _masks(dataset, entry, size)
             if foreground:
                 yield from _foreground(dataset, entry)
     if progress is not None:
         progress(len(dataset.index), len(dataset.index), doing)
+
+
+def _control_text(dataset: OpenSplit, entry: ClipEntry) -> Iterator[Problem]:
+    """Expressions and recorded thoughts that a chat, a trainer or the protocol would not read as words."""
+    for eid, expression in entry.expressions.items():
+        replies = [value for who, value in entry.dialogues.get(eid, ()) if who == "gpt"]
+        fault = control_fault(expression.text, replies)
+        if fault is not None:
+            item = f"expression {eid}"
+            yield Problem("control_text", _annotation_file(dataset), fault, entry.name, item=item, remedy="edit it")
 
 
 def shared_clips(dataset: OpenSplit) -> Iterator[Problem]:
@@ -103,7 +121,7 @@ def _repeated(path: Path) -> list[str]:
             repeated.update(dict.fromkeys(k for k, n in Counter(k for k, _ in found).items() if n > 1))
         return mapping
 
-    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=pairs)
+    json.loads(read_text(path), object_pairs_hook=pairs)
     return list(repeated)
 
 
@@ -156,7 +174,8 @@ def _masks(dataset: OpenSplit, entry: ClipEntry, size: tuple[int, int]) -> Itera
         return
     path = dataset.masks.path
     sound = True
-    for anno_id in dict.fromkeys(a for e in entry.expressions.values() for a in e.anno_ids):
+    usable = [e for e in entry.expressions.values() if e.id not in entry.odd]
+    for anno_id in dict.fromkeys(a for e in usable for a in e.anno_ids):
         try:
             rles = dataset.masks.read(entry, anno_id, lambda: size)
         except DataError as e:

@@ -97,4 +97,6 @@ def _expressions(
     for problem in [entry.refused] if entry.refused is not None else entry.problems:
         report(problem.error())
     if entry.refused is None:
-        yield from entry.expressions.values()
+        for odd in entry.odd.values():
+            report(odd.error())
+        yield from (e for e in entry.expressions.values() if e.id not in entry.odd)

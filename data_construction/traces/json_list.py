@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.errors import DataError
+from rollout.text_files import encoding_of
 
 CHUNK = 1 << 16
 LONGEST_TOKEN = 32
@@ -24,12 +25,16 @@ def read_json_list(path: Path) -> Iterator[Any]:
     Raises BrokenListError naming the file and the item that does not parse, once those before it are handed out.
     """
     decoder, text, number, closed = json.JSONDecoder(), "", -1, False
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(2))
+    with path.open(encoding=encoding) as file:
         while not closed:
             try:
                 more = file.read(CHUNK)
             except UnicodeDecodeError as e:
-                raise BrokenListError(f"{path}: after item {number}: not UTF-8 text ({e})") from e
+                raise BrokenListError(
+                    f"{path}: after item {number}: not {encoding.removesuffix('-sig').upper()} text ({e})"
+                ) from e
             text = (text + more).lstrip()
             if number < 0 and text:
                 if not text.startswith("["):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rollout.errors import DataError
+from rollout.text_files import UTF16_MARKS
 
 SYNC_EVERY = 64
 
@@ -73,11 +75,16 @@ def dump_line(value: Any) -> bytes:
 def whole_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """(line number from 1, byte offset, line) of every line that ends in a newline, one in memory at a time.
 
-    Blank ones are left out.
+    Blank ones are left out, and a byte order mark at the start. Raises DataError for a file in UTF-16: its lines are
+    none.
     """
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(UTF16_MARKS):
+                raise DataError(f"{path}: is UTF-16 text; save it as UTF-8")
+            if number == 1 and line.startswith(BOM_UTF8):
+                line, offset = line.removeprefix(BOM_UTF8), len(BOM_UTF8)
             if line.endswith(b"\n") and line.strip():
                 yield number, offset, line
             offset += len(line)

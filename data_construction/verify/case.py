@@ -16,7 +16,7 @@ from data_construction.traces import BOXES, Trace
 from data_construction.traces.shown import SIDE, agreed, seen_before
 from rollout.box_protocol import ParsedBoxTurn, parse_box_turn
 from rollout.errors import DataError, RecipeError
-from rollout.frames import whole_seconds
+from rollout.frames import frame_times, whole_seconds
 from rollout.protocol import ParsedTurn, parse_turn
 from rollout.types import Sample
 
@@ -121,5 +121,6 @@ class Case:
     @cached_property
     def timestamps(self) -> tuple[int, ...]:
         """Whole seconds of the frames shown (Veason-R1)."""
-        fps = agreed(self.trace, "fps", self.settings.fps, self.sample.clip.fps or 1.0)
-        return whole_seconds(self.trace.frames, fps)
+        times = frame_times(self.sample.clip, agreed(self.trace, "fps", self.settings.fps, 0.0))
+        inside = [min(max(f, 0), len(times) - 1) for f in self.trace.frames]  # A check names what is outside.
+        return whole_seconds([times[f] for f in inside])

@@ -20,6 +20,7 @@ from data_construction.vlm.exchange import Answer, Prompt, Reply
 from data_construction.vlm.health import Health
 from data_construction.vlm.ledger import Ledger
 from data_construction.vlm.parsing import parse_object
+from data_construction.vlm.proxy import http_client, proxy_of
 from data_construction.vlm.secret import Secret
 from data_construction.vlm.settings import ClientSettings
 from data_construction.vlm.usage import Usage
@@ -34,7 +35,8 @@ ROOM_SECONDS = 0.05
 
 
 class Client:
-    """Make it inside the event loop that uses it; close it there. Raises RecipeError if a key is needed and not set.
+    """Make it inside the event loop that uses it; close it there. Raises RecipeError if a key is needed and not set,
+    EnvironmentMismatchError for a proxy that cannot be used.
 
     ``stop`` lets requests in flight finish and sends no more; whoever asks or waits to ask gets StoppedError.
     """
@@ -50,11 +52,17 @@ class Client:
         key = settings.api_key()
         self._secret = Secret(key)
         # Its own retries are off: they would not be counted, capped or held to Retry-After beyond a minute.
-        self._api = AsyncOpenAI(api_key=key, base_url=settings.base_url, timeout=settings.timeout, max_retries=0)
+        self._api = AsyncOpenAI(
+            api_key=key,
+            base_url=settings.base_url,
+            timeout=settings.timeout,
+            max_retries=0,
+            http_client=http_client(settings.base_url),
+        )
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._stop = asyncio.Event()
         self._dialect = Dialect.first(settings)
-        self.health = Health()
+        self.health = Health(proxy_of(settings.base_url))
         self._not_before = 0.0
         self._rng = random.Random()
 

@@ -11,8 +11,10 @@ SILENT, ALIKE = 8, 20
 class Health:
     """``served``: a request has succeeded, now or in an earlier run of the job."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: str | None = None) -> None:
+        """``proxy``: through which requests go, to be named where nobody answers."""
         self.served = False
+        self._way = f", or the proxy ({proxy}) in the way: NO_PROXY names hosts to ask directly" if proxy else ""
         self._silent = self._alike = 0
         self._refusal = ""
 
@@ -23,7 +25,9 @@ class Health:
         """Raises EndpointError where there is no sense in going on."""
         self._silent = self._silent + 1 if error.server_down else 0
         if self._silent >= SILENT:
-            raise EndpointError(f"{self._silent} requests in a row got no answer ({error}); is the endpoint up?")
+            raise EndpointError(
+                f"{self._silent} requests in a row got no answer ({error}); is the endpoint up{self._way}?"
+            )
         refused = error.reason if error.reason.startswith("http_4") else ""
         self._alike = self._alike + 1 if refused and refused == self._refusal else int(bool(refused))
         self._refusal = refused

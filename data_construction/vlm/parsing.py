@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from data_construction.vlm.errors import BadReplyError
-
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+from rollout.reading import without_thoughts
 
 
 def parse_object(text: str) -> dict[str, Any]:
     """The reply's JSON object: all of the text, or the first one in it (after a thought, in a code fence, in prose).
 
-    Raises BadReplyError where there is none.
+    A draft within a thought is no answer, whether a template or the model opened it, nor if it never closes. Raises
+    BadReplyError where there is none.
     """
-    body = _THOUGHT.sub("", text, count=1)
+    body = without_thoughts(text)
     decoder = json.JSONDecoder()
     at = body.find("{")
     while at >= 0:

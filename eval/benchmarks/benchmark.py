@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_construction.readers import Dataset, open_dataset
 from rollout.errors import DataError
-from rollout.frames import evenly_spaced
-from rollout.types import Clip, Masklets, Sample
+from rollout.types import Masklets, Sample
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,11 @@ class Benchmark:
     groups: tuple[str, ...] = ()
     """Groupings of the table, by their names in ``eval.scorers.grouping``."""
     frames: int | None = None
-    """So many evenly spaced frames of a clip, both ends included, are predicted and scored; None: all."""
+    """So many frames of a clip are scored, ``numpy.linspace(0, T - 1, frames, dtype=int)``, which truncates, and
+    repeats frames of clips with fewer; all are predicted. None: all are scored."""
+    missing: str = ""
+    """What the benchmark's own tool does with an expression without a prediction, by its name in
+    ``eval.scorers.missing``; "": it has no tool, or none that is public."""
     submission: str | None = None
     """A packager registered with ``@register_packager``; None: there is no server."""
     protocol: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +47,7 @@ class Benchmark:
         return open_dataset(self.dataset, root, self.split)
 
     def samples(self, root: str | Path) -> Iterator[Sample]:
-        """Every expression in the data set's order, cut to this benchmark's frames; nothing is left out.
+        """Every expression in the data set's order, all frames of its clip; nothing is left out.
 
         Raises DataError naming file, clip and annotation for the first that is broken.
         """
@@ -52,39 +57,26 @@ class Benchmark:
 
     def clip_samples(self, dataset: Dataset, clip: str) -> list[Sample]:
         """One clip's expressions in order. Raises DataError likewise, also where the annotation file is wrong."""
-        for problem in dataset.index[clip].problems:
+        for problem in dataset.index[clip].faults:
             raise problem.error()
         return [self.sample(dataset, clip, e.id) for e in dataset.expressions(clip)]
 
-    def sample(self, dataset: Dataset, clip: str, expression_id: str) -> Sample:
-        """One expression, cut to this benchmark's frames."""
-        found = dataset.get(clip, expression_id)
-        if self.frames is None or found.clip.num_frames <= self.frames:
-            return found
-        keep = evenly_spaced(0, found.clip.num_frames - 1, self.frames)
-        masklets = None if found.masklets is None else _cut_masklets(found.masklets, keep)
-        return replace(found, clip=_cut_clip(found.clip, keep), masklets=masklets)
+    def sample(self, dataset: Dataset, clip: str, expression_id: str, by_rule: bool = False) -> Sample:
+        """One expression; ``by_rule`` takes odd annotations as the data set's own tool takes them."""
+        return dataset.get(clip, expression_id, by_rule)
 
-    def foreground(self, dataset: Dataset, clip: str) -> Masklets:
-        """Everything in the foreground of a clip, cut likewise. Raises DataError where the data set has none."""
-        found = dataset.foreground(clip)
+    def scored_frames(self, dataset: Dataset, sample: Sample) -> tuple[int, ...] | None:
+        """Frames whose scores count, in order and perhaps more than once; None: all of them, once."""
+        if self.frames is not None:
+            return tuple(np.linspace(0, sample.clip.num_frames - 1, self.frames, dtype=int).tolist())
+        return dataset.scored_frames(sample.clip.name, sample.expression.anno_ids)
+
+    def foreground(self, dataset: Dataset, clip: str, by_rule: bool = False) -> Masklets:
+        """Everything in the foreground of a clip. Raises DataError where the data set has none."""
+        found = dataset.foreground(clip, by_rule)
         if found is None:
             raise DataError(
                 f"{dataset.root}: no foreground masks, which scorer {self.scorer!r} of benchmark {self.name} needs; "
                 "get the data set's foreground file"
             )
-        if self.frames is None or found.num_frames <= self.frames:
-            return found
-        return _cut_masklets(found, evenly_spaced(0, found.num_frames - 1, self.frames))
-
-
-def _cut_clip(clip: Clip, keep: list[int]) -> Clip:
-    # Frames are no longer equally far apart in time to the last digit, but their mean rate is what fps must say.
-    share = (len(keep) - 1) / max(1, clip.num_frames - 1)
-    fps = None if clip.fps is None else clip.fps * share
-    return replace(clip, frames=tuple(clip.frames[t] for t in keep), fps=fps)
-
-
-def _cut_masklets(masklets: Masklets, keep: list[int]) -> Masklets:
-    rles = tuple(tuple(rle[t] for t in keep) for rle in masklets.rles)
-    return Masklets(masklets.height, masklets.width, rles, len(keep))
+        return found

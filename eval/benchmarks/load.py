@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from data_construction.readers import dataset_names
 from eval.benchmarks.benchmark import Benchmark
 from eval.results.record import check_name
 from eval.scorers.grouping import GROUPINGS
+from eval.scorers.missing import RULES
 from rollout.errors import DataError
+from rollout.text_files import read_text
 
 STANZAS = Path(__file__).parent / "stanzas"
 TYPES: dict[str, type] = {"groups": list, "frames": int, "protocol": dict, "published": dict}
@@ -52,8 +55,8 @@ def _read(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(read_text(path))))
+    except (OSError, ValueError, YAMLError) as error:
         raise DataError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: a benchmark is a mapping with 'dataset' and 'split'")
@@ -85,6 +88,8 @@ def _check_names(path: Path, benchmark: Benchmark) -> None:
     for group in benchmark.groups:
         if group not in GROUPINGS:
             raise DataError(f"{path}: no grouping {group!r}; there are {', '.join(GROUPINGS)}")
+    if benchmark.missing not in ("", *RULES):
+        raise DataError(f"{path}: missing = {benchmark.missing!r}; wants one of {', '.join(RULES)}")
     if benchmark.scorer is not None and benchmark.scorer not in scorer_names():
         raise DataError(f"{path}: no scorer {benchmark.scorer!r}; there are {', '.join(scorer_names())}")
     if benchmark.submission is not None and benchmark.submission not in packager_names():

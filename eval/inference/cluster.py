@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.inference.fleet import Fleet, WorkerDiedError
-from rollout.errors import RecipeError, VideosegError, WorkerError
+from rollout.errors import EnvironmentMismatchError, RecipeError, VideosegError, WorkerError
+from rollout.ray_env import joins_a_cluster, ray_address, socket_problem
 
 if TYPE_CHECKING:
     from eval.inference.dialogue import InferenceSettings
@@ -118,13 +119,16 @@ def start_cluster(
     gpus: int = 1,
     worker_class: type[Any] | None = None,
 ) -> Cluster:
-    """Start Ray if need be, one policy worker a GPU (one in all on a CPU) and as many pool workers with its SAM 2.
+    """Start one policy worker a GPU (one in all on a CPU) and as many pool workers with its SAM 2.
+
+    Ray is started as well, or joined where ``RAY_ADDRESS`` names one, unless this process has one already.
 
     Args:
         worker_class: a subclass of `eval.inference.worker.PolicyWorker` to run instead.
 
     Raises:
         RecipeError: the policy has no SAM 2 of its own and the settings name none; more GPUs than there are.
+        EnvironmentMismatchError: the temporary folder's path is too long for Ray's sockets.
         WorkerError: a worker cannot be built; says why.
     """
     import ray
@@ -138,9 +142,18 @@ def start_cluster(
             "add --set rollout.engine.tensor_parallel=1"
         )
     started = not ray.is_initialized()
+    if started and (problem := socket_problem()):
+        raise EnvironmentMismatchError(problem)
     if started:
-        limits: dict[str, Any] = {"num_cpus": 16, "_node_ip_address": "127.0.0.1"} if device == "cpu" else {}
-        ray.init(include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment}, **limits)
+        own = device == "cpu" and not joins_a_cluster()  # a running cluster says itself what it has
+        limits: dict[str, Any] = {"num_cpus": 16, "_node_ip_address": "127.0.0.1"} if own else {}
+        ray.init(
+            address=ray_address(),
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": environment},
+            **limits,
+        )
     handles: list[RayHandle] = []
     pool: Any = None
     try:

@@ -93,7 +93,6 @@ class Pipeline:
         """Until every sample that the results lack has a result or a failure.
 
         Raises:
-            DataError: a clip or expression name that would leave the folders made of it.
             WorkerError: a worker does not start any more, or nothing but failures comes back.
         """
         source = iter(samples)
@@ -114,15 +113,14 @@ class Pipeline:
             key = (found.clip, found.expression_id) if isinstance(found, Broken) else _key(found)
             if key in self._results:
                 self._done += 1
-            elif isinstance(found, Broken):
-                self._fail(*key, Failure(str(found.error), "data"))
+            elif (error := found.error if isinstance(found, Broken) else _name_error(*key)) is not None:
+                self._fail(*key, Failure(str(error), "data"))
             else:
+                assert not isinstance(found, Broken)
                 self._start(found)
         return True
 
     def _start(self, sample: Sample) -> None:
-        check_name(sample.clip.name, "clip", nested=True)
-        check_name(sample.expression.id, f"expression id of clip {sample.clip.name!r}", nested=False)
         blind = replace(sample, masklets=None)  # the policy's side never sees ground truth
         if self._rewards is not None:
             self._truths[_key(sample)] = sample
@@ -198,7 +196,8 @@ class Pipeline:
         if self._rewards is not None:
             judged = masks.answers[1].result() if len(masks.answers) > 1 else None
             rewards = self._rewards.rewards(truth, masks.dialogue.episode, judged)
-        self._results.append(record_of(sample, masks.dialogue, list(masks.answers[0].result().rles), rewards))
+        drawn = masks.answers[0].result()
+        self._results.append(record_of(sample, masks.dialogue, drawn.rles, rewards, drawn.objects))
         self._failures.succeeded(_key(sample))
         self._done += 1
 
@@ -210,6 +209,16 @@ class Pipeline:
         if self._progress is not None:
             failed = f", {self._failures.count} failed" if self._failures.count else ""
             self._progress(self._done, max(self._total, self._done + self._under_way), f"dialogues and masks{failed}")
+
+
+def _name_error(clip: str, expression_id: str) -> DataError | None:
+    """Why results cannot have these names. It costs this expression alone."""
+    try:
+        check_name(clip, "clip", nested=True)
+        check_name(expression_id, f"expression id of clip {clip!r}", nested=False)
+    except DataError as error:
+        return error
+    return None
 
 
 def _key(sample: Sample) -> tuple[str, str]:

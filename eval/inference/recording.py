@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from eval.inference.dialogue import Dialogue
@@ -9,8 +10,14 @@ from eval.results.record import ResultRecord, TurnRecord
 from rollout.types import Sample
 
 
-def record_of(sample: Sample, dialogue: Dialogue, masks: list[Any], rewards: dict[str, float] | None) -> ResultRecord:
-    """What is written for one expression."""
+def record_of(
+    sample: Sample,
+    dialogue: Dialogue,
+    masks: Sequence[Any],
+    rewards: dict[str, float] | None,
+    objects: Sequence[Sequence[Any]] | None = None,
+) -> ResultRecord:
+    """What is written for one expression: ``masks`` of all objects, and ``objects`` one by one unless it is one."""
     episode = dialogue.episode
     turns = tuple(
         TurnRecord(t.text, t.action, t.grounding, t.keyframe, tuple(t.shown), len(t.shown)) for t in episode.turns
@@ -28,6 +35,7 @@ def record_of(sample: Sample, dialogue: Dialogue, masks: list[Any], rewards: dic
         stop=episode.stop,
         turns=turns,
         prediction=tuple(masks),
+        objects=None if objects is None else tuple(tuple(track) for track in objects),
         rewards=rewards,
         tokens=dialogue.tokens,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rollout.conversation import Conversation
+from rollout.episode import seg_of_turns
 from rollout.types import Episode
 
 
@@ -19,7 +20,7 @@ def pixels_of(processor: Any, conversation: Conversation) -> Any:
 def seg_states(
     model: Any, conversation: Conversation, episode: Episode, pixels: Any, device: str
 ) -> list[np.ndarray[Any, Any] | None]:
-    """Per turn (C,) float32 at its first ``[SEG]``, None without one.
+    """Per turn (C,) float32 at the ``[SEG]`` that draws (`seg_of_turns`), None without one.
 
     Args:
         model: a policy with its head, see ``verl_ext.policy.checkpoint.load_policy``.
@@ -27,7 +28,8 @@ def seg_states(
     """
     import torch
 
-    wanted = [t.seg_positions[0] if t.seg_positions else None for t in episode.turns]
+    drawing = zip(episode.turns, seg_of_turns(episode), strict=True)
+    wanted = [None if place is None else turn.seg_positions[place] for turn, place in drawing]
     positions = [p for p in wanted if p is not None]
     if not positions:
         return [None] * len(wanted)

@@ -18,6 +18,8 @@ class Answer:
     expression: Expression
     masks: tuple[RLE | None, ...]
     """One a frame of the clip, objects merged; None is an empty mask."""
+    objects: tuple[tuple[RLE | None, ...], ...]
+    """The same object by object."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,16 @@ from rewards.metrics.packing import runs
 from rollout.errors import DataError
 from rollout.types import RLE, Clip, Expression
 
+MOST_TRACKS = 10
+"""Of a prompt: with more the tool ends in an index error."""
+
 
 @register_packager("vicas")
 class Vicas(Packager):
     """``<six-digit video id>.json``: ``{"video_id", "pred_lgvis_masks"}``, for each prompt in order one entry a frame,
-    ``{"filename", "mask_rles": [RLE]}``. The tool wants the same number of objects in every frame: ours are merged to
-    one, so its track mAP is that of the merged object. Captions are left out: run the tool with ``--skip_captions``.
+    ``{"filename", "mask_rles": [RLE]}`` with one RLE an object: the tool scores tracks, and wants the same number of
+    them in every frame. It stops where a prompt has more than ten; those beyond are left out. So are captions: run the
+    tool with ``--skip_captions``.
     """
 
     about = "<six-digit video id>.json with pred_lgvis_masks (README and evaluation code of ViCaS)"
@@ -43,9 +47,12 @@ class Vicas(Packager):
             for i, frames in enumerate(prompts):
                 if [frame["filename"] for frame in frames] != wanted:
                     yield f"prompt {i} has not one entry for each of the clip's {len(wanted)} frames, in order"
+                tracks = {len(frame["mask_rles"]) for frame in frames}
+                if len(tracks) > 1 or max(tracks, default=0) > MOST_TRACKS:
+                    yield f"prompt {i} has {sorted(tracks)} tracks; wants the same number in each frame, at most ten"
                 for frame in frames:
-                    (rle,) = frame["mask_rles"]
-                    runs(rle, clip.height, clip.width, f"prompt {i}, {frame['filename']}")
+                    for rle in frame["mask_rles"]:
+                        runs(rle, clip.height, clip.width, f"prompt {i}, {frame['filename']}")
         except DataError as error:
             yield str(error)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -55,8 +62,11 @@ class Vicas(Packager):
 def _content(clip: Clip, answers: Sequence[Answer]) -> bytes:
     masks = [
         [
-            {"filename": f"{frame_name(frame)}.jpg", "mask_rles": [_rle(rle, clip)]}
-            for frame, rle in zip(clip.frames, answer.masks, strict=True)
+            {
+                "filename": f"{frame_name(frame)}.jpg",
+                "mask_rles": [_rle(track[t], clip) for track in answer.objects[:MOST_TRACKS]],
+            }
+            for t, frame in enumerate(clip.frames)
         ]
         for answer in answers
     ]

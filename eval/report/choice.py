@@ -13,11 +13,12 @@ Chosen = list[tuple[ExpressionScore, list[str]]]
 
 
 def choose(rows: Sequence[ExpressionScore], ends: int = 1) -> Chosen:
-    """The ``ends`` best and worst, the median, and the median of each kind; without a prediction nothing can be drawn.
+    """The ``ends`` best and worst, the median, and the median of each kind; without a prediction, or
+    without usable masks to set beside it, nothing can be drawn.
 
     No-target expressions stand only for their kind: an empty answer to them would be every report's best clip.
     """
-    drawable = sorted((r for r in rows if not r.missing), key=lambda r: (r.jf, r.name))
+    drawable = sorted((r for r in rows if not (r.missing or r.broken)), key=lambda r: (r.jf, r.name))
     ranked = [r for r in drawable if r.visible_frames] or drawable
     if not ranked:
         return []

@@ -17,6 +17,7 @@ from eval.report.inputs import ReportStage
 from eval.results.record import ResultRecord, TurnRecord
 from eval.scorers.types import ExpressionScore
 from rewards.metrics.packing import runs
+from rollout.frames import evenly_spaced
 from rollout.types import RLE, Sample
 
 STRIP_FRAMES, STRIP_PIXELS = 6, 208
@@ -107,7 +108,7 @@ def views_of(chosen: Chosen, stages: Sequence[ReportStage], traced: Sequence[Rep
 def strip_frames(records: Sequence[ResultRecord]) -> list[int]:
     """Evenly spaced frames with both ends, and the last keyframe that each picked."""
     total = records[0].num_frames
-    frames = set(np.linspace(0, total - 1, min(STRIP_FRAMES, total)).round().astype(int).tolist())
+    frames = set(evenly_spaced(0, total - 1, STRIP_FRAMES))
     frames |= {min(max(r.chosen, 0), total - 1) for r in records if r.chosen is not None}
     return sorted(frames)
 
@@ -149,9 +150,7 @@ def _turn(number: int, turn: TurnRecord, sample: Sample | None) -> TurnView:
     if sample is None:
         return TurnView(number, turn, split_turn(turn.text), [], 0)
     shown = [t for t in turn.frames_shown if 0 <= t < sample.clip.num_frames]
-    keep = shown
-    if len(shown) > SHOWN_FRAMES:
-        keep = [shown[i] for i in np.linspace(0, len(shown) - 1, SHOWN_FRAMES).round().astype(int)]
+    keep = [shown[i] for i in evenly_spaced(0, len(shown) - 1, SHOWN_FRAMES)] if shown else []
     pictures = []
     for t in keep:
         frame = thumbnail(sample.clip.frames[t], SHOWN_PIXELS)

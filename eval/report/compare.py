@@ -86,9 +86,11 @@ class Comparison:
     clips: list[ClipRow]
     overall: Difference
     """Over all expressions, each counting the same."""
+    headline: str
+    """The benchmark's own first metric: J&F, or ViCaS' track mAP."""
     headline_a: float
     headline_b: float
-    """The benchmark's own headline J&F; ReVOS', for one, is a mean of groups."""
+    """Its values; ReVOS', for one, is a mean of groups."""
     groups: dict[str, dict[str, Difference]]
     """Grouping -> label -> difference."""
 
@@ -124,12 +126,14 @@ def compare_scores(a: Scores, b: Scores, groups: Sequence[str] = ()) -> Comparis
         )
     rows = [_row(row, second[row.name]) for row in a.expressions]
     by_name = {row.name: row for row in rows}
+    headline = a.info.get("headline", "jf")
     return Comparison(
         rows=rows,
         clips=_clips(rows),
         overall=difference(rows),
-        headline_a=a.jf,
-        headline_b=b.jf,
+        headline=headline,
+        headline_a=a.overall.metrics[headline].mean or 0.0,
+        headline_b=b.overall.metrics[headline].mean or 0.0,
         groups=_groups(a.expressions, by_name, groups),
     )
 
@@ -175,7 +179,7 @@ def bootstrap_by_clip(rows: Iterable[Row]) -> tuple[float | None, float | None]:
 def _row(a: ExpressionScore, b: ExpressionScore) -> Row:
     kind = a.kind or ("" if a.type_id is None else GROUPINGS["type"](a)[1])
     head = (a.clip, a.expression_id, a.text, kind)
-    return Row(*head, a.jf, b.jf, a.j, b.j, a.f, b.f, a.missing or a.failed, b.missing or b.failed)
+    return Row(*head, a.jf, b.jf, a.j, b.j, a.f, b.f, *(s.missing or s.failed for s in (a, b)))
 
 
 def _clips(rows: Sequence[Row]) -> list[ClipRow]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from data_construction.atomic import write_whole
 from eval.report.compare import INTERVAL, ClipRow, Comparison, Difference, Row
 from eval.report.page import signed
+from eval.scores.words import HEADINGS
 
 MOST = 10
 LONGEST = 60
@@ -49,8 +50,9 @@ def comparison_table(comparison: Comparison, titles: tuple[str, str], most: int 
     """Plain text: the difference overall and by group, then the clips and expressions that gain and lose the most."""
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, markup=False, highlight=False)
-    for letter, title, jf in zip("AB", titles, (comparison.headline_a, comparison.headline_b), strict=True):
-        console.print(f"{letter} = {title}, the benchmark's own J&F {jf:.1f}")
+    name = HEADINGS.get(comparison.headline, comparison.headline)
+    for letter, title, value in zip("AB", titles, (comparison.headline_a, comparison.headline_b), strict=True):
+        console.print(f"{letter} = {title}, the benchmark's own {name} {value:.1f}")
     console.print(f"{in_words(comparison)}\n")
     table = Table(title="J&F in percent; change = B - A", title_justify="left", pad_edge=False)
     for name in ("expressions", "n", "A", "B", "change", f"{INTERVAL} % interval"):

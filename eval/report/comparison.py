@@ -18,6 +18,7 @@ from eval.report.inputs import ReportStage
 from eval.report.page import write_page
 from eval.results.index import index_results, read_record
 from eval.scorers.types import Scores
+from eval.scores.words import HEADINGS
 from rollout.types import Sample
 
 SAME = 1e-9
@@ -43,7 +44,7 @@ def build_comparison_report(
     drawn = [*comparison.gains(shown), *comparison.losses(shown)]
     chosen = _chosen(comparison, drawn, sides[1].scores)
     dataset = benchmark.dataset_at(root)
-    samples = [benchmark.sample(dataset, row.clip, row.expression_id) for row, _ in chosen]
+    samples = [benchmark.sample(dataset, row.clip, row.expression_id, by_rule=True) for row, _ in chosen]
     stages = [_stage(letter, side, samples) for letter, side in zip("AB", sides, strict=True)]
     changes = [row.change for row in comparison.rows]
     moved = [change for change in changes if abs(change) > SAME]
@@ -53,6 +54,7 @@ def build_comparison_report(
         "title": f"{benchmark.name}: {sides[0].title} (A) and {sides[1].title} (B)",
         "sides": sides,
         "comparison": comparison,
+        "headline": HEADINGS.get(comparison.headline, comparison.headline),
         "overall": comparison.overall,
         "words": in_words(comparison),
         "spread": histogram(
@@ -79,7 +81,7 @@ def _chosen(comparison: Comparison, drawn: Sequence[Row], scores: Scores) -> Cho
     by_name = {row.name: row for row in scores.expressions}
     out: Chosen = []
     for row in drawn:
-        if not (row.missing_a and row.missing_b):
+        if not (row.missing_a and row.missing_b) and not by_name[row.name].broken:
             missing = [f"no prediction in {s}" for s, gone in (("A", row.missing_a), ("B", row.missing_b)) if gone]
             out.append(
                 (by_name[row.name], [f"B {'gains' if row.change > 0 else 'loses'} {abs(row.change):.1f}", *missing])

@@ -18,7 +18,8 @@ from eval.report.page import write_page
 from eval.report.verdict import change_in_words, paired_change
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Scores
-from eval.scores.files import HEADINGS
+from eval.scores.files import reply_lines
+from eval.scores.words import headings_of, metric_names, published_of, remarks
 from rollout.spoilt import WAYS
 
 
@@ -54,17 +55,21 @@ def build_evaluation_report(page: EvaluationPage, out: Path) -> Path:
     Raises DataError for frames or masks that cannot be read.
     """
     scores = page.stage.scores
-    published = scores.info.get("published", {})
-    missing = {row.name: row for row in scores.expressions if row.missing or row.failed}
+    published = {method: values for method, values in published_of(scores).items() if values}
+    missing = {row.name: row for row in scores.expressions if row.missing or row.failed or row.broken}
+    headline = scores.info.get("headline", "jf")
     context = {
         "page": page,
         "scores": scores,
         "overall": scores.overall,
         "metrics": metric_names(scores),
         "baselines": [(name, NAMES.get(name, name)) for name in scores.overall.baselines],
-        "headings": HEADINGS,
+        "headings": headings_of(scores),
+        "headline": headline if headline in scores.overall.metrics else "jf",
+        "remarks": list(remarks(scores)),
         "sections": sections(scores),
         "looks": looks(scores, page.spoilt),
+        "replies": list(reply_lines(scores)),
         "published": published,
         "published_metrics": list(dict.fromkeys(name for values in published.values() for name in values)),
         "charts": [
@@ -82,13 +87,6 @@ def build_evaluation_report(page: EvaluationPage, out: Path) -> Path:
         "record": record_facts(scores),
     }
     return write_page("evaluation.html", context, out)
-
-
-def metric_names(scores: Scores) -> list[str]:
-    """The metrics that this benchmark defines, in the order of its tables."""
-    found = scores.overall.metrics
-    known = [name for name in HEADINGS if name in found]
-    return [name for name in known if name in ("jf", "j", "f") or found[name].n]
 
 
 def sections(scores: Scores) -> dict[str, dict[str, GroupScores]]:
@@ -142,5 +140,5 @@ def _outcomes(named: Mapping[str, Sequence[str]], scores: Scores) -> list[dict[s
 
 
 def _reason(row: ExpressionScore, scores: Scores) -> str:
-    why = scores.info.get("failures", {}).get(row.name)
+    why = scores.info.get("broken", {}).get(row.name) or scores.info.get("failures", {}).get(row.name)
     return str(why) if why else ("the dialogue could not begin" if row.failed else "no result")

@@ -47,7 +47,7 @@ def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int 
     else:
         benchmark = _benchmark(scores, scores_file)
         dataset = benchmark.dataset_at(root)
-        samples = [benchmark.sample(dataset, row.clip, row.expression_id) for row, _ in chosen]
+        samples = [benchmark.sample(dataset, row.clip, row.expression_id, by_rule=True) for row, _ in chosen]
     with results.open("rb") as file:
         keys = [(row.clip, row.expression_id) for row, _ in chosen]
         records = [read_record(file, results, key, places[key]) for key in keys]
@@ -81,8 +81,10 @@ def _benchmark(scores: Scores, path: Path) -> Benchmark:
     if not (dataset and split):
         raise DataError(f"{path}: names no benchmark, so its data cannot be found; score with --benchmark")
     if name in benchmark_names():
-        return load_benchmark(name)
-    frames = info.get("frames_a_clip")  # --dataset, or a YAML file of the user's own
+        known = load_benchmark(name)
+        if (known.dataset, known.split) == (dataset, split):  # a split of --dataset may be called like a benchmark
+            return known
+    frames = info.get("scored_frames")  # --dataset, or a YAML file of the user's own
     return Benchmark(name or Path(dataset).stem, dataset, split, frames=frames if isinstance(frames, int) else None)
 
 

@@ -44,3 +44,5 @@ class ReportInput:
     """Least J&F at which a kind may be called learnt."""
     notes: Sequence[str] = ()
     """Paragraphs of plain text for the top of the page."""
+    warnings: Sequence[str] = ()
+    """Paragraphs that a reader must not miss, above all others."""

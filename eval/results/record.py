@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.results.record_types import RECORD, TURN, check_object
+from eval.results.record_types import OPTIONAL, RECORD, TURN, check_object
 from rollout.box_protocol import parse_box_turn
 from rollout.errors import DataError
 from rollout.types import RLE, Action, Grounding, StopReason
@@ -29,16 +30,16 @@ class TurnRecord:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether this is a well-formed answer of a keyframe and boxes (Veason-R1), which knows no interval."""
+        """Whether an answer of a keyframe and boxes (Veason-R1), which knows no interval, can be read here."""
         return self.grounding is None and parse_box_turn(self.text).answer is not None
 
     @property
     def chosen(self) -> int | None:
-        """The frame that the turn chose, as the policy wrote it; None if nothing parses, or if a box answer names a
-        time at which no frame was shown (``keyframe`` is then the clip's middle)."""
+        """The frame that the turn chose, as the policy wrote it; None if nothing can be read, or if a box answer names
+        a second that could not be looked at (``keyframe`` is then the clip's middle, and there is no action)."""
         if self.grounding is not None:
             return self.grounding.keyframe
-        return self.keyframe if self.keyframe in self.frames_shown and self.has_boxes else None
+        return self.keyframe if self.action is Action.ANSWER and self.has_boxes else None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class ResultRecord:
     rewards: dict[str, float] | None = None
     tokens: int = 0
     """Tokens that the policy wrote, over all turns."""
+    objects: tuple[tuple[RLE | None, ...], ...] | None = None
+    """The prediction object by object, (T,) masks each, where it is not that of one object; () if none was predicted.
+    None: one object, whose masks are ``prediction``, as in files that know nothing else."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -75,6 +79,11 @@ class ResultRecord:
         return self.turns[-1].chosen if self.turns else None
 
     @property
+    def tracks(self) -> tuple[tuple[RLE | None, ...], ...]:
+        """One track an object."""
+        return (self.prediction,) if self.objects is None else self.objects
+
+    @property
     def failed(self) -> bool:
         """Whether the dialogue could not begin: nothing was said, so its empty masks are no answer."""
         return not self.turns or self.stop is StopReason.REFUSED_CLIP
@@ -87,6 +96,10 @@ class ResultRecord:
             raise DataError(f"{where}: {self.name} has {self.num_frames} frames of {self.height}x{self.width} pixels")
         if len(self.prediction) != self.num_frames:
             raise DataError(f"{where}: {self.name} has {self.num_frames} frames but {len(self.prediction)} masks")
+        for o, track in enumerate(self.objects or ()):
+            if len(track) != self.num_frames:
+                what = f"{self.num_frames} frames but {len(track)} masks of object {o}"
+                raise DataError(f"{where}: {self.name} has {what}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; RLE counts as text."""
@@ -94,17 +107,22 @@ class ResultRecord:
         out["stop"] = self.stop.value
         for turn in out["turns"]:
             turn["action"] = None if turn["action"] is None else turn["action"].value
-        out["prediction"] = [None if rle is None else _plain_rle(rle) for rle in self.prediction]
+        out["prediction"] = _plain_track(self.prediction)
+        del out["objects"]
+        if self.objects is not None:
+            out["objects"] = [_plain_track(track) for track in self.objects]
         return out
 
     @staticmethod
     def from_dict(d: Any, where: str) -> ResultRecord:
         """The record of one parsed line. Raises DataError with ``where`` and the field that is wrong."""
-        check_object(d, RECORD, "ResultRecord", where)
+        check_object(d, RECORD, "ResultRecord", where, OPTIONAL)
         try:
             turns = tuple(_turn(turn, f"{where}, turn {i}") for i, turn in enumerate(d["turns"]))
             values = {**d, "turns": turns, "stop": StopReason(d["stop"])}
             values["spatial_frames"], values["prediction"] = tuple(d["spatial_frames"]), tuple(d["prediction"])
+            if d.get("objects") is not None:
+                values["objects"] = tuple(tuple(track) for track in d["objects"])
             record = ResultRecord(**values)
         except DataError:
             raise
@@ -130,6 +148,10 @@ def _turn(d: Any, where: str) -> TurnRecord:
     grounding = None if d["grounding"] is None else Grounding(**d["grounding"])
     action = None if d["action"] is None else Action(d["action"])
     return TurnRecord(**{**d, "grounding": grounding, "action": action, "frames_shown": tuple(d["frames_shown"])})
+
+
+def _plain_track(track: Sequence[RLE | None]) -> list[RLE | None]:
+    return [None if rle is None else _plain_rle(rle) for rle in track]
 
 
 def _plain_rle(rle: RLE) -> RLE:

@@ -47,6 +47,10 @@ RECORD: dict[str, Check] = {
     "prediction": MASKS,
     "rewards": _or_null(REWARDS),
 }
+OPTIONAL: dict[str, Check] = {
+    "objects": _or_null(("a list of masks by object", lambda v: isinstance(v, list) and all(map(MASKS[1], v)))),
+}
+"""Of a record: what older files lack."""
 TURN: dict[str, Check] = {
     "text": TEXT,
     "action": _or_null(TEXT),
@@ -57,10 +61,14 @@ TURN: dict[str, Check] = {
 }
 
 
-def check_object(value: Any, checks: Mapping[str, Check], what: str, where: str) -> None:
-    """Raise DataError unless ``value`` has exactly these fields of these types; ``what`` is its class's name."""
+def check_object(
+    value: Any, checks: Mapping[str, Check], what: str, where: str, optional: Mapping[str, Check] | None = None
+) -> None:
+    """Raise DataError unless ``value`` has exactly these fields of these types, and of ``optional`` any; ``what`` is
+    its class's name."""
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object of {what}, found {type(value).__name__}")
+    checks = {**checks, **{name: check for name, check in (optional or {}).items() if name in value}}
     if set(value) != set(checks):
         missing, unknown = sorted(set(checks) - set(value)), sorted(set(value) - set(checks))
         raise DataError(f"{where}: not a {what}: missing {missing}, unknown {unknown}")

@@ -13,6 +13,7 @@ from eval.scorers.types import TYPE_NAMES, ExpressionScore
 Label = tuple[int, str]
 Grouping = Callable[[ExpressionScore], Label]
 
+TARGET = ("with a target", "no target")
 OBJECTS = ("no object", "1 object", "2 objects", "3 and more")
 LENGTHS = (50, 100, 200, 500)
 """Frames at which the next clip-length group begins, exclusive."""
@@ -27,6 +28,12 @@ def by_type(row: ExpressionScore) -> Label:
 def by_kind(row: ExpressionScore) -> Label:
     """The data set's own label (long or short, static or dynamic, question type, source); else the type."""
     return 0, row.kind or TYPE_NAMES.get(row.type_id, "untyped")
+
+
+def by_target(row: ExpressionScore) -> Label:
+    """Whether the expression means anything in its clip (MeViS v2)."""
+    rank = int(row.objects == 0)
+    return rank, TARGET[rank]
 
 
 def by_objects(row: ExpressionScore) -> Label:
@@ -46,6 +53,7 @@ def by_clip_length(row: ExpressionScore) -> Label:
 GROUPINGS: dict[str, Grouping] = {
     "type": by_type,
     "kind": by_kind,
+    "target": by_target,
     "objects": by_objects,
     "clip_length": by_clip_length,
 }

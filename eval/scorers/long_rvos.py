@@ -13,14 +13,13 @@ from rewards.metrics import temporal_iou, volumetric_iou
 class LongRVOS(Scorer):
     """Adds tIoU = |Si| / |Su| and vIoU = (1 / |Su|) * sum over Si of IoU_t.
 
-    Si are the frames in which prediction and ground truth are both non-empty, Su those in which either is. The formula
-    is ours to the benchmark's definition. Nothing predicted where nothing is (Su empty) counts 1.
+    Si are the frames in which prediction and ground truth are both non-empty, Su those in which either is: the official
+    tool's formulas. Nothing predicted where nothing is (Su empty) counts 1.
     """
 
     extra: ClassVar[tuple[str, ...]] = ("tiou", "viou")
-    note: ClassVar[str] = "tIoU and vIoU by our formula to the benchmark's definition"
 
-    def extras(self, case: Case) -> dict[str, float]:
+    def extras(self, case: Case) -> dict[str, float | None]:
         masks = case.masks
         return {
             "tiou": temporal_iou(masks.pred_visible, masks.gt_visible),

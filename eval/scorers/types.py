@@ -64,8 +64,14 @@ class ExpressionScore:
     """Annotated objects that the expression names."""
     failed: bool = False
     """There is a record, but of a dialogue that could not begin: it scores 0 as well."""
+    unreadable: str = ""
+    """Why the last reply could not be carried out; empty if it could."""
     extra: dict[str, float | None] = field(default_factory=dict)
     """What the benchmark's own scorer adds: accuracy, robustness, tiou, viou."""
+    broken: bool = False
+    """Its annotation cannot be used, by no rule of the benchmark: it scores 0."""
+    tracks: list[list[float]] | None = None
+    """IoU, 0..1, of each predicted track with each object, where the benchmark scores tracks."""
 
     @property
     def name(self) -> str:
@@ -90,7 +96,8 @@ class GroupScores:
 
     @staticmethod
     def of(name: str, rows: list[ExpressionScore]) -> GroupScores:
-        baselines = {b: Mean.of(row.baselines.get(b) for row in rows) for b in (rows[0].baselines if rows else ())}
+        known = dict.fromkeys(name for row in rows for name in row.baselines)
+        baselines = {b: Mean.of(row.baselines.get(b) for row in rows) for b in known}
         margin = Mean.of(row.jf - row.baselines["nothing"] for row in rows if "nothing" in row.baselines)
         names = [*METRICS, *dict.fromkeys(name for row in rows for name in row.extra)]
         metrics = {m: Mean.of(row.value(m) for row in rows) for m in names}
@@ -118,6 +125,8 @@ class Scores:
     """A benchmark's groupings (``eval.scorers.grouping``), such as objects or clip_length -> label -> scores."""
     failed: list[str] = field(default_factory=list)
     """Expressions whose dialogue could not begin, by name; each counts 0 in the means."""
+    broken: list[str] = field(default_factory=list)
+    """What the data set is wrong about, by name: expressions, which count 0 in the means, or whole clips."""
 
     @property
     def jf(self) -> float:
@@ -142,4 +151,5 @@ class Scores:
             info=d["info"],
             groups={grouping: groups(named) for grouping, named in d.get("groups", {}).items()},
             failed=d.get("failed", []),
+            broken=d.get("broken", []),
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from eval.benchmarks import Benchmark
 from eval.results.index import Key, Place, index_results
 from eval.results.run_info import RunInfo
-from eval.scorers.types import ExpressionScore, Scores
-from eval.scores.clip import ClipJob, ClipScorer
+from eval.scorers.types import Scores
+from eval.scores.clip import ClipJob, ClipScorer, Options, Scored
 from eval.scores.info import Progress, summarise
 from eval.scores.pool import cpu_count, map_unordered
 from rollout.errors import DataError
@@ -25,6 +25,9 @@ def score_benchmark(
     root: str | Path,
     *,
     exact: bool = False,
+    released: bool = False,
+    strict: bool = False,
+    largest: bool = False,
     workers: int | None = None,
     keys: Iterable[Key] | None = None,
     run: RunInfo | None = None,
@@ -35,7 +38,11 @@ def score_benchmark(
     Args:
         results: ``results.jsonl``.
         root: the data set's folder.
-        exact: keep every digit where the official tool rounds (ReVOS).
+        exact: keep every digit where the official tool rounds (ReVOS, Ref-SAV).
+        released: as the released tool does it where ours differs on purpose: what is missing, ReVOS' A and R.
+        strict: raise for the first annotation that is odd or cannot be used; otherwise those that the benchmark's own
+            tool takes count as it takes them, the others 0, and all are listed.
+        largest: score the baseline of each clip's largest object as well.
         workers: processes; default one a core, fewer for small results. Each holds one clip.
         keys: (clip, expression id) of a draw; nothing else is scored, nor missed. None: the whole benchmark.
         run: how the results came about; copied into the scores.
@@ -43,10 +50,11 @@ def score_benchmark(
 
     Raises:
         DataError: a benchmark without public ground truth; results of another benchmark (a clip or expression it
-            lacks, another text, frame count or size); a duplicate; an RLE that does not decode; data that misfit.
+            lacks, another text, frame count or size); a duplicate; an RLE that does not decode; under ``strict`` data
+            that misfit; under ``released`` missing predictions that the tool refuses.
         WorkerError: a scoring process died.
     """
-    work = ClipScorer(benchmark, Path(root), results, exact)
+    work = ClipScorer(benchmark, Path(root), results, Options(exact, released, strict, largest))
     if benchmark.scorer is None:
         raise DataError(
             f"benchmark {benchmark.name} has no public ground truth, so it cannot be scored here; "
@@ -56,11 +64,11 @@ def score_benchmark(
     report = progress or (lambda done, total, what: None)
     report(0, len(plan), "scoring")
     processes = workers or min(cpu_count(), len(plan), 1 + results.stat().st_size // BYTES_A_PROCESS)
-    rows: dict[int, list[ExpressionScore]] = {}
+    rows: dict[int, Scored] = {}
     for i, scored in map_unordered(work, _with_truth(work, plan, processes), processes):
         rows[i] = scored
         report(len(rows), len(plan), f"scoring {plan[i].clip}")
-    ordered = [row for i in range(len(plan)) for row in rows[i]]
+    ordered = [row for i in range(len(plan)) for row in rows[i].rows]
     if not ordered:
         raise DataError(f"{root}: no expressions to score in split {benchmark.split} of {benchmark.dataset}")
     drawn = "" if keys is None else f"a draw of {len(ordered)} expressions"
@@ -71,10 +79,13 @@ def score_benchmark(
         "scorer": benchmark.scorer,
         "note": "; ".join(filter(None, (drawn, work.scorer.note))),
         "rounding": None if exact else work.scorer.decimals,
-        "frames_a_clip": benchmark.frames or "all",
+        "scored_frames": benchmark.frames or "all",
         "published": benchmark.published,
+        "odd": {name: why for i in range(len(plan)) for name, why in rows[i].odd.items()},
+        "broken": {name: why for i in range(len(plan)) for name, why in rows[i].broken.items()},
     }
-    return summarise(ordered, work.scorer, groups=benchmark.groups, run=run, about=about)
+    rule = benchmark.missing
+    return summarise(ordered, work.scorer, groups=benchmark.groups, run=run, about=about, missing=rule)
 
 
 def _plan(work: ClipScorer, places: dict[Key, Place], keys: list[Key] | None) -> list[ClipJob]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.record import ResultRecord
+from eval.results.unreadable import why_unreadable
 from eval.scorers.base import Case, Scorer
 from eval.scorers.baselines import Masklet, constant_answers
 from eval.scorers.types import ExpressionScore
 from rewards.metrics import ClipScores, FrameMask, interval_iou, j_visible, keyframe_hit, score_clip
 from rollout.errors import DataError
-from rollout.types import RLE, Sample
+from rollout.types import RLE, Expression, Sample
 
 TEMPORAL = ("j_visible", "interval_iou", "keyframe_hit")
 """Scores that an expression without a visible target cannot have: None there."""
@@ -25,6 +27,9 @@ def score_expression(
     scorer: Scorer,
     *,
     foreground_area: NDArray[np.int64] | None = None,
+    scored: Sequence[int] | None = None,
+    annotated: tuple[int, ...] | None = None,
+    together: Mapping[str, float | None] | None = None,
     largest: Masklet | None = None,
     exact: bool = False,
 ) -> ExpressionScore:
@@ -32,44 +37,47 @@ def score_expression(
 
     Args:
         foreground_area: (T,) pixels, for scorers that need it.
+        scored: frames that count, perhaps more than once; None: all.
+        annotated: frames whose masks people drew; None: all.
+        together: metrics, 0..1, that were made of all of the clip's expressions.
         largest: the prediction of the third baseline, scored beside.
         exact: keep every digit where the scorer rounds.
 
     Raises:
         DataError: a sample without ground truth, or a prediction of another size or that does not decode.
     """
+    together = together or {}
     gt, size = ground_truth(sample), (sample.clip.height, sample.clip.width)
     failed = record is not None and record.failed
-    answered = record is not None and not failed
     nothing: Sequence[RLE | None] = [None] * len(gt)
     # A failed record is scored too, though nothing of it counts: its masks must decode all the same.
-    masks = score_clip(nothing if record is None else record.prediction, gt, size, sample.id)
-    exists = masks.gt_visible
-    values: dict[str, float | None] = dict.fromkeys(("jf", "j", "f", *scorer.extra), 0.0)
+    whole = score_clip(nothing if record is None else record.prediction, gt, size, sample.id)
+    masks, exists = _counted(whole, scored), whole.gt_visible
+    values = zero_values(sample.expression, scorer)
+    values |= {name: None for name, value in together.items() if value is None}
     values |= dict.fromkeys(TEMPORAL, 0.0 if exists.any() else None)
-    if answered:
-        values |= _values(Case(sample, masks, foreground_area), scorer, exact)
-    if answered and record is not None and exists.any():
-        values |= _grounding_values(record, _wanted_frames(sample, exists))
+    tracks = None
+    if record is not None and not failed:
+        case = Case(sample, masks, foreground_area, record.tracks, annotated)
+        values |= _values(case, scorer, together, exact)
+        tracks = scorer.tracks(case)
+        if exists.any():
+            values |= _grounding_values(record, _wanted_frames(sample, exists))
     baselines = constant_answers(masks.overlap[:, 2], size[0] * size[1])
     if largest is not None:
         baselines["largest"] = _jf(score_clip(largest, gt, size, f"{sample.id}, baseline largest"))
-    extra = {name: values.pop(name) for name in scorer.extra}
-    expression = sample.expression
-    return ExpressionScore(
-        clip=sample.clip.name,
-        expression_id=expression.id,
-        text=expression.text,
-        kind=expression.kind,
-        type_id=expression.type_id,
+    return row_of(
+        sample.clip.name,
+        sample.expression,
+        scorer,
+        values,
         frames=sample.clip.num_frames,
         visible_frames=int(exists.sum()),
         missing=record is None,
-        baselines=baselines,
-        objects=len(expression.anno_ids),
         failed=failed,
-        extra=extra,
-        **values,  # type: ignore[arg-type]
+        baselines=baselines,
+        tracks=tracks,
+        unreadable="" if record is None else why_unreadable(record),
     )
 
 
@@ -80,6 +88,36 @@ def _wanted_frames(sample: Sample, exists: NDArray[np.bool_]) -> NDArray[np.bool
     legible = np.zeros_like(exists)
     legible[list(sample.expression.legible)] = True
     return legible
+
+
+def zero_values(expression: Expression, scorer: Scorer) -> dict[str, float | None]:
+    """Of an expression that nothing can be given for."""
+    return {**dict.fromkeys(("jf", "j", "f"), 0.0), **dict.fromkeys(TEMPORAL), **scorer.zeros(expression)}
+
+
+def row_of(
+    clip: str, expression: Expression, scorer: Scorer, values: Mapping[str, float | None], **more: Any
+) -> ExpressionScore:
+    """``values``: every score in percent, by name; ``more``: other fields of the row."""
+    fields: dict[str, Any] = {
+        "clip": clip,
+        "expression_id": expression.id,
+        "text": expression.text,
+        "kind": expression.kind,
+        "type_id": expression.type_id,
+        "objects": len(expression.anno_ids),
+        "extra": {name: values[name] for name in scorer.extra},
+        **{name: value for name, value in values.items() if name not in scorer.extra},
+        **more,
+    }
+    return ExpressionScore(**fields)
+
+
+def _counted(masks: ClipScores, frames: Sequence[int] | None) -> ClipScores:
+    if frames is None:
+        return masks
+    keep = list(frames)
+    return ClipScores(masks.j[keep], masks.f[keep], masks.overlap[keep])
 
 
 def ground_truth(sample: Sample) -> list[FrameMask]:
@@ -117,13 +155,15 @@ def _grounding_values(record: ResultRecord, exists: NDArray[np.bool_]) -> dict[s
     return found
 
 
-def _values(case: Case, scorer: Scorer, exact: bool) -> dict[str, float | None]:
+def _values(case: Case, scorer: Scorer, together: Mapping[str, float | None], exact: bool) -> dict[str, float | None]:
     masks = case.masks
     j, f = float(masks.j.mean()), float(masks.f.mean())
-    values = {"jf": _jf(masks), "j": 100 * j, "f": 100 * f}
-    values |= {name: 100 * value for name, value in scorer.extras(case).items()}
-    if scorer.decimals is not None and not exact:
-        values = {name: round(value, scorer.decimals) for name, value in values.items()}
+    values: dict[str, float | None] = {"jf": _jf(masks), "j": 100 * j, "f": 100 * f}
+    added = {**scorer.extras(case), **together}
+    values |= {name: None if value is None else 100 * value for name, value in added.items()}
+    if scorer.decimals is not None and not exact:  # as NumPy rounds, which Python's own does not always
+        rounded = {n: float(np.round(v, scorer.decimals)) for n, v in values.items() if v is not None}
+        values |= rounded
     visible = j_visible(masks.j, masks.gt_visible)
     return {**values, "j_visible": None if visible is None else 100 * visible}
 

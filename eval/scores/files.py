@@ -13,29 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from data_construction.atomic import write_whole
+from eval.results.unreadable import unreadable_lines
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Mean, Scores
+from eval.scores.words import HEADINGS, headings_of, metric_names, published_of, remarks
 from rollout.errors import DataError
 
 SCORES_FILE = "scores.json"
 DASH = "-"
-
-HEADINGS = {
-    "jf": "J&F",
-    "j": "J",
-    "f": "F",
-    "accuracy": "A",
-    "robustness": "R",
-    "tiou": "tIoU",
-    "viou": "vIoU",
-    "j_visible": "J visible",
-    "interval_iou": "interval",
-    "keyframe_hit": "keyframe",
-}
-"""In the order of a table's columns."""
-
-NAMED = 20
-"""So many missing expressions are named on the screen; ``scores.json`` names all."""
 
 
 def write_scores(scores: Scores, folder: Path) -> tuple[Path, Path]:
@@ -57,7 +42,7 @@ def read_scores(path: Path) -> Scores:
 
 def scores_csv(scores: Scores) -> str:
     """One row an expression, every field of ``ExpressionScore``; a baseline is a column ``baseline_<name>``."""
-    nested = ("baselines", "extra")
+    nested = ("baselines", "extra", "tracks")
     plain = [field.name for field in fields(ExpressionScore) if field.name not in nested]
     names = sorted({name for row in scores.expressions for name in row.baselines})
     extra = list(dict.fromkeys(name for row in scores.expressions for name in row.extra))
@@ -73,15 +58,13 @@ def scores_csv(scores: Scores) -> str:
 def scores_table(scores: Scores, width: int = 120) -> str:
     """Plain text: overall, then a benchmark's groups, else types and kinds; means beside those of the baselines."""
     baselines, info = list(scores.overall.baselines), scores.info
-    known = [name for name in HEADINGS if name in scores.overall.metrics]
-    known += [name for name in scores.overall.metrics if name not in HEADINGS]  # a scorer of your own
-    metrics = [name for name in known if name in ("jf", "j", "f") or scores.overall.metrics[name].n]
+    metrics, headings = metric_names(scores), headings_of(scores)
     title = f"{info['benchmark']} ({info['dataset']} {info['split']}), " if "benchmark" in info else ""
     table = Table(title=f"{title}percent; ± is one standard error", title_justify="left", pad_edge=False)
     table.add_column("expressions")
     table.add_column("n", justify="right")
     for name in (*metrics, *baselines):
-        table.add_column(HEADINGS.get(name, name), justify="right")
+        table.add_column(headings.get(name, name), justify="right")
     sections = list(scores.groups.values()) or [scores.by_type, scores.by_kind]
     for groups in ({"": scores.overall}, *sections):
         for group in groups.values():
@@ -97,23 +80,26 @@ def scores_table(scores: Scores, width: int = 120) -> str:
 
 def _below(scores: Scores) -> Iterator[str]:
     """What stands under the table."""
-    baselines = list(scores.overall.baselines)
-    if note := scores.info.get("note"):
-        yield note
-    if baselines:
+    yield from reply_lines(scores)
+    if baselines := list(scores.overall.baselines):
         yield "J&F of baselines: " + "; ".join(f"{b} = {NAMES.get(b, b)}" for b in baselines)
     published = [
         f"{method}: " + ", ".join(f"{HEADINGS.get(m, m)} {v:.1f}" for m, v in values.items())
-        for method, values in scores.info.get("published", {}).items()
+        for method, values in published_of(scores).items()
+        if values
     ]
     if published:
         yield "published: " + "; ".join(published)
-    reasons = scores.info.get("failures", {})
-    for names, what in ((scores.missing, "missing"), (scores.failed, "failed")):
-        if names:
-            named = [f"{n} ({' '.join(reasons[n].split())[:200]})" if n in reasons else n for n in names[:NAMED]]
-            more = f" and {len(names) - NAMED} more (scores.json names all)" if len(names) > NAMED else ""
-            yield f"{len(names)} {what}, each counts 0: {', '.join(named)}{more}"
+    yield from remarks(scores)
+
+
+def reply_lines(scores: Scores) -> Iterator[str]:
+    """What could not be read of the policy's replies, and with which words it was asked."""
+    protocol = scores.info.get("protocol", {})
+    asked, mark = str(protocol.get("prompt_set") or ""), protocol.get("prompts")
+    yield from unreadable_lines(scores.info.get("unreadable", {}), scores.info.get("dialogues", 0), asked)
+    if asked:
+        yield f"asked with prompt set {asked}" + (f" ({mark})" if mark else "")
 
 
 def mean_text(mean: Mean | None) -> str:
@@ -129,7 +115,7 @@ def plain_mean(mean: Mean | None) -> str:
 
 
 def _table_row(group: GroupScores, metrics: list[str], baselines: list[str]) -> list[str]:
-    # The headline score with its error, the others without: a table that wraps is not read.
-    others = [plain_mean(group.metrics.get(name)) for name in metrics if name != "jf"]
+    # J&F with its error, the others without: a table that wraps is not read.
+    shown = [(mean_text if name == "jf" else plain_mean)(group.metrics.get(name)) for name in metrics]
     blind = [plain_mean(group.baselines.get(name)) for name in baselines]
-    return [group.name, str(group.count), mean_text(group.metrics["jf"]), *others, *blind]
+    return [group.name, str(group.count), *shown, *blind]

@@ -10,8 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from eval.results.run_info import RunInfo
+from eval.results.unreadable import unreadable_counts
 from eval.scorers.base import Scorer
 from eval.scorers.grouping import grouped
+from eval.scorers.missing import RULES, in_words
 from eval.scorers.types import ExpressionScore, GroupScores, Scores
 
 Progress = Callable[[int, int, str], None]
@@ -25,28 +27,42 @@ def summarise(
     groups: Sequence[str] = (),
     run: RunInfo | None = None,
     about: Mapping[str, Any] | None = None,
+    missing: str = "",
 ) -> Scores:
     """Rows to scores: the scorer's means overall and by group, the names of what is missing, and the information.
 
     ``groups`` names groupings (``eval.scorers.grouping``); ``run`` is how the results came about, ``about`` is added
-    to it.
+    to it, its ``broken`` are names of what the data set is wrong about. ``missing`` is the official tool's rule for
+    expressions without a prediction (``eval.scorers.missing``), which a scorer follows if it is to score as released.
+    Raises DataError if that rule is to refuse them.
     """
     rows = _without_intervals(rows)
+    left_out = RULES[missing].left_out(rows) if scorer.released and missing else set()
+    counted = [row for row in rows if row.name not in left_out]
 
     def means(grouping: str) -> dict[str, GroupScores]:
-        return {label: scorer.group(label, found) for label, found in grouped(rows, grouping, scorer.apart).items()}
+        return {label: scorer.group(label, found) for label, found in grouped(counted, grouping, scorer.apart).items()}
 
     by_type, by_kind = means("type"), means("kind")
     known = {"type": by_type, "kind": by_kind}
     return Scores(
-        overall=scorer.overall(rows),
+        overall=scorer.overall(counted),
         by_type=dict(sorted(by_type.items())),
         by_kind=by_kind,
         expressions=rows,
         missing=[row.name for row in rows if row.missing],
         failed=[row.name for row in rows if row.failed],
-        info={**_info(rows, run or RunInfo()), **(about or {})},
+        info={
+            **_info(rows, run or RunInfo()),
+            "headline": scorer.headline,
+            "ours": list(scorer.ours),
+            "released": scorer.released,
+            "missing_rule": in_words(missing, scorer.released),
+            "left_out": sorted(left_out),
+            **(about or {}),
+        },
         groups={name: known[name] if name in known else means(name) for name in groups},
+        broken=list((about or {}).get("broken", ())),
     )
 
 
@@ -72,6 +88,8 @@ def _info(rows: list[ExpressionScore], run: RunInfo) -> dict[str, Any]:
         "frames_by_clip": frames,
         "missing": sum(row.missing for row in rows),
         "failed": sum(row.failed for row in rows),
+        "dialogues": sum(not row.missing and not row.failed for row in rows),
+        "unreadable": unreadable_counts(row.unreadable for row in rows),
         "versions": versions(*PACKAGES),
     }
 

@@ -18,13 +18,15 @@ MOST = 100
 """So many problems are reported; the rest is of their kind."""
 
 
-def check_submission(path: Path, benchmark: Benchmark, root: str | Path, progress: Progress | None = None) -> list[str]:
+def check_submission(
+    path: Path, benchmark: Benchmark, root: str | Path, progress: Progress | None = None, *, strict: bool = False
+) -> list[str]:
     """Everything that is wrong with a zip or folder, at most ``MOST`` sentences, each naming its file; empty if sound.
 
     Nothing is unpacked to disk. Raises DataError for what is no submission at all: no zip, paths that could leave a
     folder, data that are not there.
     """
-    return verify(path, Target(benchmark, Path(root)), progress or (lambda done, total, what: None))
+    return verify(path, Target(benchmark, Path(root), strict), progress or (lambda done, total, what: None))
 
 
 def verify(path: Path, target: Target, progress: Progress) -> list[str]:

@@ -13,6 +13,7 @@ from eval.packagers.registry import get_packager
 from eval.results.index import Key, Place, index_results, read_record
 from eval.results.record import ResultRecord, check_name
 from eval.scores.expression import check_fit
+from eval.scores.truth import NOTHING_ASKED
 from rewards.metrics.packing import runs
 from rollout.errors import DataError
 from rollout.types import Clip, Expression, Sample
@@ -32,8 +33,10 @@ class Wanted:
 class Target:
     """A benchmark's expressions as its packager wants them."""
 
-    def __init__(self, benchmark: Benchmark, root: Path) -> None:
-        """Raises DataError for a benchmark without submission format, and for data that are not there."""
+    def __init__(self, benchmark: Benchmark, root: Path, strict: bool = False) -> None:
+        """``strict``: raise for annotations that cannot be read, instead of leaving out what they say.
+
+        Raises DataError for a benchmark without submission format, and for data that are not there."""
         if benchmark.submission is None:
             raise DataError(
                 f"benchmark {benchmark.name} has no server to submit to; score it here (videoseg score), or name a "
@@ -43,11 +46,16 @@ class Target:
         self.packager: Packager = get_packager(benchmark.submission)
         self.dataset: Dataset = benchmark.dataset_at(root)
         self.clips: list[str] = self.dataset.clips()
+        self.strict = strict
+        self.unread: dict[str, str] = {}
+        """``clip/expression``, or a whole clip -> why it is left out; known once all clips were seen."""
 
     def __iter__(self) -> Iterator[Wanted]:
         """Clips in the data set's order. Raises DataError for names that could leave a folder."""
         for name in self.clips:
             wanted = self._clip(name)
+            if wanted is None:
+                continue
             check_name(name, f"{self.dataset.root}: clip", nested=True)
             for expression in wanted.expressions:
                 check_name(expression.id, f"{self.dataset.root}: expression id of clip {name!r}", nested=False)
@@ -58,13 +66,23 @@ class Target:
                 )
             yield wanted
 
-    def _clip(self, name: str) -> Wanted:
-        for problem in self.dataset.index[name].problems:
-            raise problem.error()
-        if self.benchmark.frames is None:
-            return Wanted(self.dataset.clip(name), self.dataset.expressions(name))
-        samples = self.benchmark.clip_samples(self.dataset, name)
-        return Wanted(samples[0].clip, [sample.expression for sample in samples])
+    def _clip(self, name: str) -> Wanted | None:
+        """None where nothing of the clip can be used, or nothing is asked of it."""
+        entry = self.dataset.index[name]
+        for problem in entry.problems:
+            if self.strict:
+                raise problem.error()
+        if entry.refused is not None and entry.refused.code == NOTHING_ASKED:
+            return None
+        try:
+            clip = self.dataset.clip(name)
+        except DataError as error:
+            if self.strict:
+                raise
+            self.unread[name] = str(error)
+            return None
+        self.unread |= {f"{name}/{eid}": str(problem) for eid, problem in entry.lost.items()}
+        return Wanted(clip, self.dataset.expressions(name))
 
 
 @dataclass
@@ -85,8 +103,10 @@ class Plan:
                 record = None
                 if (place := self.places.get((wanted.clip.name, expression.id))) is not None:
                     record = read_record(file, self.results, (wanted.clip.name, expression.id), place)
-                masks = (None,) * wanted.clip.num_frames if record is None or record.failed else record.prediction
-                out.append(Answer(expression, masks))
+                if record is None or record.failed:
+                    out.append(Answer(expression, (None,) * wanted.clip.num_frames, ()))
+                else:
+                    out.append(Answer(expression, record.prediction, record.tracks))
         return out
 
     def refuse_missing(self) -> None:
@@ -117,6 +137,8 @@ def make_plan(results: Path, target: Target, progress: Progress) -> Plan:
                 if record is None or record.failed:
                     plan.missing.append(f"{wanted.clip.name}/{expression.id}")
     for (clip, expression_id), place in unknown.items():
+        if clip in target.unread or f"{clip}/{expression_id}" in target.unread:
+            continue
         raise DataError(
             f"{results}, line {place.number}: {clip}/{expression_id} is not in benchmark {target.benchmark.name} (so "
             f"are {len(unknown)} of {len(plan.places)} records); results of another benchmark or split?"
@@ -126,6 +148,8 @@ def make_plan(results: Path, target: Target, progress: Progress) -> Plan:
 
 def _check(record: ResultRecord, sample: Sample) -> None:
     check_fit(record, sample)
-    for t, rle in enumerate(record.prediction):
-        if rle is not None:
-            runs(rle, sample.clip.height, sample.clip.width, f"{record.name}, prediction, frame {t}")
+    tracks = {"prediction": record.prediction, **{f"object {o}": track for o, track in enumerate(record.objects or ())}}
+    for what, track in tracks.items():
+        for t, rle in enumerate(track):
+            if rle is not None:
+                runs(rle, sample.clip.height, sample.clip.width, f"{record.name}, {what}, frame {t}")

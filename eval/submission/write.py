@@ -28,6 +28,8 @@ class Packed:
     bytes: int
     filled: list[str]
     """Expressions that were handed in with empty masks, as there was no prediction."""
+    unread: dict[str, str]
+    """What is not in it, as the annotations cannot be read: ``clip/expression`` or a whole clip -> why."""
 
 
 def write_submission(
@@ -38,6 +40,7 @@ def write_submission(
     *,
     fill_missing: bool = False,
     overwrite: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> Packed:
     """Write ``out``, a zip if it is called so and a folder otherwise, whole or not at all.
@@ -49,6 +52,7 @@ def write_submission(
         root: the data set's folder.
         fill_missing: hand in empty masks for what the results lack, which raises otherwise.
         overwrite: replace a zip that is there already.
+        strict: raise for the first annotation that cannot be read, which is left out otherwise.
 
     Raises:
         DataError: results that do not fit the benchmark or lack expressions; ``out`` exists; a benchmark without
@@ -59,7 +63,7 @@ def write_submission(
     if out.exists() and not (is_zip and overwrite and out.is_file()):
         remedy = "give another name, or --overwrite" if is_zip else "give another folder, or remove it first"
         raise DataError(f"{out}: already exists; {remedy}")
-    target = Target(benchmark, Path(root))
+    target = Target(benchmark, Path(root), strict)
     plan = make_plan(results, target, report)
     if not fill_missing:
         plan.refuse_missing()
@@ -70,7 +74,7 @@ def write_submission(
 
     with (new_zip if is_zip else new_tree)(out, check) as add:
         expressions, files, size = _write(plan, add, report)
-    return Packed(out, len(target.clips), expressions, files, size, plan.missing)
+    return Packed(out, len(target.clips), expressions, files, size, plan.missing, target.unread)
 
 
 def _write(plan: Plan, add: Add, progress: Progress) -> tuple[int, int, int]:

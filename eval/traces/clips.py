@@ -17,6 +17,7 @@ from eval.report.images import GT_COLOUR, PRED_COLOUR, data_uri, overlay, thumbn
 from eval.traces.choose import Entry
 from rollout.box_protocol import parse_box_turn
 from rollout.errors import DataError
+from rollout.frames import evenly_spaced
 from rollout.protocol import parse_turn
 from rollout.types import Grounding, Sample
 
@@ -121,9 +122,7 @@ def _turn(n: int, reply: str, frames: Sequence[int], trace: Trace, sample: Sampl
     shown: list[Picture] = []
     large = None
     inside = [f for f in frames if sample is not None and 0 <= f < sample.clip.num_frames]
-    keep = inside
-    if len(inside) > MOST_SHOWN:
-        keep = [inside[i] for i in np.linspace(0, len(inside) - 1, MOST_SHOWN).round().astype(int)]
+    keep = [inside[i] for i in evenly_spaced(0, len(inside) - 1, MOST_SHOWN)] if inside else []
     if sample is not None:
         shown = [_picture(sample, f, SMALL, f == keyframe) for f in keep]
         if keyframe is not None and 0 <= keyframe < sample.clip.num_frames:

@@ -36,13 +36,14 @@ def pixel_accuracy(overlap: Overlap, pixels: int) -> Scores:
     return (pixels - (pred + gt - 2 * inter)) / pixels
 
 
-def robustness(overlap: Overlap, foreground_area: NDArray[np.int64]) -> Scores:
-    """(T,) ReVOS' R = max(0, 1 - |prediction outside ground truth| / |foreground|).
+def robustness(overlap: Overlap, foreground_area: NDArray[np.int64], weight: int = 1) -> Scores:
+    """(T,) ReVOS' R = max(0, 1 - weight * |prediction outside ground truth| / |foreground|).
 
     ``foreground_area`` is (T,) pixels of the data set's own foreground mask. In a frame without any foreground R is
-    1 if nothing is predicted outside ground truth, else 0.
+    1 if nothing is predicted outside ground truth, else 0. ``weight`` is the value of the object in the PNGs that the
+    official tool is handed, 1 or 255.
     """
     outside = overlap[:, 1] - overlap[:, 0]
-    share = outside / np.maximum(foreground_area, 1)
+    share = weight * outside / np.maximum(foreground_area, 1)
     no_foreground = np.where(outside == 0, 1.0, 0.0)
     return np.where(foreground_area == 0, no_foreground, np.maximum(0.0, 1.0 - share))

@@ -29,7 +29,7 @@ def keyframe_hit(keyframe: int, existence: ArrayLike) -> float:
 def temporal_iou(pred_visible: ArrayLike, gt_visible: ArrayLike) -> float:
     """Long-RVOS' tIoU = |Si| / |Su|: frames where both masks are non-empty over those where either is.
 
-    The formula is ours to the benchmark's definition. Su empty (nothing predicted, nothing there) counts 1.
+    Su empty (nothing predicted, nothing there) counts 1.
     """
     inter, union = _both(pred_visible, gt_visible)
     return float(inter.sum() / union.sum()) if union.any() else 1.0

@@ -20,6 +20,7 @@ from rewards.pool.worker import SegmenterWorker, WorkerSettings
 from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.types import Request
 from rollout.errors import WorkerError
+from rollout.ray_env import ray_address
 
 RESTART_PAUSE_S = 0.5
 """Before a worker's successor starts, so that a machine out of memory is not hammered."""
@@ -63,6 +64,8 @@ class SegmenterPool:
 
         if num_workers < 1:
             raise ValueError(f"num_workers: {num_workers}; a pool needs at least one")
+        if not ray.is_initialized():  # else the first actor would make Ray join whatever lies about on the machine
+            ray.init(address=ray_address(), include_dashboard=False, log_to_driver=False)
         self.config = config
         self._max_retries = max_retries
         self._settings = WorkerSettings(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards.model_files import check_sam2, check_sam2_names
 from rewards.segmenter.config import SegmenterConfig
 from rollout.errors import DataError, EnvironmentMismatchError
 
@@ -26,7 +27,7 @@ NEEDED_OPTIONS = {
     "multimask_max_pt_num": 1,
     "memory_temporal_stride_for_eval": 1,
     "non_overlap_masks_for_mem_enc": False,
-    "binarize_mask_from_pts_for_mem_enc": False,
+    "binarize_mask_from_pts_for_mem_enc": True,
     "use_obj_ptrs_in_encoder": True,
     "proj_tpos_enc_in_obj_ptrs": True,
     "only_obj_ptrs_in_the_past_for_eval": True,
@@ -34,7 +35,17 @@ NEEDED_OPTIONS = {
     "fixed_no_obj_ptr": True,
     "soft_no_obj_ptr": False,
 }
-"""Options of SAM 2 that decoding and propagation rely on; all sam2.1 models have them."""
+"""Options of SAM 2 that decoding and propagation rely on. All sam2.1 models have them, binarised masks of prompted
+frames by ``build_sam2_video_predictor``."""
+
+DECODER_OPTIONS = {
+    "dynamic_multimask_via_stability": True,
+    "dynamic_multimask_stability_delta": 0.05,
+    "dynamic_multimask_stability_thresh": 0.98,
+}
+"""Of the mask decoder, by the same builder: a box whose single mask is not stable gets the best of the other three.
+What the builder adds beside them, filling holes of up to 8 pixels, needs a CUDA operator of sam2's that we build
+without; its predictor then leaves it out as well."""
 
 
 @contextmanager
@@ -80,11 +91,13 @@ def _from_package(preset: str, model_class: type[nn.Module]) -> nn.Module:
         raise EnvironmentMismatchError(f"{path}: this sam2 package has no preset {preset!r}; install sam2 1.1.0")
     model = OmegaConf.load(path).model
     model._target_ = f"{model_class.__module__}.{model_class.__qualname__}"
+    model.sam_mask_decoder_extra_args = DECODER_OPTIONS
+    model.binarize_mask_from_pts_for_mem_enc = NEEDED_OPTIONS["binarize_mask_from_pts_for_mem_enc"]
     return instantiate(model, _recursive_=True)  # type: ignore[no-any-return]
 
 
 def _from_sizes(cfg: SegmenterConfig, model_class: type[nn.Module]) -> nn.Module:
-    """The same architecture at free sizes, with the options of the sam2.1 YAML files."""
+    """The same architecture at free sizes, with the options of the sam2.1 YAML files and of their builder."""
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
     from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -148,6 +161,7 @@ def _from_sizes(cfg: SegmenterConfig, model_class: type[nn.Module]) -> nn.Module
         use_signed_tpos_enc_to_obj_ptrs=True,
         pred_obj_scores_mlp=True,
         use_mlp_for_obj_ptr_proj=True,
+        sam_mask_decoder_extra_args=DECODER_OPTIONS,
         **NEEDED_OPTIONS,
     )
 
@@ -158,9 +172,11 @@ def load_sam2_weights(model: nn.Module, path: Path) -> None:
     Raises:
         DataError: the file holds no SAM 2, or one of another architecture; names the first keys that do not fit.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such SAM 2 checkpoint")
+    check_sam2(path)
     weights = _sam2_part(_read(path))
+    check_sam2_names(weights, path)
     expected = model.state_dict()
     missing = sorted(set(expected) - set(weights))
     unknown = sorted(set(weights) - set(expected))

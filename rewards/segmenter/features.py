@@ -1,7 +1,8 @@
 """What the image encoder makes of frames, and where propagation takes it from.
 
 Shape legend: F frames, n items, S side of the encoder's input.
-Levels, finest first: (F, d/8, S/4, S/4), (F, d/4, S/8, S/8), (F, d, S/16, S/16).
+Levels, finest first: (F, d/8, S/4, S/4), (F, d/4, S/8, S/8), (F, d, S/16, S/16). Frozen levels are those before the
+mask decoder's projections: (F, d, S/4, S/4), (F, d, S/8, S/8), (F, d, S/16, S/16).
 """
 
 from __future__ import annotations

@@ -21,11 +21,15 @@ from torch import Tensor
 from rewards.segmenter.heads import HeadOutput
 
 
-def encode_memory(model: Any, coarse: Tensor, head: HeadOutput) -> Tensor:
-    """(n, m, S/16, S/16): frame and mask fused, rounded to bfloat16 as the stock predictor stores them."""
+def encode_memory(model: Any, coarse: Tensor, head: HeadOutput, *, by_user: bool = False) -> Tensor:
+    """(n, m, S/16, S/16): frame and mask fused, rounded to bfloat16 as the stock predictor stores them.
+
+    ``by_user``: the masks answer a box, and are remembered as a user sees them, 0 or 1.
+    """
     side = model.image_size
     masks = F.interpolate(head.logits[:, None], size=(side, side), mode="bilinear", align_corners=False)
-    scaled = torch.sigmoid(masks) * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
+    seen = (masks > 0).to(masks.dtype) if by_user else torch.sigmoid(masks)
+    scaled = seen * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
     memory: Tensor = model.memory_encoder(coarse, scaled, skip_mask_sigmoid=True)["vision_features"]
     absent = (head.object_score <= 0).to(memory.dtype)
     memory = memory + absent[:, :, None, None] * model.no_obj_embed_spatial[:, :, None, None]

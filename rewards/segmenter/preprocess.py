@@ -19,12 +19,15 @@ def preprocess(frames: Sequence[Image.Image | NDArray[np.uint8]], size: int) -> 
 
     Resized by PIL's bicubic, as sam2's own frame loader and the released model do.
     """
-    if not frames:
-        return torch.empty(0, 3, size, size)
     out = np.empty((len(frames), size, size, 3), dtype=np.uint8)
     for i, frame in enumerate(frames):
         image = frame if isinstance(frame, Image.Image) else Image.fromarray(frame)
         out[i] = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
-    pixels = torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255.0
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return normalise(torch.from_numpy(out))
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """(F, S, S, 3) uint8 of any device -> (F, 3, S, S) float32 there, ImageNet-normalised."""
+    pixels = frames.permute(0, 3, 1, 2).float() / 255.0
+    mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels - mean) / std

@@ -89,6 +89,7 @@ class Propagation:
     ) -> Iterator[Step]:
         """All items' step at ``offset``, in batches; their memories enter the bank together."""
         memories, pointers = [], []
+        by_user = offset == 0 and self._prompts.boxes is not None
         for start in range(0, len(active), self._max_batch):
             items = active[start : start + self._max_batch]
             frames = [self._keyframes[i] + offset for i in items]
@@ -96,7 +97,7 @@ class Propagation:
                 levels = self._source.gather(frames)
                 image, prompt = fuse(items, levels, offset)
                 head = run_heads(self._model, image, levels, prompt, gate=self._gate)
-                memories.append(encode_memory(self._model, levels[2], head))
+                memories.append(encode_memory(self._model, levels[2], head, by_user=by_user))
             pointers.append(head.pointer.float())
             yield Step(items, frames, head)
         self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from rewards.segmenter.build import NEEDED_OPTIONS, build_sam2
+from rewards.segmenter.build import DECODER_OPTIONS, NEEDED_OPTIONS, build_sam2
 from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
 from rewards.segmenter.heads import HeadOutput, embed_states, run_heads
@@ -43,9 +43,10 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config
         self.sam2_model: Any = build_sam2(config) if sam2_model is None else sam2_model
-        for option, needed in NEEDED_OPTIONS.items():
-            if (found := getattr(self.sam2_model, option)) != needed:
-                raise ValueError(f"SAM 2 option {option} is {found!r}; the segmenter needs {needed!r}")
+        for module, options in ((self.sam2_model, NEEDED_OPTIONS), (self.sam2_model.sam_mask_decoder, DECODER_OPTIONS)):
+            for option, needed in options.items():
+                if (found := getattr(module, option)) != needed:
+                    raise ValueError(f"SAM 2 option {option} is {found!r}; the segmenter needs {needed!r}")
 
     @property
     def device(self) -> torch.device:
@@ -71,15 +72,48 @@ class Segmenter(nn.Module):
         Follows the caller's gradient mode. The mask decoder's own projections of the fine levels are part of it, so
         features must be encoded again after the decoder has changed.
         """
+        return self._features([self._project(self._levels(group)) for group in self._chunks(pixels, chunk)])
+
+    @torch.no_grad()
+    def encode_frozen(self, pixels: Tensor, chunk: int = 8) -> list[Levels]:
+        """(F, 3, S, S) -> F single-frame frozen levels that own their memory.
+
+        No training of the decoder changes them: :meth:`project` makes of them, as often as it has changed, what
+        :meth:`encode` would make of the pixels.
+        """
+        return [
+            (fine[i : i + 1].clone(), middle[i : i + 1].clone(), coarse[i : i + 1].clone())
+            for fine, middle, coarse in (self._levels(group) for group in self._chunks(pixels, chunk))
+            for i in range(fine.shape[0])
+        ]
+
+    def project(self, frozen: Sequence[Levels]) -> Features:
+        """Frozen levels of one or more frames each -> features of all of them.
+
+        Follows the caller's gradient mode. Each entry is projected by itself: what shares a batch changes no number.
+        """
+        return self._features([self._project(levels) for levels in frozen])
+
+    def _levels(self, pixels: Tensor) -> Levels:
+        with self.autocast():
+            fine, middle, coarse = self.sam2_model.image_encoder(pixels.to(self.device))["backbone_fpn"][-3:]
+        return fine, middle, coarse
+
+    def _project(self, frozen: Levels) -> Levels:
+        decoder = self.sam2_model.sam_mask_decoder
+        with self.autocast():
+            return decoder.conv_s0(frozen[0]), decoder.conv_s1(frozen[1]), frozen[2]
+
+    def _features(self, parts: Sequence[Levels]) -> Features:
+        levels = concat_levels(parts)
+        position = self.sam2_model.image_encoder.neck.position_encoding(levels[2][:1])
+        return Features(levels, position.to(levels[2].dtype))
+
+    @staticmethod
+    def _chunks(pixels: Tensor, size: int) -> Sequence[Tensor]:
         if pixels.shape[0] == 0:
             raise ValueError("encode: no frames")
-        parts: list[Levels] = []
-        for group in pixels.split(chunk):
-            with self.autocast():
-                out = self.sam2_model.forward_image(group.to(self.device))
-            fine, middle, coarse = out["backbone_fpn"][-3:]
-            parts.append((fine, middle, coarse))
-        return Features(concat_levels(parts), out["vision_pos_enc"][-1][:1])
+        return pixels.split(size)
 
     def decode(self, features: Features, frame_index: Tensor | Sequence[int], states: Tensor) -> tuple[Tensor, Tensor]:
         """Masks of M states on single frames (SPEC 2.2), differentiable in the states and the mask decoder.

@@ -86,7 +86,9 @@ def propagate_states(
             for start in range(0, len(places), at_once):
                 part = slice(start, start + at_once)
                 tracks.put(places[part], mask_to_clip_size(step.head.logits[part], clip.height, clip.width))
-    return [PropagatedMasks(tracks.rles(r) or (), tracks.ious(r)) for r in range(len(group))]
+    return [
+        PropagatedMasks(tracks.rles(r) or (), tracks.ious(r), None if r in states else ()) for r in range(len(group))
+    ]
 
 
 def propagate_boxes(
@@ -94,7 +96,7 @@ def propagate_boxes(
 ) -> list[BoxScores]:
     """The same for boxes, one object each, merged by union; a request's boxes share its keyframe, hence every step."""
     clip, frames = group[0].clip, list(group[0].frames)
-    tracks = _Tracks(group, frames, truth)
+    tracks, objects = _Tracks(group, frames, truth), _Objects(group)
     owners = [r for r, request in enumerate(group) for _ in request.boxes]
     if owners:
         steps = segmenter.propagation_steps(
@@ -107,10 +109,36 @@ def propagate_boxes(
         unions = _Unions(owners)
         for step in steps:
             for item, position, logits in zip(step.items, step.frames, step.head.logits, strict=True):
-                unions.add(item, position, mask_to_clip_size(logits[None], clip.height, clip.width))
+                mask = mask_to_clip_size(logits[None], clip.height, clip.width)
+                unions.add(item, position, mask)
+                objects.put(item, position, mask)
             if whole := unions.take():
                 tracks.put(list(whole), torch.cat(list(whole.values())))
-    return [BoxScores(tracks.ious(r) or (), tracks.rles(r)) for r in range(len(group))]
+    return [BoxScores(tracks.ious(r) or (), tracks.rles(r), objects.of(r)) for r in range(len(group))]
+
+
+class _Objects:
+    """RLEs of each box's own object, of requests that want masks and have several boxes."""
+
+    def __init__(self, group: Sequence[BoxRequest]) -> None:
+        self._group = group
+        self._kept = {r for r, request in enumerate(group) if request.with_masks and len(request.boxes) > 1}
+        self._owners = [r for r, request in enumerate(group) for _ in request.boxes]
+        clip = group[0].clip
+        empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
+        self._rles = {item: [empty] * len(group[r].frames) for item, r in enumerate(self._owners) if r in self._kept}
+
+    def put(self, item: int, position: int, mask: Tensor) -> None:
+        """(1, H, W): a box's object at a place in the frames."""
+        if item in self._rles:
+            self._rles[item][position] = encode_rles(mask)[0]
+
+    def of(self, request: int) -> tuple[tuple[RLE, ...], ...] | None:
+        """None where the request has one box, or wants no masks."""
+        wanted = self._group[request]
+        if not wanted.with_masks or len(wanted.boxes) == 1:
+            return None
+        return tuple(tuple(rles) for item, rles in self._rles.items() if self._owners[item] == request)
 
 
 class _Unions:

@@ -97,6 +97,8 @@ class PropagatedMasks:
 
     rles: tuple[RLE, ...]
     ious: tuple[float, ...] | None
+    objects: tuple[tuple[RLE, ...], ...] | None = None
+    """() where nothing was predicted; None: one object, whose masks are ``rles``."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class BoxScores:
     ious: tuple[float, ...]
     rles: tuple[RLE, ...] | None = None
     """One mask for each of the request's frames at the clip's own size, if it asked for them."""
+    objects: tuple[tuple[RLE, ...], ...] | None = None
+    """The same object by object, where they are not those of one object; () where nothing was predicted."""
 
 
 Request = SegRequest | MaskRequest | PropagateRequest | BoxRequest

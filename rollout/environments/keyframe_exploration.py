@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rollout.control_text import query_of
 from rollout.environment import register_environment
 from rollout.errors import RecipeError
 from rollout.frames import MIN_UNITS, PixelBudget, evenly_spaced
 from rollout.messages import FramePart, Message
-from rollout.prompts import get_prompts
-from rollout.protocol import clamp, parse_turn, query_of
+from rollout.prompts import PromptSet, get_prompts
+from rollout.protocol import clamp, parse_turn
 from rollout.settings import settings_from_dict
 from rollout.types import Action, Episode, Grounding, Sample, StopReason, Turn
 
@@ -31,10 +32,12 @@ class ExplorationSettings:
     temporal_budget: int = 32
     spatial_budget: int = 128
     keyframe_budget: int = 256
+    spare_frames: int = 1
+    """The first message shows all of a clip that has so many frames more than it would take (SPEC 2.1)."""
     prompts: str = "full"
 
     def __post_init__(self) -> None:
-        for name in ("temporal_frames", "spatial_frames"):
+        for name in ("temporal_frames", "spatial_frames", "spare_frames"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name} = {getattr(self, name)}: must not be negative")
         for name in ("frames_per_turn", "max_turns"):
@@ -63,7 +66,9 @@ class ExplorationSettings:
 PRESETS = {
     "train": ExplorationSettings(),
     "cold_start": ExplorationSettings(temporal_frames=20),
-    "evaluation": ExplorationSettings(temporal_frames=20, spatial_frames=8, spatial_budget=256, keyframe_budget=512),
+    "evaluation": ExplorationSettings(
+        temporal_frames=20, spatial_frames=8, spatial_budget=256, keyframe_budget=512, spare_frames=0
+    ),
 }
 
 
@@ -90,10 +95,9 @@ class KeyframeExploration:
         self.settings = settings
         self.factor = factor
         self.query = query_of(sample)
-        self._prompts = get_prompts(settings.prompts)
+        self._prompts = get_prompts(settings.prompts, PromptSet)
         self._trace = tuple(trace)
-        last = sample.clip.num_frames - 1
-        even = [] if last < 0 else evenly_spaced(0, last, settings.spatial_frames)
+        even = self._over_the_clip(settings.spatial_frames)
         self.spatial_frames = tuple(even if spatial_frames is None else spatial_frames)
         self._turns: list[Turn] = []
         self._keyframe = max(sample.clip.num_frames // 2, 0)
@@ -108,7 +112,7 @@ class KeyframeExploration:
         clip, s = self.sample.clip, self.settings
         if clip.num_frames == 0 or not all(0 <= f < clip.num_frames for f in self.spatial_frames):
             return StopReason.REFUSED_CLIP
-        temporal = self._parts(evenly_spaced(0, clip.num_frames - 1, s.temporal_frames), s.temporal_budget)
+        temporal = self._parts(self._over_the_clip(s.temporal_frames), s.temporal_budget)
         spatial = self._parts(self.spatial_frames, s.spatial_budget)
         parts = self._prompts.first_user_parts(temporal, spatial, self.query, clip.num_frames)
         return [self._prompts.system_message(), self._show(parts)]
@@ -135,6 +139,10 @@ class KeyframeExploration:
 
     def episode(self, stop: StopReason) -> Episode:
         return Episode(self._turns, stop, self.spatial_frames, self.sample.clip.num_frames)
+
+    def _over_the_clip(self, count: int) -> list[int]:
+        last = self.sample.clip.num_frames - 1
+        return [] if last < 0 else evenly_spaced(0, last, count, self.settings.spare_frames)
 
     def _parts(self, frames: Sequence[int], budget: int) -> list[FramePart]:
         clip = self.sample.clip

@@ -1,11 +1,13 @@
 """Veason-R1's single turn (SPEC 3): timestamped square frames, one answer with a keyframe and boxes.
 
 The method sees a clip at one frame a second: of a clip known to have more, the first frame of every second is a
-candidate. Frame i is shown at i / fps seconds, cut to a whole number; a clip of unknown rate counts as one of 1 fps.
+candidate. A frame's second is that of its time stamp (of its index, where the clip has one rate), cut to a whole
+number; a clip of unknown rate counts as one of 1 fps.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,28 +15,19 @@ from typing import Any
 import numpy as np
 
 from rollout.box_protocol import BoxAnswer, parse_box_turn
+from rollout.control_text import query_of
 from rollout.environment import register_environment
 from rollout.errors import RecipeError
-from rollout.frames import evenly_spaced, keyframe_congruent, one_a_second, whole_seconds
-from rollout.messages import FramePart, Message, Part, TextPart
-from rollout.protocol import query_of
+from rollout.frames import evenly_spaced, frame_times, keyframe_congruent, one_a_second, whole_seconds
+from rollout.messages import FramePart, Message
+from rollout.prompts import BoxPromptSet, get_prompts
 from rollout.settings import settings_from_dict
 from rollout.types import Action, Clip, Episode, Sample, StopReason, Turn
 
-PROMPTS = {
-    "full": (
-        "You locate the object or objects that a text query describes in a video. The frames come one by one, each "
-        "after its time in seconds, all {side}x{side} pixels. Follow what happens over time, choose the one frame in "
-        "which the target can be seen best, and box every target object in it.",
-        "{time}s: ",
-        "\nQuery: {query}\nReason about the video, the choice of the keyframe and the target between <think> and "
-        "</think>. Then give the result as JSON between <answer> and </answer>, with the time of the frame you chose "
-        "as an integer and one box in pixels per object:\n"
-        '<think>…</think><answer>{{"keyframe_timestamp": seconds, "bbox_2d_list": [[x1, y1, x2, y2], …]}}</answer>',
-    ),
-    "brief": ("boxes", " {time} ", " find {query}"),
-}
-"""By name: system message, timestamp before a frame, question."""
+THOUSAND = 1000
+"""Qwen3-VL's boxes count thousandths of the frame's width and height, whatever its size."""
+COORDINATES = {"pixels": "in pixels", "thousandths": "in thousandths of the frame's width and height (0 to 1000)"}
+"""What boxes are in, as a prompt says it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,10 @@ class BoxSettings:
     """``frames`` is n of SPEC 3 (6 in RL, 8 for CoT); ``side`` the square frame in pixels.
 
     ``sampling``: ``keyframe_congruent`` needs ground truth (training), ``evenly_spaced`` does not (evaluation).
-    ``fps``: frames a second of the clips on disk; 0 takes each clip's own rate, or 1 where it is not known.
+    ``fps``: frames a second of the clips on disk; 0 takes each clip's own times, or 1 where they are not known.
+    ``unseen_seconds``: an answer may name any second of the clip, as the released evaluator has it; else only one that
+    was shown. ``units``: of boxes, ``pixels`` of the square or ``thousandths`` of its sides; ground truth for the
+    rewards is in the same.
     """
 
     frames: int = 6
@@ -51,12 +47,16 @@ class BoxSettings:
     fps: float = 0.0
     seed: int = 0
     prompts: str = "full"
+    """A set's name, or a YAML file (`rollout.prompts`)."""
+    unseen_seconds: bool = True
+    units: str = "pixels"
 
     def __post_init__(self) -> None:
         if self.sampling not in ("keyframe_congruent", "evenly_spaced"):
             raise RecipeError(f"sampling = {self.sampling!r}: expected keyframe_congruent or evenly_spaced")
-        if self.prompts not in PROMPTS:
-            raise RecipeError(f"no box prompts {self.prompts!r}; there are {', '.join(PROMPTS)}")
+        if self.units not in COORDINATES:
+            raise RecipeError(f"units = {self.units!r}: expected {' or '.join(COORDINATES)}")
+        get_prompts(self.prompts, BoxPromptSet)
         if self.frames < 2 or self.fps < 0:
             raise RecipeError(f"frames = {self.frames}, fps = {self.fps}: at least 2 frames, and no negative rate")
 
@@ -67,11 +67,27 @@ class BoxSettings:
 
     def timestamps(self, clip: Clip, frames: Sequence[int]) -> tuple[int, ...]:
         """Whole seconds of frames, as the prompt writes them."""
-        return whole_seconds(frames, self.rate(clip))
+        return whole_seconds(frame_times(clip, self.fps)[list(frames)])
 
-    def rate(self, clip: Clip) -> float:
-        """Frames a second of the clip."""
-        return self.fps or clip.fps or 1.0
+    def candidates(self, clip: Clip) -> list[int]:
+        """The frames of the clip at one a second."""
+        return one_a_second(frame_times(clip, self.fps))
+
+    def frame_at(self, clip: Clip, shown: Sequence[int], second: int) -> int | None:
+        """The frame that an answer names by ``second``: one of those shown, else (``unseen_seconds``) the first of the
+        clip's in that second, or the last before it. None for a second that the clip does not have."""
+        times = self.timestamps(clip, shown)
+        if second in times:
+            return shown[times.index(second)]
+        times = self.timestamps(clip, range(clip.num_frames)) if self.unseen_seconds else ()
+        if not times or not 0 <= second <= times[-1]:
+            return None
+        return bisect_left(times, times[bisect_right(times, second) - 1])
+
+    @property
+    def span(self) -> int:
+        """What the right and lower edge of a frame are in ``units``."""
+        return self.side if self.units == "pixels" else THOUSAND
 
 
 @register_environment("single_turn_boxes")
@@ -109,23 +125,25 @@ class SingleTurnBoxes:
         """The frames with their times and the question; ``refused_clip`` if there is nothing to show."""
         if not self.frames or not all(0 <= f < self.sample.clip.num_frames for f in self.frames):
             return StopReason.REFUSED_CLIP
-        s = self.settings
-        system, stamp, question = PROMPTS[s.prompts]
-        parts: list[Part] = []
-        for frame, time in zip(self.frames, self.timestamps, strict=True):
-            parts += [TextPart(stamp.format(time=time)), FramePart(frame, s.side, s.side)]
-        parts.append(TextPart(question.format(query=self.query)))
-        return [Message.text("system", system.format(side=s.side)), Message("user", tuple(parts))]
+        s, clip = self.settings, self.sample.clip
+        parts = [FramePart(frame, s.side, s.side) for frame in self.frames]
+        length = s.timestamps(clip, [clip.num_frames - 1])[0] + 1
+        prompts = get_prompts(s.prompts, BoxPromptSet)
+        return prompts.messages(parts, self.timestamps, self.query, length, COORDINATES[s.units])
 
     def step(self, reply: str) -> list[Message] | StopReason:
-        """Ends the episode: ``answered``, or ``bad_action`` for a reply without a second and a list of boxes."""
+        """Ends the episode: ``answered``, or ``bad_action`` for a reply in which no second that can be looked at and
+        no list of boxes can be read."""
+        clip, found = self.sample.clip, None
         self.answer = parse_box_turn(reply).answer
-        keyframe = self.sample.clip.num_frames // 2
-        if self.answer is not None and self.answer.keyframe_timestamp in self.timestamps:
-            keyframe = self.frames[self.timestamps.index(self.answer.keyframe_timestamp)]
-        action = None if self.answer is None else Action.ANSWER
+        if self.answer is not None:
+            found = self.settings.frame_at(clip, self.frames, self.answer.keyframe_timestamp)
+        if found is None:
+            self.answer = None
+        action = None if found is None else Action.ANSWER
+        keyframe = clip.num_frames // 2 if found is None else found
         self._turns.append(Turn(reply, action, None, keyframe, shown=self.frames))
-        return StopReason.BAD_ACTION if self.answer is None else StopReason.ANSWERED
+        return StopReason.BAD_ACTION if found is None else StopReason.ANSWERED
 
     def episode(self, stop: StopReason) -> Episode:
         return Episode(self._turns, stop, self.frames, self.sample.clip.num_frames)
@@ -134,7 +152,7 @@ class SingleTurnBoxes:
         clip, s = self.sample.clip, self.settings
         if clip.num_frames == 0:
             return []
-        candidates = one_a_second(clip.num_frames, s.rate(clip))
+        candidates = s.candidates(clip)
         if s.sampling == "evenly_spaced":
             return [candidates[i] for i in evenly_spaced(0, len(candidates) - 1, s.frames)]
         if self.sample.masklets is None:

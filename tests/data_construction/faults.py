@@ -141,7 +141,7 @@ def png_faults(file: str, clip: str, frame: str, every_frame: bool, one_object: 
     faults = {
         "cut_mask": cut(file, "unreadable_mask", *where),
         "rgb_mask": picture(
-            file, lambda: Image.new("RGB", (64, 48)), "unreadable_mask", *where, "save grey or palette"
+            file, lambda: Image.new("RGB", (64, 48), (200, 10, 30)), "unreadable_mask", *where, "save grey or palette"
         ),
         "mask_of_other_size": picture(
             file, lambda: Image.fromarray(np.ones((64, 48), np.uint8)), "mask_size", f"clip {clip}", f"frame {frame}"

@@ -164,7 +164,6 @@ def generic() -> list[Broken]:
         {
             "annotations_cut": cut(file, "", file, "cut short"),
             "no_mapping": written(file, b"[]", "", file, "map"),
-            "clip_without_frames": json_fault(file, lambda m: m.update(ghost=["it"]), "", file, "'ghost'"),
             "no_text": first(lambda m: m["0"].pop("exp"), "malformed_expression", file, clip, "exp"),
             "blank_text": first(lambda m: m["0"].update(exp=""), "malformed_expression", file, clip),
             "unknown_object": first(lambda m: m["0"].update(anno_id=[77]), "never_visible", clip, "annotation 77"),

@@ -54,14 +54,18 @@ def revos() -> list[Broken]:
     )  # fmt: skip
 
 
-def mevis() -> list[Broken]:
-    meta, masks, clip = "valid_u/meta_expressions.json", "valid_u/mask_dict.json", "valid_u_01000"
-    first = str(draw_clips("mevis", "valid_u", clips=1)[0].expressions[0].targets[0])
+def mevis(name: str = "mevis", file: str = "meta_expressions.json") -> list[Broken]:
+    meta, masks, clip = f"valid_u/{file}", "valid_u/mask_dict.json", "valid_u_01000"
+    first = str(draw_clips(name, "valid_u", clips=1)[0].expressions[0].targets[0])
     return cases(
-        "mevis", "valid_u", clip, frame_faults(f"valid_u/JPEGImages/{clip}/00003.jpg", clip, "00003"),
+        name, "valid_u", clip, frame_faults(f"valid_u/JPEGImages/{clip}/00003.jpg", clip, "00003"),
         meta_faults(meta, clip, "0", "exp", "anno_id", ("no_masks", masks, clip, "annotation 77")),
-        rle_faults(masks, first, clip, frames_of("mevis", "valid_u")),
+        rle_faults(masks, first, clip, frames_of(name, "valid_u")),
     )  # fmt: skip
+
+
+def mevis_v2() -> list[Broken]:
+    return mevis("mevis_v2", "meta_expressions_v2.json")
 
 
 def ref_ytvos() -> list[Broken]:
@@ -232,7 +236,7 @@ def vicas() -> list[Broken]:
 VIDEO = [
     case
     for make in (
-        revos, mevis, ref_ytvos, ref_davis17, long_rvos, reasonvos, ref_sav, ref_sav_train, groundmore, vicas,
+        revos, mevis, mevis_v2, ref_ytvos, ref_davis17, long_rvos, reasonvos, ref_sav, ref_sav_train, groundmore, vicas,
     )
     for case in make()
 ]  # fmt: skip

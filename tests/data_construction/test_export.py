@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from data_construction.export import export, format_names, import_traces, read_records
 from data_construction.export.formats import ExportReport
+from data_construction.export.lengths import MARKS_A_MESSAGE, MARKS_AN_IMAGE, Longest
 from data_construction.json_list_writer import JsonListWriter
 from data_construction.readers import open_dataset, read_vts_cot
 from data_construction.traces import Sources
@@ -146,6 +148,28 @@ def test_training_reads_every_export(source: Path, lines: list[Line], synthetic:
     annotations = json.loads(released[1].read_text())
     assert [a[0]["exp"] for a in annotations] == [d["exp"] for d in lines]
     assert [a[0] for a in annotations][: len(mine)] == [d["rl_annotation"] for d in lines[: len(mine)]]
+
+
+def test_an_export_for_llama_factory_says_how_long_its_longest_example_is(synthetic: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "verified.jsonl", planned(synthetic)[:12])
+    (note,) = run(source, tmp_path / "out", synthetic, "sharegpt").notes
+    items = list(read_json_list(tmp_path / "out/train.json"))
+    pixels = [[Image.open(tmp_path / "out" / i).size for i in item["images"]] for item in items]
+    plain, enlarged = (max(sum(max(w * h, least) // 32**2 for w, h in one) for one in pixels) for least in (0, 65536))
+    said = [int(n) for n in re.findall(r"(\d+) tokens", note)]
+    for found, images in zip(said, (plain, enlarged), strict=True):
+        assert images < found < images + 1000  # and some hundred of text
+    assert "set cutoff_len: " in note and "256 x 256 pixels" in note and "image_min_pixels" in note
+    assert run(source, tmp_path / "verl", synthetic, "verl").notes == []
+
+
+@pytest.mark.parametrize(("factor", "plain", "enlarged"), [(32, 16, 64), (28, 25, 25)])
+def test_small_frames_cost_what_the_model_folder_says(factor: int, plain: int, enlarged: int) -> None:
+    longest = Longest(factor)
+    longest.add([("human", "<image>")], [(128, 128)])
+    text = MARKS_A_MESSAGE + MARKS_AN_IMAGE
+    assert (longest.tokens, longest.enlarged) == (plain + text, enlarged + text)
+    assert ("as it is shipped" in longest.words()) == (plain != enlarged)
 
 
 def test_what_cannot_be_exported_is_named_and_the_rest_is_written(

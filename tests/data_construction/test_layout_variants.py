@@ -16,7 +16,7 @@ from data_construction.layouts.writing import frame_names, one_object, write_fra
 from data_construction.readers import open_dataset
 from data_construction.readers.annotations import ClipEntry, LazyIndex
 from data_construction.readers.formats.groundmore import action_frames, seconds, window
-from data_construction.readers.mask_formats.in_annotations import as_rle
+from data_construction.readers.rle_forms import as_rle
 from rollout.errors import DataError
 from rollout.frames import load_frame
 from rollout.types import Sample
@@ -185,6 +185,9 @@ def test_entries_are_made_when_asked_for_and_few_are_kept(tmp_path: Path) -> Non
         ("x_0100_0130", "1:02", "1:03", (12, 17)),
         ("x_5955_6010", "59:58", "1:00:02", (18, 41)),
         ("x_0000_0010", "3", "0:00:04", (18, 23)),
+        ("x_0237_0242", "2:38", "2:38", (6, 5)),  # of no length
+        ("x_0237_0242", "2:35", "2:39", (-12, 11)),  # from before the clip
+        ("x_0237_0242", "2:40", "2:44", (18, 41)),  # beyond its end
     ],
 )
 def test_action_frames(clip: str, start: str, end: str, wanted: tuple[int, int]) -> None:
@@ -193,6 +196,8 @@ def test_action_frames(clip: str, start: str, end: str, wanted: tuple[int, int])
 
 def test_windows_and_clocks() -> None:
     assert window("3@6-17") == ("3", range(6, 18)) and window("3") == ("3", None)
+    assert window("3@-12-11") == ("3", range(-12, 12)) and list(window("3@6-5")[1] or ()) == []
+    assert window("3@-18--7") == ("3", range(-18, -6))
     assert seconds("1:02:03") == 3723
     with pytest.raises(DataError, match="object@first-last"):
         window("3@x")

@@ -19,8 +19,9 @@ from data_construction.readers.annotations import ClipEntry, annotation_ids
 from data_construction.readers.frame_files import absent
 from data_construction.readers.records import read_vts_cot
 from rollout.errors import DataError
+from rollout.frames import frame_times, one_a_second
 from rollout.types import Sample
-from rollout.video import VideoFacts
+from tests.videos import write_video
 
 Edit = Callable[[Path, Callable[[Any], object]], None]
 META = "meta_expressions/train/meta_expressions.json"
@@ -154,27 +155,20 @@ def test_a_list_where_sav_has_a_mapping_is_a_problem_of_the_clip(tmp_path: Path)
     assert [(p.code, p.clip) for p in data.validate()] == [("no_masks", "sav_000000")]
 
 
-def test_times_need_a_rate_from_the_video_or_the_stanza(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_construction.readers.formats import dialogues
-
+def test_an_event_goes_by_the_videos_time_stamps(tmp_path: Path, edit: Edit) -> None:
+    """A screen recording: ten frames in the first second, and one every second after it."""
     write_layout("timelens", tmp_path / "t", clips=1)
-
-    def no_rate(file: Path) -> VideoFacts:
-        return VideoFacts(12, 48, 64, None)
-
-    monkeypatch.setattr(dialogues, "video_facts", no_rate)
+    write_video(tmp_path / "t/videos/v_00000.mp4", [*range(0, 1000, 100), *range(1000, 6000, 1000)])
+    file = tmp_path / "t/timelens-100k.jsonl"
+    item = json.loads(file.read_text().splitlines()[0])
+    item["events"] = [{"query": "it\u2028turns", "span": [[2.0, 4.0]]}]
+    file.write_text(json.dumps(item, ensure_ascii=False) + "\r\n")
     data = open_dataset("timelens", tmp_path / "t", "train")
     entry = data.index["v_00000.mp4"]
-    assert not entry.expressions and {p.code for p in entry.problems} == {"malformed_record"}
-    assert "add fps to the stanza" in entry.problems[0].what
-    stanza = tmp_path / "mine.yaml"
-    stanza.write_text(
-        'annotation_format: timelens\nfps: 8\nframes: "videos/{video}"\n'
-        "splits: {train: {annotations: timelens-100k.jsonl}}\n"
-    )
-    assert open_dataset(str(stanza), tmp_path / "t", "train").index["v_00000.mp4"].expressions
-    write_layout("chatunivi", tmp_path / "c", clips=1)  # Words without times need none.
-    assert open_dataset("chatunivi", tmp_path / "c", "train").index["v_00000.mp4"].expressions
+    assert not entry.problems and entry.existence["0_0"] == (0,) * 11 + (1, 1, 1, 0)
+    clip = data.clip("v_00000.mp4")
+    assert clip.times == (*(t / 10 for t in range(10)), 1.0, 2.0, 3.0, 4.0, 5.0)
+    assert one_a_second(frame_times(clip)) == [0, 10, 11, 12, 13, 14]
 
 
 def test_an_id_that_stands_twice_in_a_mask_file_is_found(broken: Path) -> None:

@@ -132,8 +132,8 @@ def test_generic_folder_with_expressions_and_masks(tmp_path: Path) -> None:
     assert everything is not None and second is not None
     assert everything.areas().tolist() == [0, 20 + 48, 68] and second.areas().tolist() == [0, 48, 48]
     (tmp_path / "expressions.json").write_text(json.dumps({"birds": ["x"]}))
-    with pytest.raises(DataError, match=r"expressions\.json: clip 'birds'"):
-        open_dataset("generic", tmp_path, "all")
+    with pytest.raises(DataError, match=r"expressions\.json: clip birds: has expressions but no folder of frames"):
+        list(open_dataset("generic", tmp_path, "all").samples())
 
 
 def test_a_new_data_set_is_one_stanza(tiny: Path, tmp_path: Path) -> None:

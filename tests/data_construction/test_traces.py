@@ -32,7 +32,7 @@ def records(synthetic: Path) -> list[tuple[VTSCoTRecord, Masklets]]:
 def shown_before(record: VTSCoTRecord, turn: int) -> list[int]:
     """Frames that the environment has shown when ``turn`` is written."""
     total = len(record.frames)
-    seen = {*evenly_spaced(0, total - 1, INITIAL[0]), *record.sample_frame_indice}
+    seen = {*evenly_spaced(0, total - 1, INITIAL[0], spare=1), *record.sample_frame_indice}
     for g in record.cot_trace[:turn]:
         seen |= {*evenly_spaced(g.start, g.end, 5), g.keyframe}
     return sorted(seen)
@@ -154,10 +154,10 @@ def test_only_named_kinds_call_their_target_by_name(synthetic: Path) -> None:
 def test_a_plan_by_hand() -> None:
     record = plan(sample_of(16), [RED, BLUE], turns=3)
     first, second, third = record.replies
-    # Shown first: 0 2 4 6 9 11 13 15 and 0 8 15, so the circle is seen from 4 to 9, best at 6.
-    assert "red circle is seen from 4 to 9." in first and "it is large, moving right, clear at 6." in first
-    assert '{"start": 4, "end": 9, "keyframe": 6}' in first and "look again" in first
-    # Then 4 5 7 8 9 (of 4..9) and 6: from here 5 to 7 are at least half as large as the best.
+    # Shown first: 0 2 4 6 8 10 12 15 and 0 7 15, so the circle is seen from 4 to 8, best at 6.
+    assert "red circle is seen from 4 to 8." in first and "it is large, moving right, clear at 6." in first
+    assert '{"start": 4, "end": 8, "keyframe": 6}' in first and "look again" in first
+    # Then 4 5 6 7 8 (of 4..8): from here 5 to 7 are at least half as large as the best.
     assert "red circle is clear from 5 to 7." in second
     assert "red circle is clear from 5 to 7." in third and third.endswith("</answer>") and "confirmed" in third
 
@@ -198,7 +198,7 @@ def test_a_target_seen_once_still_gets_an_interval() -> None:
 
 def test_scene_lists_what_is_seen_so_far() -> None:
     reply = plan(sample_of(16), [RED, BLUE], turns=1, scene=True).replies[0]
-    assert "Step 1: red circle large moving right 4 to 9, blue square medium moving right 11 to 15. red" in reply
+    assert "Step 1: red circle large moving right 4 to 8, blue square medium moving right 12 to 15. red" in reply
 
 
 def test_noise_names_a_wrong_object_at_the_stated_share(synthetic: Path, tmp_path: Path) -> None:

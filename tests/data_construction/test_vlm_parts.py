@@ -91,13 +91,22 @@ def test_keys_follow_content_and_nothing_else() -> None:
         'Here it is: {"a": 1}. Anything else?',
         '<think>{"a": 2} no</think> {"a": 1}',
         '{not json} {"a": 1}',
+        'Draft: {"a": 2} hmm</think>\n{"a": 1}',
+        'Sure.<think>{"a": 2}</think>{"a": 1}',
+        '<think>{"a": 2}</think>x<think>{"a": 3}</think>{"a": 1}',
+        '<thinking>{"a": 2}</thinking>{"a": 1}',
+        '<THINK>{"a": 2}</THINK>{"a": 1}',
+        '{"a": 2} so</think>and <think>{"a": 3}</think>{"a": 1}',
+        '<think>{"a": 2} <think>{"a": 3}</think>{"a": 1}',
+        '{"a": 1}<think>{"a": 2}</think>',
+        '{"a": 1}<think>{"a": 2}',
     ],
 )
 def test_the_object_is_found_wherever_the_model_put_it(text: str) -> None:
     assert parse_object(text) == {"a": 1}
 
 
-@pytest.mark.parametrize("text", ["", "no", "[1, 2]", '{"a": ', "{" * 3000])
+@pytest.mark.parametrize("text", ["", "no", "[1, 2]", '{"a": ', "{" * 3000, '<think>{"a": 1} but', '{"a": 1}</think>'])
 def test_a_text_without_object_is_a_bad_reply(text: str) -> None:
     with pytest.raises(BadReplyError) as error:
         parse_object(text)

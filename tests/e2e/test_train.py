@@ -5,6 +5,7 @@ Ray, vLLM, FSDP and the segmenter pool start twice, so everything is asserted on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -61,10 +62,27 @@ class Run:
         return value
 
 
+def press_ctrl_c(process: psutil.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def terminate_everybody(process: psutil.Popen) -> None:
+    """As a scheduler does it, that then says it once more: Ray's daemons and vLLM's engine get TERM as well."""
+    for _ in range(2):
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.terminate()
+        time.sleep(0.5)
+
+
 def train(
-    out: Path, *arguments: str, kill_segmenter_after_step: int | None = None, interrupt_after_step: int | None = None
+    out: Path,
+    *arguments: str,
+    kill_segmenter_after_step: int | None = None,
+    interrupt_after_step: int | None = None,
+    interrupt: Callable[[psutil.Popen], None] = press_ctrl_c,
 ) -> Run:
-    """Run the command; once a step's metrics are there, kill the pool's worker, or press Ctrl-C."""
+    """Run the command; once a step's metrics are there, kill the pool's worker, or interrupt the run."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     log = out.with_suffix(".said")
     segmenters: list[int] = []
@@ -86,7 +104,7 @@ def train(
                 os.kill(segmenters[0], signal.SIGKILL)
                 killed = True
             if not interrupted and interrupt_after_step in done:
-                process.send_signal(signal.SIGINT)
+                interrupt(process)
                 interrupted = True
             time.sleep(0.3)
     _, alive = psutil.wait_procs([p for p in family if p.is_running()], timeout=20)
@@ -132,7 +150,8 @@ def command(
 @pytest.fixture(scope="module")
 def interrupted(folder: Path, command: tuple[str, ...]) -> Run:
     more = ("trainer.steps=50", "trainer.save_every=1", "trainer.keep_checkpoints=1")
-    return train(folder / "grpo", *command, *more, kill_segmenter_after_step=1, interrupt_after_step=3)
+    hurt = {"kill_segmenter_after_step": 1, "interrupt_after_step": 3, "interrupt": terminate_everybody}
+    return train(folder / "grpo", *command, *more, **hurt)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +211,22 @@ def test_held_out_clips_are_evaluated_before_training(interrupted: Run) -> None:
     assert 0.0 <= rows[0]["val/jf"] <= 100.0 and "val/reward/mean" in rows[0]
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_no_process(interrupted: Run) -> None:
+@pytest.mark.parametrize("interrupt", [press_ctrl_c, terminate_everybody])
+def test_a_supervised_run_that_is_asked_to_stop_saves_its_step(
+    folder: Path,
+    tiny_recipe_file: Path,
+    tiny_settings: Callable[[str], list[str]],
+    interrupt: Callable[[psutil.Popen], None],
+) -> None:
+    out = folder / interrupt.__name__
+    places = (str(tiny_recipe_file), *tiny_settings("sft"), f"output_dir={out}", *SFT, "trainer.steps=400")
+    asked = train(out, *places, interrupt_after_step=2, interrupt=interrupt)
+    assert asked.code == EXIT_INTERRUPTED, asked.said[-3000:]
+    assert asked.left == [] and 2 <= asked.last < 400
+    assert (out / "policy").resolve() == out / "checkpoints" / f"global_step_{asked.last}" / "policy"
+
+
+def test_term_to_every_process_leaves_a_checkpoint_and_none_of_them(interrupted: Run) -> None:
     assert interrupted.code == EXIT_INTERRUPTED, interrupted.said[-3000:]
     assert "--resume" in interrupted.said
     assert interrupted.left == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,13 @@ def write_results(folder: Path, samples: Iterable[Sample], masks: Answer = truth
     return folder / "results.jsonl"
 
 
-def plain_score(sample: Sample, masks: Masks, foreground: Masks | None = None) -> dict[str, float]:
-    """Every mask score of one expression, 0..1, by its definition, a frame at a time on decoded masks."""
-    gt = truth(sample)
+def plain_score(
+    sample: Sample, masks: Masks, foreground: Masks | None = None, frames: Sequence[int] | None = None
+) -> dict[str, float]:
+    """Every mask score of one expression, 0..1, by its definition, a frame at a time on decoded masks; ``frames`` are
+    those that count."""
+    keep = list(range(len(masks)) if frames is None else frames)
+    gt, masks = truth(sample)[keep], masks[keep]
     j = [plain_j(p, g) for p, g in zip(masks, gt, strict=True)]
     f = [plain_f(p, g) for p, g in zip(masks, gt, strict=True)]
     both = [t for t in range(len(gt)) if masks[t].any() and gt[t].any()]

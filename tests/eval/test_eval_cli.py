@@ -138,7 +138,7 @@ def test_results_of_other_settings_are_not_mixed_in(
     assert evaluate(*args).exit_code == 0
     other = evaluate(*args, "--set", "rollout.box_frames=4")
     assert other.exit_code == 2 and "another --out" in other.stderr
-    assert "were made with rollout.box_frames = 6, this command has 4" in " ".join(other.stderr.split())
+    assert "were made with rollout.box_frames = 8, this command has 4" in " ".join(other.stderr.split())
     assert evaluate(*args, "--set", "rollout.engine.gpu_memory_utilization=0.3").exit_code == 0
 
 

@@ -131,9 +131,26 @@ def test_malformed_entries_of_what_is_to_be_scored_are_said_before_anything_star
     evaluate: Evaluate, started: Started, made: Path
 ) -> None:
     spoil(made, META, lambda meta: first_expressions(meta)["1"].pop("exp"))
-    done = evaluate("--benchmark", "revos")
+    done = evaluate("--benchmark", "revos", "--strict")
     assert done.exit_code == 2 and not started
     assert "revos could not be scored, so nothing was started" in said(done) and "expression 1" in said(done)
+    done = evaluate("--benchmark", "revos")
+    assert done.exit_code == 3 and started and "1 with annotations that cannot be used" in " ".join(done.output.split())
+
+
+def test_masks_of_which_none_can_be_used_are_said_before_anything_starts(
+    evaluate: Evaluate, started: Started, made: Path
+) -> None:
+    spoil(made, "mask_dict.json", lambda masks: [track.pop() for track in masks.values()])
+    spoil(made, META, lambda meta: [v["expressions"].pop(k) for v in meta["videos"].values() for k in absent(v)])
+    done = evaluate("--benchmark", "revos")
+    assert done.exit_code == 2 and not started
+    assert "no annotation of it can be used, the first because: " in said(done) and "11 entries" in said(done)
+
+
+def absent(video: Any) -> list[str]:
+    """Expressions without a target, which need no masks."""
+    return [eid for eid, body in video["expressions"].items() if not body["anno_id"]]
 
 
 def test_a_target_that_cannot_be_scored_does_not_stop_the_others(
@@ -143,7 +160,7 @@ def test_a_target_that_cannot_be_scored_does_not_stop_the_others(
     meta = json.loads((made / "ReVOS" / META).read_text())
     last = next(e for e in list(meta["videos"].values())[-1]["expressions"].values() if e["anno_id"])
     spoil(made, "mask_dict.json", lambda masks: masks[str(last["anno_id"][0])].pop())
-    done = evaluate("--benchmark", f"revos,{made / 'mine.yaml'}")
+    done = evaluate("--benchmark", f"revos,{made / 'mine.yaml'}", "--strict")
     assert done.exit_code == 2
     assert "revos could not be scored: " in said(done) and "11 entries for 12 frames" in said(done)
     assert "the results are kept" in said(done)

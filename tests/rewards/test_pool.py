@@ -44,7 +44,7 @@ def local() -> Segmenter:
 
 @pytest.fixture(scope="module")
 def pool(local: Segmenter) -> Iterator[SegmenterPool]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     try:
         with SegmenterPool(SMALL, local.sam2_model.state_dict(), num_workers=2, max_retries=2) as pool:
             yield pool

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rollout import (
@@ -25,7 +26,7 @@ from rollout import (
 from rollout.environments.keyframe_exploration import ExplorationSettings, KeyframeExploration
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.errors import RecipeError
-from rollout.frames import one_a_second, whole_seconds
+from rollout.frames import frame_times, one_a_second, whole_seconds
 from rollout.prompts import PromptSet, get_prompts, prompt_names, register_prompts
 from tests.rollout.helpers import FACTOR, SETTINGS, turn
 
@@ -91,7 +92,7 @@ def test_the_first_look_and_the_follow_up_in_order(sample: Sample) -> None:
     assert (system.role, user.role) == ("system", "user")
     assert words(system.parts) == ["segment"]
     assert words(user.parts) == [
-        *["<0>", "<4>", "<7>", "<11>", " low 0 4 7 11"],
+        *["<0>", "<3>", "<7>", "<11>", " low 0 3 7 11"],
         *["<0>", "<11>", " high 0 11"],
         " of 12 find the duck that dives last",
     ]
@@ -99,7 +100,7 @@ def test_the_first_look_and_the_follow_up_in_order(sample: Sample) -> None:
     assert not isinstance(followed, StopReason)
     (follow,) = followed
     assert words(follow.parts) == [
-        *["<2>", "<6>", "<9>", " low 2 6 9"],
+        *["<2>", "<5>", "<9>", " low 2 5 9"],
         *["<7>", " key 7"],
         " find the duck that dives last",
     ]
@@ -137,7 +138,6 @@ def test_spatial_frames_outside_the_clip_refuse_it(sample: Sample) -> None:
 
 
 def box_masks(sample: Sample, frames: dict[int, int]) -> Sample:
-    import numpy as np
     from pycocotools import mask as coco_mask
 
     clip = sample.clip
@@ -155,7 +155,7 @@ def test_boxes_shows_timestamped_square_frames(sample: Sample) -> None:
     begun = environment.begin()
     assert not isinstance(begun, StopReason)
     assert words(begun[1].parts) == [
-        *[" 0 ", "<0>", " 3 ", "<6>", " 5 ", "<10>"],  # the last whole second begins with frame 10
+        *[" 0 ", "<0>", " 2 ", "<4>", " 5 ", "<10>"],  # the last whole second begins with frame 10
         " find the duck that dives last",
     ]
     assert all((p.height, p.width) == (64, 64) for p in begun[1].parts if isinstance(p, FramePart))
@@ -164,12 +164,12 @@ def test_boxes_shows_timestamped_square_frames(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("fps", "given", "frames", "timestamps"),
     [
-        (None, 0.0, (0, 4, 7, 11), (0, 4, 7, 11)),  # of unknown rate: a frame is a second
-        (0.5, 0.0, (0, 4, 7, 11), (0, 8, 14, 22)),
+        (None, 0.0, (0, 3, 7, 11), (0, 3, 7, 11)),  # of unknown rate: a frame is a second
+        (0.5, 0.0, (0, 3, 7, 11), (0, 6, 14, 22)),
         (3.0, 0.0, (0, 3, 6, 9), (0, 1, 2, 3)),  # the clip at one frame a second
-        (2.5, 0.0, (0, 3, 8, 10), (0, 1, 3, 4)),  # of frames 0, 3, 5, 8, 10
+        (2.5, 0.0, (0, 3, 5, 10), (0, 1, 2, 4)),  # of frames 0, 3, 5, 8, 10
         (30.0, 0.0, (0,), (0,)),
-        (3.0, 1.0, (0, 4, 7, 11), (0, 4, 7, 11)),  # as if it had one frame a second
+        (3.0, 1.0, (0, 3, 7, 11), (0, 3, 7, 11)),  # as if it had one frame a second
     ],
 )
 def test_boxes_see_a_clip_at_one_frame_a_second(
@@ -184,10 +184,36 @@ def test_boxes_see_a_clip_at_one_frame_a_second(
 
 @pytest.mark.parametrize("fps", [0.1, 1.0, 6.0, 24.0, 29.97, 30000 / 1001, 59.94])
 def test_no_two_frames_of_a_clip_at_one_frame_a_second_share_a_second(fps: float) -> None:
-    frames = one_a_second(2000, fps)
-    seconds = whole_seconds(frames, fps)
-    assert len(set(seconds)) == len(frames) == len(set(whole_seconds(range(2000), fps)))
+    times = np.arange(2000) / fps
+    frames = one_a_second(times)
+    seconds = whole_seconds(times[frames])
+    assert len(set(seconds)) == len(frames) == len(set(whole_seconds(times)))
     assert seconds[:3] == (0, 1, 2) or fps < 1
+
+
+def test_seconds_are_those_of_the_time_stamps(sample: Sample) -> None:
+    """A screen recording: frames come when something moves. By index and mean rate, frame 11 is shown at 9.2 s."""
+    times = (0.0, 0.1, 0.2, 0.3, 1.5, 1.6, 9.0, 9.1, 9.2, 9.3, 9.4, 9.999)
+    clip = replace(sample.clip, fps=11 / 9.999, times=times)
+    settings = BoxSettings(frames=4, side=64, sampling="evenly_spaced")
+    environment = SingleTurnBoxes(replace(sample, clip=clip), settings, 32)
+    assert (environment.frames, environment.timestamps) == ((0, 4, 6), (0, 1, 9))
+    assert frame_times(clip, 2.0).tolist() == [t / 2 for t in range(12)]  # as it was told to be
+
+
+def test_a_short_clip_is_shown_whole_in_training(sample: Sample) -> None:
+    settings = ExplorationSettings.preset("train")
+    short = replace(sample, clip=replace(sample.clip, frames=sample.clip.frames[:11]))
+
+    def first(sample: Sample, **other: Any) -> list[int]:
+        begun = KeyframeExploration(sample, replace(settings, **other), FACTOR).begin()
+        assert not isinstance(begun, StopReason)
+        return list(begun[1].frames)
+
+    assert first(short)[:-5] == [*range(11)]  # 10 are asked for
+    assert first(short, spare_frames=0)[:-5] == [*range(9), 10]
+    assert first(sample)[:-5] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 11]
+    assert first(sample)[-5:] == [0, 2, 5, 8, 11]
 
 
 def test_boxes_sample_keyframes_among_one_frame_a_second(sample: Sample) -> None:
@@ -203,7 +229,15 @@ def test_boxes_sample_keyframes_among_one_frame_a_second(sample: Sample) -> None
     [
         ('{"keyframe_timestamp": 11, "bbox_2d_list": [[0, 0, 5, 5], "x"]}', StopReason.ANSWERED, Action.ANSWER, 11),
         ('{"keyframe_timestamp": 11, "bbox_2d_list": [[0, 0, 5, 5]]}', StopReason.ANSWERED, Action.ANSWER, 11),
-        ('{"keyframe_timestamp": 4, "bbox_2d_list": []}', StopReason.ANSWERED, Action.ANSWER, 6),  # not a shown time
+        ('{"keyframe_timestamp": 4, "bbox_2d_list": []}', StopReason.ANSWERED, Action.ANSWER, 4),  # not a shown time
+        (
+            '{"keyframe_timestamp": 12, "bbox_2d_list": [[0, 0, 5, 5]]}',
+            StopReason.BAD_ACTION,
+            None,
+            6,
+        ),  # not in the clip
+        ('{"keyframe_timestamp": -1, "bbox_2d_list": [[0, 0, 5, 5]]}', StopReason.BAD_ACTION, None, 6),
+        ('{"keyframe_timestamp": 4, "bbox_2d_list": ["x"]}', StopReason.BAD_ACTION, None, 6),  # nothing to draw
         ('{"keyframe_timestamp": "x"}', StopReason.BAD_ACTION, None, 6),
     ],
 )
@@ -214,8 +248,17 @@ def test_boxes_end_after_one_turn(
     environment.begin()
     assert environment.step(f"<think>a</think><answer>{reply}</answer>") is stop
     episode = environment.episode(stop)
-    assert [(t.action, t.keyframe, t.shown) for t in episode.turns] == [(action, keyframe, (0, 6, 11))]
+    assert [(t.action, t.keyframe, t.shown) for t in episode.turns] == [(action, keyframe, (0, 5, 11))]
     assert (environment.answer is None) == (action is None)
+
+
+def test_seconds_that_were_not_shown(sample: Sample) -> None:
+    """Frame of a second: the first in it; of a clip slower than one a second, the last before it."""
+    fast, slow = (replace(sample.clip, fps=fps) for fps in (2.0, 0.5))
+    anything, shown = (BoxSettings(sampling="evenly_spaced", unseen_seconds=u) for u in (True, False))
+    assert [anything.frame_at(fast, (1, 11), s) for s in (0, 3, 5, 6, -1)] == [1, 6, 11, None, None]
+    assert [anything.frame_at(slow, (0,), s) for s in (0, 1, 2, 22, 23)] == [0, 0, 1, 11, None]
+    assert [shown.frame_at(fast, (1, 11), s) for s in (0, 3, 5)] == [1, None, 11]
 
 
 def test_boxes_sample_the_same_frames_for_a_whole_group(sample: Sample) -> None:

@@ -39,8 +39,8 @@ def test_select_then_answer(environment: KeyframeExploration, conversation: Conv
     assert episode.texts == [first, last]
     assert episode.spatial_frames == (0, 11)
     assert [t.keyframe for t in episode.turns] == [6, 7]  # T // 2, then the selected one
-    assert episode.turns[0].shown == (0, 4, 7, 11, 0, 11)
-    assert episode.turns[1].shown == (2, 6, 9, 7)  # three of [2, 9] with both ends, then the keyframe
+    assert episode.turns[0].shown == (0, 3, 7, 11, 0, 11)
+    assert episode.turns[1].shown == (2, 5, 9, 7)  # three of [2, 9] with both ends, then the keyframe
     seg = conversation.chat.seg
     for t in episode.turns:
         assert [conversation.token_ids[p] for p in t.seg_positions] == [seg]
@@ -55,7 +55,7 @@ def test_short_interval_shows_every_frame(environment: KeyframeExploration, conv
 def test_indices_are_clamped_before_they_are_used(environment: KeyframeExploration, conversation: Conversation) -> None:
     big = 10**30
     episode = run(environment, conversation, turn("select", -5, big, big), turn("answer", 0, 1, -3))
-    assert episode.turns[1].shown == (0, 6, 11, 11)
+    assert episode.turns[1].shown == (0, 5, 11, 11)
     assert episode.turns[0].grounding is not None and episode.turns[0].grounding.end == big  # as it was written
     assert final_keyframe(episode) == 11
 
@@ -182,13 +182,13 @@ def test_an_unreadable_frame_refuses_the_clip_and_names_it(
     tokenizer: Any, chat: ChatFormat, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = write_clip(tmp_path / "broken")
-    Path(clip.frames[4]).write_bytes(b"not a jpeg")
+    Path(clip.frames[3]).write_bytes(b"not a jpeg")
     broken = Sample(clip, Expression("0", "the duck"))
     conversation = Conversation(tokenizer, chat, clip, max_tokens=8192)
     with caplog.at_level(logging.ERROR):
         episode = run(KeyframeExploration(broken, SETTINGS, FACTOR), conversation, turn("answer", 0, 1, 1))
     assert episode.stop is StopReason.REFUSED_CLIP
-    assert "clip broken, frame 4" in caplog.text and clip.frames[4] in caplog.text
+    assert "clip broken, frame 3" in caplog.text and clip.frames[3] in caplog.text
 
 
 def test_a_clip_without_frames_is_refused(tokenizer: Any, chat: ChatFormat, sample: Sample) -> None:
@@ -217,7 +217,7 @@ def test_replay_uses_the_recorded_frames(tokenizer: Any, chat: ChatFormat, sampl
     conversation = Conversation(tokenizer, chat, sample.clip, max_tokens=8192)
     episode = replay(recorded, conversation, [turn("select", 0, 11, 0), turn("answer", 3, 4, 4)])
     assert episode.spatial_frames == (1, 8, 9)
-    assert episode.turns[0].shown == (0, 4, 7, 11, 1, 8, 9)
+    assert episode.turns[0].shown == (0, 3, 7, 11, 1, 8, 9)
     assert episode.turns[1].shown == (3, 4, 4) and episode.turns[1].keyframe == 4
 
 

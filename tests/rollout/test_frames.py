@@ -26,11 +26,32 @@ def test_evenly_spaced_includes_both_ends_and_never_repeats() -> None:
             assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
 
 
-def test_evenly_spaced_examples() -> None:
-    assert evenly_spaced(0, 11, 4) == [0, 4, 7, 11]
-    assert evenly_spaced(3, 5, 5) == [3, 4, 5]
-    assert evenly_spaced(0, 10, 1) == [5]
-    assert evenly_spaced(0, 10, 0) == []
+@pytest.mark.parametrize(
+    ("total", "n", "expected"),
+    [
+        (21, 20, [*range(19), 20]),
+        (24, 20, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 18, 19, 20, 21, 23]),
+        (39, 20, [*range(0, 39, 2)]),
+        (100, 16, [0, 6, 13, 19, 26, 33, 39, 46, 52, 59, 66, 72, 79, 85, 92, 99]),
+        (30, 8, [0, 4, 8, 12, 16, 20, 24, 29]),
+        (9, 8, [0, 1, 2, 3, 4, 5, 6, 8]),
+        (57, 5, [0, 14, 28, 42, 56]),
+        (123, 15, [0, 8, 17, 26, 34, 43, 52, 60, 69, 78, 87, 95, 104, 113, 122]),  # 61 by integer division
+        (12, 1, [0]),
+        (3, 5, [0, 1, 2]),
+        (5, 0, []),
+    ],
+)
+def test_the_published_choice_truncates(total: int, n: int, expected: list[int]) -> None:
+    """Worked by the released code (its golden totals' README)."""
+    assert evenly_spaced(0, total - 1, n) == expected
+
+
+def test_short_ranges_are_taken_whole() -> None:
+    assert evenly_spaced(3, 8, 5, spare=1) == [3, 4, 5, 6, 7, 8]
+    assert evenly_spaced(3, 8, 5) == [3, 4, 5, 6, 8]
+    assert evenly_spaced(3, 9, 5, spare=1) == [3, 4, 6, 7, 9]
+    assert evenly_spaced(0, 0, 0, spare=1) == []
     with pytest.raises(ProtocolError, match=r"\[5, 4\]"):
         evenly_spaced(5, 4, 3)
 

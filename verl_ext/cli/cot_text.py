@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 
 def estimate_text(estimate: Estimate, job: Job) -> str:
+    from data_construction.vlm.proxy import proxy_of
+
     e = estimate
     lines = [f"{e.items} items, {e.there} of them already there; {e.requests} requests"]
     lines.append(f"about {e.prompt_tokens:,} prompt tokens, at most {e.completion_tokens:,} of replies")
@@ -19,6 +21,8 @@ def estimate_text(estimate: Estimate, job: Job) -> str:
                      f"{job.client.prices.completion:g} per million tokens)")  # fmt: skip
     else:
         lines.append("cost: give --prices PROMPT REPLY (per million tokens)")
+    if proxy := proxy_of(job.client.base_url):
+        lines.append(f"requests go through the environment's proxy: {proxy}")
     lines += [f"would be set aside: {n} {code}" for code, n in e.set_aside.most_common()]
     return "\n".join(lines)
 

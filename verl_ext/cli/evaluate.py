@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rollout.errors import DataError
-from verl_ext.cli.group import EXIT_INTERRUPTED
+from verl_ext.cli.group import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from verl_ext.evaluation.job import Finished
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "cuda"]
 Images = Literal["blank", "shuffled", "frozen", "other-clip"]
 """The ways of ``rollout.spoilt.WAYS``."""
-EXIT_INCOMPLETE = 3
-"""Everything that could be evaluated was, but some expressions failed; ``failed.jsonl`` says which and why."""
 
 
 def evaluate(
@@ -46,9 +44,18 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe setting to change, as key=value; may be repeated.")
     ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt set by name or YAML file; default: the recipe's, or what the policy was trained with."
+        ),
+    ] = None,
     device: Annotated[Device | None, typer.Option(help="Default: the recipe's, or what there is.")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to use, one engine each.", min=1)] = 1,
     max_samples: Annotated[int | None, typer.Option(help="Only so many expressions, a fixed draw.", min=1)] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not start, nor score, where an annotation is odd or cannot be used.")
+    ] = False,
     images: Annotated[
         Images | None,
         typer.Option(help="Does it look? Spoil what the policy is shown; results go to images_<how> in the folder."),
@@ -60,8 +67,9 @@ def evaluate(
     """Evaluate a policy: greedy dialogues, masks propagated over the whole clip, scores.
 
     Each finished expression is on disk at once; the same command goes on where it stopped. Exit code 3: some
-    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again); 2: also
-    where results are there but could not be scored. Examples:
+    expressions failed (they count 0; OUT/.../failed.jsonl says why, and the same command tries them again), or their
+    annotations cannot be used (they count 0 and are listed); 2: also where results are there but could not be scored.
+    Examples:
 
       videoseg eval --model models/policy --benchmark revos,mevis_u --root data --gpus 8 --out runs/eval
 
@@ -75,6 +83,7 @@ def evaluate(
     from eval.results.spoilt import spoilt_folder
     from verl_ext.evaluation.job import Request, run
     from verl_ext.evaluation.targets import benchmark_targets, dataset_target
+    from verl_ext.recipe import override
     from verl_ext.run.progress import progress_bar
 
     if (policy is None) == (model is None):
@@ -89,13 +98,14 @@ def evaluate(
     if images is not None:
         targets = [replace(target, out=spoilt_folder(target.out, images)) for target in targets]
     folder = _ready(policy or model or Path(), out, base)
-    request = Request(folder, tuple(targets), recipe, tuple(overrides or ()), device, gpus, max_samples, images)
+    settings = (*(overrides or ()), *([] if prompts is None else [override("policy.prompt_set", prompts)]))
+    request = Request(folder, tuple(targets), recipe, settings, device, gpus, max_samples, strict, images)
     failed, unscored = 0, list[str]()
     try:
         with progress_bar(Console(stderr=True)) as progress:
             for finished in run(request, progress):
                 _tell(finished, len(targets))
-                failed += finished.inferred.failed
+                failed += finished.inferred.failed + (len(finished.scores.broken) if finished.scores else 0)
                 if finished.unscored is not None:
                     unscored.append(f"{finished.target.benchmark.name} could not be scored: {finished.unscored}")
     except KeyboardInterrupt as e:
@@ -126,6 +136,8 @@ def _tell(finished: Finished, count: int) -> None:
         typer.echo(text, err=True)
 
     target, inferred = finished.target, finished.inferred
+    for note in finished.notes:
+        say(note)
     benchmark = target.benchmark
     if count > 1:
         typer.echo(f"\n{benchmark.name}")
@@ -135,6 +147,8 @@ def _tell(finished: Finished, count: int) -> None:
         )
     if inferred.restarts:
         say(f"{inferred.restarts} workers died and were replaced; what they had under way was done again")
+    for line in finished.unreadable:
+        typer.echo(line)
     if finished.scores is not None:
         typer.echo(scores_table(finished.scores))
     elif finished.unscored is not None:

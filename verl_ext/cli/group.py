@@ -12,6 +12,8 @@ from typer.core import TyperGroup
 from rollout.errors import VideosegError
 
 EXIT_ERROR = 2
+EXIT_INCOMPLETE = 3
+"""Everything that could be done was, but some expressions failed or have unusable annotations; they are listed."""
 EXIT_INTERRUPTED = 130
 DEBUG = "--debug"
 RESUMES = "The same command with --resume continues from the newest checkpoint."

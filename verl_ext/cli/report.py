@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rollout.errors import DataError
+from verl_ext.cli.group import EXIT_INCOMPLETE
 
 SHOWN = 3
 RootOption = Annotated[Path, typer.Option(help="The data set's folder.")]
@@ -57,12 +58,16 @@ def compare(
     dataset: Annotated[str | None, typer.Option(help="Instead of a benchmark: J and F on any data set.")] = None,
     split: Annotated[str, typer.Option(help="With --dataset: one of its splits.")] = "valid",
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, .csv and .html.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first annotation that is odd or cannot be used.")
+    ] = False,
     most: Annotated[int, typer.Option(help="So many gains and losses are listed.", min=1)] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Set two results side by side: B less A overall, by group, by clip and by expression.
 
-    The mean difference is paired; its interval comes from resampling clips. Examples:
+    The mean difference is paired; its interval comes from resampling clips. Exit code 3: some annotations cannot be
+    used (their expressions count 0 on both sides). Examples:
 
       videoseg compare runs/cold_start/revos runs/rl/revos --benchmark revos --root data/ReVOS --out runs/compared
     """
@@ -78,7 +83,7 @@ def compare(
     found = one_benchmark(benchmark, dataset, split)
     paths = [results_file(path) for path in (results_a, results_b)]
     with progress_bar(Console(stderr=True)) as progress:
-        scores = [score_benchmark(path, found, root, progress=progress) for path in paths]
+        scores = [score_benchmark(path, found, root, strict=strict, progress=progress) for path in paths]
     titles = _titles(paths)
     comparison = compare_scores(scores[0], scores[1], (*found.groups, "type", "kind"))
     typer.echo(comparison_json(comparison, titles) if as_json else comparison_table(comparison, titles, most))
@@ -87,6 +92,9 @@ def compare(
         sides = (Side(titles[0], paths[0], scores[0]), Side(titles[1], paths[1], scores[1]))
         page = build_comparison_report(comparison, sides, found, root, out / "comparison.html")
         typer.echo(f"report: {page}", err=as_json)
+    if broken := scores[0].broken:
+        typer.echo(f"{len(broken)} annotations cannot be used: {', '.join(broken[:10])}", err=True)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def submit(
@@ -105,10 +113,12 @@ def submit(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a zip that is there.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only look through a submission that is there.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first clip that cannot be read.")] = False,
 ) -> None:
     """Pack results as a benchmark's server wants them; checked before it is written, and read again after.
 
-    Exits with 1 if --check finds anything wrong. Examples:
+    Exits with 1 if --check finds anything wrong, with 3 if annotations cannot be read: what they say is left out and
+    listed. Examples:
 
       videoseg submit runs/eval/mevis_valid --benchmark mevis_valid --root data/MeViS --out mevis.zip
 
@@ -127,14 +137,14 @@ def submit(
             if given:
                 raise DataError(f"{option}: --check only looks, and writes nothing; leave one of the two out")
         with progress_bar(Console(stderr=True)) as progress:
-            problems = check_submission(results, found, root, progress)
+            problems = check_submission(results, found, root, progress, strict=strict)
         typer.echo("\n".join(problems) or f"{results}: sound")
         raise typer.Exit(1 if problems else 0)
     path = results_file(results)
     target = out or path.parent / f"{found.name}.zip"
     with progress_bar(Console(stderr=True)) as progress:
         packed = write_submission(
-            path, found, root, target, fill_missing=fill_missing, overwrite=overwrite, progress=progress
+            path, found, root, target, fill_missing=fill_missing, overwrite=overwrite, strict=strict, progress=progress
         )
     size = f"{packed.bytes / 1e6:.1f} MB"
     typer.echo(f"{packed.path}: {packed.files} files of {packed.expressions} expressions, {packed.clips} clips, {size}")
@@ -142,6 +152,10 @@ def submit(
         typer.echo(f"{len(packed.filled)} expressions have empty masks for want of a prediction: {packed.filled}")
     if found.server:
         typer.echo(f"for {found.server}")
+    if packed.unread:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(packed.unread.items())[:10])
+        typer.echo(f"{len(packed.unread)} left out, as their annotations cannot be read: {why}", err=True)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def _is_training_run(folder: Path) -> bool:

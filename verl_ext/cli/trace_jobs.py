@@ -57,6 +57,8 @@ def run_export(r: ExportRequest) -> bool:
             Pace(bar, count_items(source)),
         )  # fmt: skip
     typer.echo(f"{report.written} traces of {source}: " + ", ".join(str(file) for file in report.files))
+    for note in report.notes:
+        typer.echo(note)
     if report.rejected:
         typer.echo(f"{report.rejected} that are not verified were left out")
     _name(report.set_aside, "could not be exported")

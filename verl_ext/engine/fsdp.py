@@ -6,6 +6,7 @@ policy without a head:
 
 seg_states       (1 + n) * C float32: projected ``[SEG]`` states
 mask_log_prob    (1 + n) float32: how likely this policy's masks are under the rollout's (SPEC 2.3)
+seg_ious         (1 + n k) float32: IoU of each mask with ground truth; only where the pool shares this GPU
 mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
                  (with ``calibration.form: state`` the drawn states take the masks' place in all three)
 aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
@@ -14,7 +15,7 @@ aux_masks        2 int64 (dense): how many those are
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
@@ -23,17 +24,22 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
-from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from verl_ext.engine.gradient_terms import gradient_norms
+from verl_ext.engine.pictures import batch_pictures
 from verl_ext.engine.position_ids import repair_position_ids
+from verl_ext.engine.rows import RowEngine
+from verl_ext.packing.forward import RowForward
+from verl_ext.packing.prepare import compile_layers, use_rows
 from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
 from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
+from verl_ext.policy.pictures import PixelValues
 from verl_ext.recipe.context import active_recipe
 from verl_ext.seg.batch import (
-    FrameCache,
+    KEYFRAME,
+    VIDEO,
     SegBatch,
     collect,
     mask_totals,
@@ -41,23 +47,28 @@ from verl_ext.seg.batch import (
     rows_with_dummy,
     token_mask,
 )
-from verl_ext.seg.drawn_states import DRAW_STATES, state_terms
+from verl_ext.seg.drawn_states import DRAW_STATES, state_noise, state_terms
 from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
+from verl_ext.seg.features import FrameFeatures
 from verl_ext.seg.mask_losses import mask_losses
+from verl_ext.seg.mask_scores import mask_ious
 from verl_ext.seg.mask_terms import mask_terms
 
-FRAME_CACHE_BYTES = 512 << 20
+if TYPE_CHECKING:
+    from verl_ext.recipe import Recipe
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cpu"])
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda"], vendor="nvidia")
-class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+class SegFSDPEngine(RowEngine):
     """See the module's docstring."""
 
-    _frames: FrameCache | None = None
+    _frames: FrameFeatures | None = None
     """None for a policy without a head."""
     _pending: SegBatch | None = None
     _generator: torch.Generator | None = None
+    _noise: torch.Tensor | None = None
+    """Of the micro-batch whose outputs are not prepared yet."""
     _updates = 0
 
     # ---- building -----------------------------------------------------------------------------------------------
@@ -66,14 +77,28 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         module = super()._build_module()
         folder = self.model_config.local_path
         self._recipe = active_recipe()
-        if self._recipe.policy.freeze_vision:
+        self._pixels = PixelValues(self.model_config.processor.image_processor, torch.device(get_device_id()))
+        settings = self._recipe.policy
+        self.say_which_way()
+        if settings.packing != "none":
+            use_rows(module, settings.dtype == "bfloat16", get_device_name())
+        if settings.compile:
+            compile_layers(module)
+        if settings.freeze_vision:
             freeze_vision(module)
         # the reference policy is the language model alone (SPEC 2.2): the forward-only engine gets no head
         if has_head(folder) and not self.engine_config.forward_only:
             attach_head_from(module, folder, next(module.parameters()).dtype)
-            segmenter = module.grounding_encoder
-            self._image_size = int(segmenter.config.input_size)
-            self._frames = FrameCache(segmenter.preprocess, cached_frames(self._image_size))
+            self._prompt_width = int(module.grounding_encoder.prompt_width)
+            kept = feature_bytes(self._recipe)
+            self._frames = FrameFeatures(
+                int(module.grounding_encoder.config.input_size),
+                near=kept,
+                far=0 if get_device_name() == "cpu" else kept,
+            )
+        elif settings.packing != "none":
+            plain = type(module)
+            module.__class__ = type(plain.__name__, (RowForward, plain), {"__module__": plain.__module__})
         return module  # type: ignore[no-any-return]
 
     def _build_lora_module(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -81,7 +106,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         tokenizer = self.model_config.tokenizer
-        forbid_tokens(module, forbidden_token_ids(tokenizer), len(tokenizer))
+        self.forbidden = forbidden_token_ids(tokenizer)
+        forbid_tokens(module, self.forbidden, len(tokenizer))
         if get_device_name() != "cpu":
             return super()._build_fsdp_module(module)  # type: ignore[no-any-return]
         # verl 0.9.1 puts the reference into pinned memory, which needs an accelerator
@@ -114,10 +140,14 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
         repair_position_ids(data)
-        if self._frames is None or forward_only or is_supervised(data):
+        self._pixels.read_ahead(p for row in batch_pictures(data) for p in row)
+        if self._frames is None:
             return super().forward_backward_batch(data, loss_function, forward_only)
-        self._count_masks(data)
-        norms = self._gradient_norms(data, loss_function) if self._norms_are_due() else {}
+        trains = not forward_only and not is_supervised(data)
+        if trains:
+            self._count_masks(data)
+        self._frames.read_ahead(self._collect(data, training=not forward_only).frames)
+        norms = self._gradient_norms(data, loss_function) if trains and self._norms_are_due() else {}
         out = super().forward_backward_batch(data, loss_function, forward_only)
         out["metrics"].update(norms)
         return out
@@ -147,25 +177,53 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         tu.assign_non_tensor(data, video_masks=video, keyframe_masks=keyframe)
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
-        repair_position_ids(micro_batch)
+        if self.packing == "none":
+            repair_position_ids(micro_batch)
         inputs, args = super().prepare_model_inputs(micro_batch)
+        if inputs.pop("pictures", None) is not None:
+            inputs["pixel_values"] = self._pixels.of([p for row in batch_pictures(micro_batch) for p in row])
         self._pending = None
         if self._frames is None:
             return inputs, args
-        samples, episodes = micro_batch_episodes(micro_batch)
-        all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(micro_batch)
-        seg = collect(samples, episodes, with_video_frames=all_frames or wants_mask_losses(micro_batch))
-        device = inputs["input_ids"].device
-        lengths = row_lengths(micro_batch["input_ids"]).tolist()
-        packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
-        inputs["seg_mask"] = token_mask(seg, lengths, inputs["input_ids"].shape, packed).to(device)
-        pixels = self._frames.get(seg.frames) if seg.frames else torch.zeros(1, 3, self._image_size, self._image_size)
-        inputs["sam_pixels"] = pixels.to(device)
-        inputs["pair_state"], inputs["pair_frame"] = seg.column(0).to(device), seg.column(1).to(device)
+        seg = self._collect(micro_batch, training=torch.is_grad_enabled())
+        device = micro_batch["input_ids"].device
+        if self.packing == "none":
+            lengths = row_lengths(micro_batch["input_ids"]).tolist()
+            padded = not tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
+            inputs["seg_mask"] = token_mask(seg, lengths, inputs["input_ids"].shape, not padded).to(device)
+        else:
+            inputs["seg_rows"] = self._row.rows_of(seg.positions).to(device)
+        inputs |= self._frame_inputs(seg, device)
         if self._recipe.objective.aux_trains == "head" and torch.is_grad_enabled() and not is_supervised(micro_batch):
             inputs["detach_masks"] = True
+        if self._draws_states and tu.get_non_tensor_data(data=micro_batch, key=DRAW_STATES, default=False):
+            inputs["seg_noise"] = self._draw_noise(seg, device)
         self._pending = seg
         return inputs, args
+
+    def _collect(self, data: TensorDict, training: bool) -> SegBatch:
+        """The ``[SEG]`` tokens of a batch or micro-batch, and what its pass draws with them."""
+        samples, episodes = micro_batch_episodes(data)
+        all_frames = self._recipe.objective.calibration.frames == "all" and not is_supervised(data)
+        scored = not training and self._scores_masks(data)
+        return collect(samples, episodes, all_frames or training or scored or is_supervised(data))
+
+    def _scores_masks(self, data: TensorDict) -> bool:
+        """Whether the rollouts' log-prob pass is the pool: it holds the features that a pool on its GPU would make."""
+        return self._recipe.pool.share_gpu and not is_supervised(data)
+
+    def _frame_inputs(self, seg: SegBatch, device: torch.device) -> dict[str, Any]:
+        """What the policy's forward takes to draw all masks of a micro-batch.
+
+        Keyframes are a batch of their own, because in the rollout's pass they are alone: the ratio starts at 1.
+        """
+        assert self._frames is not None
+        return {
+            "sam_features": self._frames.of(seg.frames),
+            "pair_state": seg.column(0).to(device),
+            "pair_frame": seg.column(1).to(device),
+            "pair_parts": [seg.rows_of(kind).to(device) for kind in (KEYFRAME, VIDEO)],
+        }
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
@@ -177,6 +235,8 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         masks = output.mask_logits  # (M, h, w)
         if not torch.is_grad_enabled():
             out["seg_states"] = rows_with_dummy(output.seg_states, seg.counts)
+            if self._scores_masks(micro_batch):
+                out["seg_ious"] = mask_ious(seg, masks)
         if not is_supervised(micro_batch):
             out |= self._calibration_terms(seg, output, micro_batch)
         if wants_mask_losses(micro_batch):
@@ -185,26 +245,37 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             out["aux_masks"] = seg.mask_counts().to(masks.device)
         return out
 
+    @property
+    def _draws_states(self) -> bool:
+        calibration = self._recipe.objective.calibration
+        return calibration.enabled and calibration.form == "state"
+
     def _calibration_terms(self, seg: SegBatch, output: Any, micro_batch: TensorDict) -> dict[str, torch.Tensor]:
         """What joins the ``[SEG]`` tokens' log-probs, and in the rollout's own pass what was sampled."""
         settings, old_target = self._recipe.objective.calibration, micro_batch.get("old_mask_target", None)
-        if not (settings.enabled and settings.form == "state"):
+        if not self._draws_states:
             return mask_terms(seg, output.mask_logits, old_target, settings)
-        drawn = tu.get_non_tensor_data(data=micro_batch, key=DRAW_STATES, default=False)
-        generator = self._noise(output.seg_states.device) if drawn and old_target is None else None
-        return state_terms(seg, output.seg_states, old_target, settings.sigma, generator)
+        noise, self._noise = self._noise, None
+        return state_terms(seg, output.seg_states, old_target, settings.sigma, noise)
 
-    def _noise(self, device: torch.device) -> torch.Generator:
-        """This process's own stream: rollouts of a group that lie on two processes must not get the same noise."""
+    def _draw_noise(self, seg: SegBatch, device: torch.device) -> torch.Tensor:
+        """From this process's own stream: rollouts of a group that lie on two processes must not get the same noise."""
         if self._generator is None:
             self._generator = torch.Generator(device)
             self._generator.manual_seed(self._recipe.seed * 100_003 + torch.distributed.get_rank())
-        return self._generator
+        sigma = self._recipe.objective.calibration.sigma
+        self._noise = state_noise(sum(seg.counts), self._prompt_width, sigma, self._generator)
+        return self._noise
 
     # ---- weights out --------------------------------------------------------------------------------------------
 
     def get_per_tensor_param(self, **kwargs: Any) -> tuple[Any, Any]:
-        """What goes to vLLM: the language model only (it refuses names that it does not know), adapters merged in."""
+        """What goes to vLLM: the language model only (it refuses names that it does not know), adapters merged in.
+
+        A step ends with it: its frames make room for vLLM, which wakes up next.
+        """
+        if self._frames is not None:
+            self._frames.forget()
         if self._is_lora:
             return gathered_items(self.module, lambda name: not is_head_parameter(name)), None
         generator, peft = super().get_per_tensor_param(**kwargs)
@@ -229,9 +300,9 @@ class SegFSDPEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return {n: t.detach().float().cpu().clone() for n, t in decoder_items(items) if keep}
 
 
-def cached_frames(side: int) -> int:
-    """Frames of ``side`` x ``side`` that this process keeps: those of a step's few clips, in 512 MiB at most."""
-    return max(8, min(256, FRAME_CACHE_BYTES // (4 * 3 * side * side)))
+def feature_bytes(recipe: Recipe) -> int:
+    """Of SAM 2's features that a process keeps. A supervised step has one pass, which needs each frame once."""
+    return 0 if recipe.stage == "sft" else int(recipe.policy.frame_features_gib * (1 << 30))
 
 
 def is_supervised(micro_batch: TensorDict) -> bool:

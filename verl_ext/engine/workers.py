@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
+from verl.utils.flops_counter import get_device_flops
 from verl.utils.metric import Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
@@ -46,7 +48,12 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
 
     def train_mini_batch(self, data: Any) -> Any:
         repair_position_ids(data)
-        return super().train_mini_batch(data)
+        output = super().train_mini_batch(data)
+        if output is not None:
+            metrics = dict(tu.get(output, "metrics"))
+            metrics["skipped_updates"] = [sum(metrics["skipped_updates"])]  # verl would log the mean of the updates
+            tu.assign_non_tensor(output, metrics=metrics)
+        return output
 
     def infer_batch(self, data: Any) -> Any:
         repair_position_ids(data)
@@ -54,8 +61,16 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
 
     def _postprocess_output(self, output: Any, **kwargs: Any) -> Any:
         result = super()._postprocess_output(output, **kwargs)
-        tu.assign_non_tensor(result, metrics=whole_batch_metrics(dict(tu.get(result, "metrics"))))
+        metrics = whole_batch_metrics(dict(tu.get(result, "metrics")))
+        metrics["mfu"] = self._mfu(kwargs["delta_time"], kwargs["forward_only"])
+        tu.assign_non_tensor(result, metrics=metrics)
         return result
+
+    def _mfu(self, seconds: float, forward_only: bool) -> float:
+        """Operations that the pass needs a second, as a share of what the devices promise (see `packing.work`)."""
+        policy, work = active_recipe().policy, self.engine.work
+        needed = work.forward if forward_only else work.update(policy.lora.rank > 0, policy.freeze_vision)
+        return float(needed / seconds / (1e12 * get_device_flops()) / torch.distributed.get_world_size())
 
 
 def whole_batch_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +86,8 @@ def whole_batch_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     log_prob = out.pop("seg/mask_log_prob_sum", None)
     if log_prob is not None and out["seg/tokens"]:
         out["seg/mask_log_prob"] = log_prob / out["seg/tokens"]
+    if "grad_norm" in out:  # verl's engine leaves such an update out
+        out["skipped_updates"] = float(not math.isfinite(out["grad_norm"]))
     return out
 
 

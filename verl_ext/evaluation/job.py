@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.model_files import check_folder, check_sam2
 from rollout.errors import DataError, VideosegError
 from rollout.spoilt import check_way
 from verl_ext.evaluation.request import Request
@@ -39,6 +40,10 @@ class Finished:
     """None where there is no public ground truth."""
     unscored: VideosegError | None = None
     """Why there are no scores although there should be; the results are on disk all the same."""
+    unreadable: tuple[str, ...] = ()
+    """Where there are no scores: how many replies could not be read, and why."""
+    notes: tuple[str, ...] = ()
+    """What there is to know about how the policy was asked."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,13 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
     from eval.inference.run import infer, keep, start_cluster
     from verl_ext.scoring.rollouts import scoring_of
 
+    check_folder(request.policy)
     if not (request.policy / "config.json").is_file():
         raise DataError(f"{request.policy}: no policy there (no config.json); give a folder in Hugging Face layout")
     tasks = [_task(request, target) for target in request.targets]
     engine = one_engine(request.targets, [task.settings for task in tasks])
+    if engine.sam2_checkpoint is not None:
+        check_sam2(Path(engine.sam2_checkpoint), engine.sam2_preset)
     cluster: Cluster | None = None
     try:
         for task in tasks:
@@ -117,18 +125,29 @@ def _task(request: Request, target: Target) -> _Task:
     facts = run_of(request, target, recipe)
     check_run(target.out, facts)
     if set(keys) - done_keys(target.out):
-        check_truth(target, keys, request.max_samples is None)
+        check_truth(target, keys, request.max_samples is None, request.strict)
     broken = broken_of(dataset, keys, request.max_samples is None)
     return _Task(target, recipe, inference_settings(recipe), dataset, keys, broken, facts)
 
 
 def _finished(request: Request, task: _Task, inferred: Inferred, progress: Callback) -> Finished:
+    from verl_ext.recipe.asking import box_notes
+
+    notes = tuple(box_notes(task.recipe))
     try:
         whole = request.max_samples is None
-        scores = score_target(task.target, inferred.results, task.keys, whole, progress)
+        scores = score_target(task.target, inferred.results, task.keys, whole, progress, request.strict)
     except VideosegError as error:
-        return Finished(task.target, inferred, None, error)
-    return Finished(task.target, inferred, scores)
+        return Finished(task.target, inferred, None, error, _unreadable(task, inferred), notes)
+    return Finished(task.target, inferred, scores, None, () if scores else _unreadable(task, inferred), notes)
+
+
+def _unreadable(task: _Task, inferred: Inferred) -> tuple[str, ...]:
+    from eval.results.results_file import iterate_results
+    from eval.results.unreadable import unreadable_counts, unreadable_lines, why_unreadable
+
+    reasons = [why_unreadable(record) for record in iterate_results(inferred.results) if not record.failed]
+    return tuple(unreadable_lines(unreadable_counts(reasons), len(reasons), task.recipe.policy.prompt_set))
 
 
 def _named(progress: Callback, name: str, count: int) -> Callable[[int, int, str], None]:

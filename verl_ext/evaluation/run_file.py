@@ -31,19 +31,22 @@ def run_of(request: Request, target: Target, recipe: Recipe) -> dict[str, Any]:
 def _protocol(request: Request, target: Target, recipe: Recipe) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from verl_ext.recipe.asking import prompts_mark
+
     benchmark, checkpoint = target.benchmark, recipe.pool.checkpoint
     return {
         "policy": str(request.policy),
         "weights": weights_mark(request.policy),
         "dtype": recipe.policy.dtype,
         "prompt_set": recipe.policy.prompt_set,
+        "prompts": prompts_mark(recipe),
         "segmenter": None
         if checkpoint is None
         else {"checkpoint": checkpoint, "preset": recipe.pool.preset, "weights": weights_mark(Path(checkpoint))},
         "benchmark": benchmark.name if target.official else None,
         "dataset": benchmark.dataset,
         "split": benchmark.split,
-        "frames_a_clip": benchmark.frames or "all",
+        "scored_frames": benchmark.frames or "all",
         "max_samples": request.max_samples,
         **({} if request.images is None else {"images": request.images}),
         "method": recipe.method,

@@ -11,15 +11,19 @@ from rollout.errors import RecipeError
 from verl_ext.recipe.model_size import HEAD_FOLDER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from eval.inference.dialogue import InferenceSettings
     from verl_ext.evaluation.request import Request
     from verl_ext.evaluation.targets import Target
     from verl_ext.recipe import Recipe
 
 CPU_SETTINGS = ("policy.dtype=float32", "rollout.engine.enforce_eager=true", "pool.gpus_per_worker=0")
+SEG_PROTOCOL = ("rollout.turn_length=1024", "rollout.response_length=5120")
+"""Released, unless the benchmark's protocol says otherwise; room for three such turns and the frames between them."""
 BOX_SETTINGS = ("method=veason_r1", "rollout.max_turns=1", "sft_loss.mask_ce=0", "sft_loss.dice=0")
-BOX_TURN = "rollout.turn_length=1024"
-"""Of a box policy, unless the benchmark's protocol says otherwise: its one reply may be long."""
+BOX_PROTOCOL = ("rollout.turn_length=1024", "rollout.box_frames=8")
+BOX_SIDE = 560
 OF_ONE_BENCHMARK = ("environment_settings", "images")
 """Inference settings in which benchmarks of one command may differ: the engine does not depend on them."""
 
@@ -27,7 +31,8 @@ OF_ONE_BENCHMARK = ("environment_settings", "images")
 def recipe_of(request: Request, target: Target) -> Recipe:
     """The recipe whose dialogue and engine are used, with this policy and these data in it.
 
-    Without a recipe of the user's it is the schema's defaults, then the benchmark's protocol, then ``--set``.
+    Without a recipe of the user's it is the schema's defaults, then the release's protocol, then the benchmark's, then
+    ``--set``; the policy is asked in the words in which it was trained, as far as its folder says.
     """
     from verl_ext.recipe import load_recipe, override, recipe_from_overrides
 
@@ -41,11 +46,27 @@ def recipe_of(request: Request, target: Target) -> Recipe:
     settings = ["stage=sft", policy, override("data", [source]), f"device={where}"]
     settings += CPU_SETTINGS if where == "cpu" else ()
     protocol = [override(key, value) for key, value in benchmark.protocol.items()]
-    if (request.policy / HEAD_FOLDER).is_dir():
-        settings += protocol
-    else:
-        settings += [BOX_TURN, *protocol, *BOX_SETTINGS]
+    masks = (request.policy / HEAD_FOLDER).is_dir()
+    settings += _as_trained(request.policy, masks)
+    settings += [*SEG_PROTOCOL, *protocol] if masks else [*BOX_PROTOCOL, *protocol, *BOX_SETTINGS]
     return recipe_from_overrides("eval", [*settings, *request.overrides])
+
+
+def _as_trained(policy: Path, masks: bool) -> list[str]:
+    """Words and units of a policy: as its training recorded them. A box policy that says nothing is taken for a
+    release, or an untrained model."""
+    from verl_ext.recipe import override
+    from verl_ext.recipe.asking import cell_of_policy, recorded_prompts, setting_of, units_of_policy
+
+    own = recorded_prompts(policy)
+    method = "videoseg_o3" if masks else "veason_r1"
+    words = [] if own is None else [override("policy.prompt_set", setting_of(own, method))]
+    if masks:
+        return words
+    cell = cell_of_policy(policy)
+    side = max(1, round(BOX_SIDE / cell)) * cell
+    units = [f"rollout.box_units={units_of_policy(policy)}", f"rollout.box_side={side}"]
+    return [*(words or ["policy.prompt_set=release_form"]), *units]
 
 
 def _default_device() -> str:
@@ -66,8 +87,8 @@ def inference_settings(recipe: Recipe) -> InferenceSettings:
     return InferenceSettings(
         environment=environment,
         environment_settings=settings,
-        **conversation_limits(recipe),
-        turn_length=recipe.rollout.turn_length,
+        **conversation_limits(recipe, evaluation=True),
+        turn_length=recipe.rollout.eval.turn_length or recipe.rollout.turn_length,
         images=images_per_dialogue(recipe),
         backend=Backend(),
         dtype=recipe.policy.dtype,

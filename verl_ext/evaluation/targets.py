@@ -101,11 +101,13 @@ def _root_of(benchmark: Benchmark, all_of_them: Sequence[Benchmark], roots: Sequ
             f"--root: {len(parents)} folders for benchmark {benchmark.name}; give --root {benchmark.name}=DIR, or one "
             "folder that holds all data sets"
         )
+    from data_construction.readers.listing import listed
+
     parent = Path(parents[0])
     if not parent.is_dir():
         raise DataError(f"--root: {parent} is not a folder")
     wanted = {_plain(benchmark.name), _plain(benchmark.dataset)}
-    inside = sorted(p for p in parent.iterdir() if p.is_dir() and _plain(p.name) in wanted)
+    inside = sorted(p for p in listed(parent) if p.is_dir() and _plain(p.name) in wanted)
     if inside:
         return inside[0]
     if len({b.dataset for b in all_of_them}) == 1:
@@ -163,7 +165,7 @@ def broken_of(dataset: Dataset, keys: Sequence[tuple[str, str]], whole: bool) ->
     for clip in dataset.clips() if whole else sorted(asked):
         entry = dataset.index[clip]
         if entry.refused is None:
-            found += [Broken(clip, problem.item, problem.error()) for problem in entry.problems]
+            found += [Broken(clip, problem.item, problem.error()) for problem in entry.faults]
         elif clip not in asked:
             found.append(Broken(clip, WHOLE_CLIP, entry.refused.error()))
     return found

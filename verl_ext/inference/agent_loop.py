@@ -6,9 +6,8 @@ All of the dialogue's logic is in ``rollout``; evaluation runs the very same cod
 from __future__ import annotations
 
 import asyncio
-import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import count
 from typing import Any
@@ -22,8 +21,11 @@ from rollout.conversation import Conversation
 from rollout.environment import make_environment
 from rollout.episode import Generated, roll_out
 from rollout.errors import DataError
-from rollout.types import Sample, StopReason
+from rollout.messages import FramePart
+from rollout.types import Clip, Sample, StopReason
 from verl_ext.inference.failures import remembered
+from verl_ext.inference.traffic import KEY, Traffic
+from verl_ext.policy.pictures import picture_inputs, process_store
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 
@@ -53,14 +55,20 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         chat = ChatFormat.from_processor(self.processor)
         name, settings = environment_of(recipe, evaluation=validate)
         environment = make_environment(name, sample, settings, chat.factor)
-        conversation = Conversation(self.tokenizer, chat, sample.clip, **conversation_limits(recipe))
+        traffic = Traffic()
+
+        def read(clip: Clip, parts: Sequence[FramePart]) -> list[Image]:
+            traffic.pictures += len(parts)
+            with traffic.timed("picture_seconds"):
+                return process_store().of_clip(clip, parts)
+
+        conversation = Conversation(self.tokenizer, chat, sample.clip, **conversation_limits(recipe), read=read)
         if row.get("greedy"):
             sampling_params = {**sampling_params, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
         draw = int(row["session_id"]) if validate and not row.get("greedy") else None
         request_id = uuid4().hex  # one a dialogue: its later turns go to the replica that has its images
         generations = count()
         versions: list[int] = []
-        seconds = 0.0
 
         async def generate(
             prompt_token_ids: list[int],
@@ -69,22 +77,22 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             stop_token_ids: list[int],
             sampling: Mapping[str, Any],
         ) -> Generated:
-            nonlocal seconds
-            began = time.perf_counter()
             if draw is not None:
                 sampling = {**sampling, "seed": held_out_seed(recipe.seed, sample.id, draw, next(generations))}
-            out = await self.server_manager.generate(
-                request_id=request_id,
-                prompt_ids=prompt_token_ids,
-                sampling_params={**sampling, "max_tokens": max_tokens, "stop_token_ids": stop_token_ids},
-                image_data=images,
-            )
-            seconds += time.perf_counter() - began
+            with traffic.timed("generate_seconds"):
+                out = await self.server_manager.generate(
+                    request_id=request_id,
+                    prompt_ids=prompt_token_ids,
+                    sampling_params={**sampling, "max_tokens": max_tokens, "stop_token_ids": stop_token_ids},
+                    image_data=images,
+                )
+            traffic.answered(len(prompt_token_ids), out.extra_fields.get("num_cached_tokens"))
             known = (out.extra_fields.get(key) for key in ("min_global_steps", "max_global_steps"))
             versions.extend(version for version in known if version is not None)
             return Generated(list(out.token_ids), out.log_probs, out.stop_reason or "completed")
 
-        episode = await roll_out(environment, conversation, generate, sampling_params, recipe.rollout.turn_length)
+        with traffic.timed("seconds"):
+            episode = await roll_out(environment, conversation, generate, sampling_params, recipe.rollout.turn_length)
         if episode.stop is StopReason.REFUSED_CLIP:
             await asyncio.to_thread(conversation.images)  # says which frame it was
             raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
@@ -98,6 +106,8 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             "min_global_steps": min(versions),
             "max_global_steps": max(versions),
             "episode": asdict(episode) | {"stop": episode.stop.value},
+            "picture_inputs": picture_inputs(conversation.frames if len(prompt) > 1 else [], chat),
+            KEY: traffic.as_dict(),
             "turn_scores": [],
             "tool_rewards": [],
         }
@@ -106,9 +116,9 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             response_ids=response,
             response_mask=mask,
             response_logprobs=log_probs,
-            multi_modal_data={"images": conversation.images()} if len(prompt) > 1 else {},
+            multi_modal_data={},  # LoopWorker takes the references above
             reward_score=0.0,  # the segmenter pool scores the whole batch once its [SEG] states are known
             num_turns=2 * len(episode.turns),
-            metrics=AgentLoopMetrics(generate_sequences=seconds, num_preempted=-1),
+            metrics=AgentLoopMetrics(generate_sequences=traffic.generate_seconds, num_preempted=-1),
             extra_fields=extra,
         )

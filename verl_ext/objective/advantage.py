@@ -28,7 +28,7 @@ def group_advantage(
         index: (B,) the group (prompt) of each rollout.
 
     Returns:
-        (advantages, returns), both (B, L). A group of one has no spread and gets 0.
+        (advantages, returns), both (B, L). A group of one, or of equal rewards, has no spread and gets exactly 0.
     """
     with torch.no_grad():
         groups = torch.from_numpy(np.unique(index, return_inverse=True)[1])

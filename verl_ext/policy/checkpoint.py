@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from rewards.model_files import check_folder, safetensors_header
 from rollout.errors import DataError
 from verl_ext.policy.head import HEAD_PREFIXES, attach_head, is_head_parameter
 
@@ -54,6 +55,7 @@ def load_head_state(folder: str | Path) -> dict[str, torch.Tensor]:
     path = Path(folder) / HEAD_FOLDER / "model.safetensors"
     if not path.is_file():
         raise DataError(f"{path} is missing: the head's weights were not saved with the policy")
+    safetensors_header(path)
     state: dict[str, torch.Tensor] = load_file(str(path))
     strange = [n for n in state if not n.startswith(HEAD_PREFIXES)]
     if strange:
@@ -84,6 +86,7 @@ def load_policy(folder: str | Path, dtype: torch.dtype = torch.float32, device: 
     """Language model and, if there is one, head; in eval mode."""
     from transformers import Qwen3VLForConditionalGeneration
 
+    check_folder(Path(folder))
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     if has_head(folder):
         attach_head_from(model, folder, dtype)
@@ -106,8 +109,10 @@ def write_policy_folder(
     segmenter: SegmenterConfig | None,
     processor: Any,
     generation_config: Any = None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a policy from its parts; used for fresh policies and for exports out of FSDP shards.
+    """Write a policy from its parts; used for fresh policies and for exports out of FSDP shards. ``more``: small text
+    files beside them, by name.
 
     ``config`` decides on the class, so that box policies (Qwen2.5-VL, without a head) are written as well.
     """
@@ -132,6 +137,8 @@ def write_policy_folder(
             (scratch / HEAD_FOLDER / "config.json").write_text(
                 json.dumps({"segmenter": segmenter.to_dict(), "seg_token": "[SEG]"}, indent=1)
             )
+        for name, text in (more or {}).items():
+            (scratch / name).write_text(text, encoding="utf-8")
         os.chmod(scratch, 0o755)
         if target.exists():
             os.replace(target, old)

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_construction.atomic import new_folder
+from rewards.model_files import check_folder
+from rollout.prompts import get_prompts
 from verl_ext.policy.released_parts import lm_names, ready_processor, segmenter_of, source_config
 from verl_ext.policy.tensor_files import TensorFiles, weight_files
+from verl_ext.recipe.asking import PROMPTS_FILE, prompts_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,10 +51,15 @@ def convert_released(
     """
     from verl_ext.policy.head import is_head_parameter
 
+    for place in (source, base):
+        if place is not None:
+            check_folder(place)
     tensors = TensorFiles(weight_files(source))
     folder = source if source.is_dir() else source.parent
     head = {name: shape for name, shape in tensors.shapes.items() if is_head_parameter(name)}
     config = source_config(folder, base)
+    if not any(name.endswith(LM_HEAD) for name in tensors.shapes):  # what a release says of tying is not always so
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
     named = lm_names({n: s for n, s in tensors.shapes.items() if n not in head}, config, str(source))
     rows = tensors.shapes[named[EMBEDDINGS]][0]
     config.text_config.vocab_size = rows
@@ -64,6 +72,7 @@ def convert_released(
         write_head(partial, {name: tensors.get(name) for name in sorted(head)}, segmenter)
         report(len(tensors.shapes), len(tensors.shapes), "converting")
         write_facts(partial, config, processor, (folder, base))
+        (partial / PROMPTS_FILE).write_text(prompts_text(get_prompts("release_form").to_dict()), encoding="utf-8")
     return out
 
 

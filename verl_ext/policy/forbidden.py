@@ -12,25 +12,35 @@ from typing import Any
 import torch
 from torch import nn
 
-FORBIDDEN_LOGIT = -1e9
-"""Finite after a division by any temperature, so that entropy (0 x logit) stays a number."""
+from verl_ext.packing.logprob import FORBIDDEN_LOGIT
+
+__all__ = ["FORBIDDEN_LOGIT", "forbid_tokens", "forbidden_mask"]
+
+
+def forbidden_mask(size: int, token_ids: Sequence[int], vocabulary: int | None = None) -> torch.Tensor:
+    """(size,) bool: these ids, and ids >= ``vocabulary``."""
+    banned = torch.zeros(size, dtype=torch.bool)
+    banned[list(token_ids)] = True
+    if vocabulary is not None:
+        banned[vocabulary:] = True
+    return banned
 
 
 def forbid_tokens(module: nn.Module, token_ids: Sequence[int], vocabulary: int | None = None) -> None:
     """From now on ``module``'s output has the logits of these ids, and of ids >= ``vocabulary``, at the least.
 
-    To be called on the outermost module (a PEFT model calls the inner one past its hooks), before FSDP wraps it.
+    To be called on the outermost module (a PEFT model calls the inner one past its hooks), before FSDP wraps it. Rows
+    have no logits in their output: their kernel masks.
     """
     banned: torch.Tensor | None = None
 
     def mask(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         nonlocal banned
-        logits = output.logits
+        logits = getattr(output, "logits", None)
+        if logits is None:
+            return output
         if banned is None or banned.device != logits.device:
-            banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-            banned[list(token_ids)] = True
-            if vocabulary is not None:
-                banned[vocabulary:] = True
+            banned = forbidden_mask(logits.shape[-1], token_ids, vocabulary).to(logits.device)
         output.logits = logits.masked_fill(banned, FORBIDDEN_LOGIT)
         return output
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_construction.atomic import new_folder
+from rewards.model_files import check_folder, check_sam2
 from rollout.errors import DataError
 from verl_ext.policy.convert import (
     EMBEDDINGS,
@@ -59,6 +60,8 @@ def new_policy(
 
     from verl_ext.policy.checkpoint import has_head
 
+    check_folder(base)
+    check_sam2(sam2)
     files = weight_files(base)
     if not files or not (base / "config.json").is_file():
         raise DataError(f"{base}: no config.json with weights there; give a Qwen3-VL folder, as downloaded")
@@ -91,8 +94,7 @@ def read_sam2(path: Path) -> Segmenter:
     from rewards.segmenter import Segmenter, SegmenterConfig
     from rewards.segmenter.build import load_sam2_weights
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give SAM 2's weights, for example sam2.1_hiera_large.pt")
+    check_sam2(path)
     described = path.parent / "segmenter.json"
     if described.is_file():
         config = SegmenterConfig.load(described)

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from verl_ext.policy.tensor_files import TORCH_SUFFIXES, safetensors_header, weight_files
+from rewards.model_files import check_folder, safetensors_header
+from verl_ext.policy.tensor_files import TORCH_SUFFIXES, weight_files
 
 RELEASED_PREFIXES = ("grounding_encoder.", "text_hidden_fcs.")
 HEAD_FOLDER = "segmentation_head"
@@ -16,8 +17,9 @@ def is_released(path: Path) -> bool:
     """Whether weights lie there under released names. Neither our own folders nor plain Qwen-VL folders are.
 
     Reads headers only; a folder with nothing but torch files counts as a release, as we write none.
-    Raises DataError for a safetensors file that is none.
+    Raises DataError for what only looks like a model (see `rewards.model_files`).
     """
+    check_folder(path)
     if (path / HEAD_FOLDER).is_dir():
         return False
     files = weight_files(path)

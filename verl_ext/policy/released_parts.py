@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_construction.readers.files import read_json
+from rewards.model_files import check_rows
 from rollout.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 ADDED_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")
 """In the order in which the release added them to Qwen3-VL's tokenizer (SPEC 2.2)."""
+PROCESSOR_FILES = (".json", ".txt", ".jinja", ".model")
 SAM2 = "grounding_encoder.sam2_model."
 TRUNKS = {
     (96, 12): "sam2.1_hiera_t",
@@ -27,20 +32,43 @@ NAMINGS: tuple[Callable[[str], str], ...] = (lambda n: n.removeprefix("model."),
 """Released language-model name -> its name in Qwen3VLForConditionalGeneration."""
 
 
+OF_A_RELEASE = ("auto_map", "architectures", "template", "_name_or_path", "transformers_version", "model_type")
+"""Keys of a released config.json that say which code it was written for; we read it with transformers' own."""
+
+
 def source_config(folder: Path, base: Path | None) -> Any:
-    """The Qwen3-VL configuration: the release's own (also inside another), else the base's."""
+    """The Qwen3-VL configuration: that of ``base``, where one is named, else the release's own.
+
+    A release puts a type of its own on top, or the whole of it inside another mapping: what has a text and a vision
+    part is a model, whatever types these say. Raises DataError if there is none.
+    """
     from transformers import Qwen3VLConfig
 
-    for place in (folder, base):
+    for place in (base, folder):
         if place is None or not (place / "config.json").is_file():
             continue
-        content = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        for candidate in (content, *(v for v in content.values() if isinstance(v, dict))):
-            if candidate.get("model_type") == "qwen3_vl":
-                return Qwen3VLConfig.from_dict(candidate)
+        content = read_json(place / "config.json")
+        for candidate in (content, *content.values()) if isinstance(content, dict) else ():
+            if _is_qwen3_vl(candidate):
+                parts = {key: _without_code(candidate[key]) for key in ("text_config", "vision_config")}
+                return Qwen3VLConfig.from_dict({**_without_code(candidate), **parts})
     raise DataError(
         f"{folder}: no config.json of a Qwen3-VL there; name the Qwen3-VL folder that it was trained from with --base"
     )
+
+
+def _is_qwen3_vl(candidate: Any) -> bool:
+    if not isinstance(candidate, dict):
+        return False
+    text, vision = candidate.get("text_config"), candidate.get("vision_config")
+    if not (isinstance(text, dict) and isinstance(vision, dict)):
+        return False
+    said = text.get("model_type", candidate.get("model_type", ""))
+    return str(said).startswith("qwen3_vl")
+
+
+def _without_code(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in OF_A_RELEASE}
 
 
 def lm_names(shapes: Shapes, config: Any, where: str) -> dict[str, str]:
@@ -59,6 +87,7 @@ def lm_names(shapes: Shapes, config: Any, where: str) -> dict[str, str]:
         (_compare({rename(n): n for n in shapes}, expected, tied) for rename in NAMINGS),
         key=lambda found: len(found[1]) + len(found[2]),
     )
+    check_rows({ours: shapes[theirs] for ours, theirs in named.items()}, where)
     if missing or unknown:
         raise DataError(
             f"{where}: not the weights of this Qwen3-VL: {len(missing)} tensors missing {missing[:2]}, "
@@ -128,13 +157,11 @@ def ready_processor(folder: Path, base: Path | None, rows: int) -> Any:
 
     The release's own tokenizer must have the added tokens; a base's gets them, in the order of the release.
     """
-    from transformers import AutoProcessor
-
     own = (folder / "tokenizer_config.json").is_file() and (folder / "preprocessor_config.json").is_file()
     place = folder if own or (folder / "processor_config.json").is_file() else base
     if place is None:
         raise DataError(f"{folder}: no tokenizer and processor there; name a Qwen3-VL folder with --base")
-    processor = AutoProcessor.from_pretrained(place)
+    processor = load_processor(place)
     missing = add_tokens(processor)
     if missing and place is folder:
         raise DataError(f"{folder}: its tokenizer lacks {', '.join(missing)}; copy the release's tokenizer files")
@@ -145,6 +172,31 @@ def ready_processor(folder: Path, base: Path | None, rows: int) -> Any:
                 f"{place}: token {token} has ids {found}, but the weights have {rows} rows; wrong tokenizer?"
             )
     return processor
+
+
+def load_processor(folder: Path) -> Any:
+    """The Qwen3-VL processor of a folder; no code that lies there is run, nor does anybody ask whether to.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from transformers import AutoProcessor, Qwen3VLConfig
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in folder.iterdir():
+            if file.suffix == ".json" and file.name not in ("config.json", "generation_config.json"):
+                content = read_json(file)
+                if isinstance(content, dict) and "auto_map" in content:
+                    content = {key: value for key, value in content.items() if key != "auto_map"}
+                    (Path(scratch) / file.name).write_text(json.dumps(content), encoding="utf-8")
+                    continue
+            if file.is_file() and file.suffix in PROCESSOR_FILES and file.name != "config.json":
+                shutil.copy(file, scratch)
+        Qwen3VLConfig().save_pretrained(scratch)  # by which transformers tells the kind
+        try:
+            return AutoProcessor.from_pretrained(scratch, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise DataError(f"{folder}: its tokenizer and processor cannot be read ({e}); copy them again") from e
 
 
 def add_tokens(processor: Any) -> list[str]:

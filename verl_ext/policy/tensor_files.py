@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.model_files import check_file, safetensors_header
 from rollout.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,20 +25,6 @@ def weight_files(path: Path) -> list[Path]:
         return [path] if path.suffix in (".safetensors", *TORCH_SUFFIXES) else []
     shards = sorted(path.glob("*.safetensors"))
     return shards or sorted(p for p in path.glob("*") if p.suffix in TORCH_SUFFIXES and p.name != "training_args.bin")
-
-
-def safetensors_header(file: Path) -> dict[str, Any]:
-    """Name -> ``{"dtype", "shape", ...}``, read without torch. Raises DataError if the file is no such file."""
-    try:
-        with file.open("rb") as f:
-            length = struct.unpack("<Q", f.read(8))[0]
-            if length > file.stat().st_size:
-                raise ValueError(f"a header of {length} bytes")
-            header = dict(json.loads(f.read(length)))
-    except (OSError, struct.error, ValueError, TypeError) as error:
-        raise DataError(f"{file}: is not a safetensors file ({error}); copy the checkpoint again") from error
-    header.pop("__metadata__", None)
-    return header
 
 
 class TensorFiles:
@@ -77,6 +62,7 @@ class TensorFiles:
     def _shapes_of(self, file: Path) -> dict[str, tuple[int, ...]]:
         if file.suffix == ".safetensors":
             return {name: tuple(entry["shape"]) for name, entry in safetensors_header(file).items()}
+        check_file(file)
         self._loaded[file] = weights = _torch_weights(file)
         return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from verl_ext.quickstart.settings import Layout
 from verl_ext.run.gains import gain_in_words
+from verl_ext.run.not_finite import run_in_words
 from verl_ext.run.run_files import METRICS, read_metrics
 from verl_ext.run.training_report import step_row, write_training_report
 
@@ -32,7 +33,8 @@ def write_report(run_dir: Path, out: Path) -> Path:
     summary = json.loads(layout.summary.read_text())
     samples = _samples(layout)
     stages = [_stage(layout, name, samples) for name in TITLES if layout.evaluation(name).exists()]
-    metrics = [step_row(r) for r in read_metrics(layout.grpo / METRICS)]
+    rows = read_metrics(layout.grpo / METRICS)
+    metrics = [step_row(row) for row in rows]
     page = ReportInput(
         title="videoseg-rl quickstart",
         summary=summary,
@@ -40,6 +42,7 @@ def write_report(run_dir: Path, out: Path) -> Path:
         rl_metrics=[m for m in metrics if "reward/mean" in m],
         learnt_at=70.0,
         notes=notes(summary),
+        warnings=warnings(layout),
     )
     return build_report(page, out)
 
@@ -60,6 +63,13 @@ def _stage(layout: Layout, name: str, samples: dict[tuple[str, str], Sample]) ->
     records = read_results(folder / RESULTS_FILE)
     known = [samples[r.key] for r in records if r.key in samples]
     return ReportStage(name, TITLES[name], read_scores(folder / "scores.json"), records, known)
+
+
+def warnings(layout: Layout) -> list[str]:
+    """What the trained stages' metrics have that is no number."""
+    trained = (layout.segmentation, layout.cold_start, layout.grpo)
+    found = {folder.name: run_in_words(read_metrics(folder / METRICS)) for folder in trained}
+    return [f"{name}: {words}" for name, words in found.items() if words]
 
 
 def percent(share: float) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_construction.atomic import write_whole
-from rollout.errors import RecipeError
+from rollout.errors import EnvironmentMismatchError, RecipeError
+from rollout.ray_env import socket_problem
 from verl_ext.quickstart.memory import PeakMemory
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, recipe_file
 
@@ -32,6 +33,10 @@ def run_quickstart(
     """Data, policy, cold start, RL, evaluation, report; returns what ``summary.json`` holds.
 
     A second call with the same folder goes on where the first stopped, and does nothing twice.
+
+    Raises:
+        RecipeError: the folder holds another quickstart's results.
+        EnvironmentMismatchError: the temporary folder's path is too long for Ray's sockets.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 5-20x,
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # and on operations this small a second one costs half as much again
@@ -43,6 +48,8 @@ def run_quickstart(
     layout = Layout(Path(out).resolve())
     layout.out.mkdir(parents=True, exist_ok=True)
     check_continues(layout, seed, settings)
+    if problem := socket_problem():  # else it is found minutes later, when Ray starts
+        raise EnvironmentMismatchError(problem)
     clock = StageClock(layout.out / "seconds.json", console)
     there = stages.what_is_there(layout)
     with clock.stage("1/7 synthetic clips", there["data"]) as progress:

@@ -127,7 +127,7 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
     conversations = SFTDataset(tokenizer=processor.tokenizer, processor=processor)
     model = load_policy(layout.drawn)
     drawn = np.random.default_rng(seed).permutation(len(conversations))[:32]
-    centre_projection(model, [conversations[int(i)] for i in drawn])
+    centre_projection(model, [conversations[int(i)] for i in drawn], processor.image_processor)
     save_policy(model, processor, layout.untrained)
     shutil.rmtree(layout.drawn)
 

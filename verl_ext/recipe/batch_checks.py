@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 def batches_divide(r: Recipe) -> Iterator[str]:
     t = r.trainer
     group = r.rollout.group_size if r.stage == "grpo" else 1
-    share = t.micro_batch * t.actor_processes
-    holders = f"trainer.micro_batch {t.micro_batch} x trainer.actor_processes {t.actor_processes} = {share}"
+    share = r.micro_batch * t.actor_processes
+    holders = f"trainer.actor_processes {t.actor_processes}"
+    if r.policy.packing == "none":
+        holders = f"trainer.micro_batch {t.micro_batch} x {holders} = {share}"
     if r.stage == "grpo":
         if t.prompts_per_step % t.mini_batch_prompts:
             yield (
@@ -26,12 +28,12 @@ def batches_divide(r: Recipe) -> Iterator[str]:
         if (t.mini_batch_prompts * group) % share:
             yield (
                 f"trainer.mini_batch_prompts {t.mini_batch_prompts} x rollout.group_size {group} = "
-                f"{t.mini_batch_prompts * group} rollouts do not divide over {holders}; change one of the four"
+                f"{t.mini_batch_prompts * group} rollouts do not divide over {holders}; change one of them"
             )
     elif t.prompts_per_step % share:
         yield (
             f"trainer.prompts_per_step {t.prompts_per_step} conversations do not divide over {holders}; "
-            "change one of the three"
+            "change one of them"
         )
 
 

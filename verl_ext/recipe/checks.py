@@ -109,8 +109,33 @@ def a_gpu_is_shared_or_its_own(r: Recipe) -> Iterator[str]:
 
 @rule
 def packing_has_its_kernel(r: Recipe) -> Iterator[str]:
-    if r.policy.remove_padding and r.policy.attn != "flash_attention_2":
-        yield f"policy.remove_padding: true with policy.attn: {r.policy.attn}; packing needs flash_attention_2"
+    p = r.policy
+    if p.remove_padding and p.attn != "flash_attention_2":
+        yield f"policy.remove_padding: true with policy.attn: {p.attn}; packing needs flash_attention_2"
+    if p.packing == "none":
+        if p.compile:
+            yield "policy.compile: true with policy.packing: none, whose lengths differ in every pass; set it to false"
+        return
+    for key, value, plain in (("attn", p.attn, "sdpa"), ("remove_padding", str(p.remove_padding).lower(), "false")):
+        if value != plain:
+            yield (
+                f"policy.{key}: {value} with policy.packing: {p.packing}, whose rows have an attention of their own; "
+                f"leave it out, or set policy.packing=none"
+            )
+    if r.device == "cuda" and p.dtype == "float32":
+        yield f"policy.dtype: float32 with policy.packing: {p.packing}; CUDA's kernels need bfloat16, set packing=none"
+
+
+@rule
+def a_sequence_fits_a_row(r: Recipe) -> Iterator[str]:
+    longest = r.rollout.engine.max_model_len
+    if r.stage == "grpo":
+        longest = min(longest, r.rollout.prompt_length + r.rollout.response_length)
+    if r.policy.packing != "none" and r.policy.row_tokens < longest:
+        yield (
+            f"policy.row_tokens: {r.policy.row_tokens} is less than the {longest} tokens that a sequence may have "
+            f"(rollout.prompt_length, response_length, engine.max_model_len); raise it to {longest} or more"
+        )
 
 
 @rule

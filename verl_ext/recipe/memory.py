@@ -7,8 +7,10 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 - the reference (RL with a KL term and no LoRA): N * 4 / P;
 - activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
-- logits: S * V * (b + 8), the model's own and a float32 copy with its gradient;
-- on the host beside them: the frames that SAM 2 reads in the actor (12 MiB each at 1024 x 1024, 512 MiB at most), and
+- logits: S * V * (b + 8), the model's own and a float32 copy with its gradient; of a row S * V * b, and with
+  checkpointing of 8192 tokens at a time (S is then the row's tokens, of which at most all are scored);
+- SAM 2's frozen features of a step's frames (RL): 22 MiB times b a frame of Hiera-L, policy.frame_features_gib at most;
+- on the host beside them: frames that SAM 2 and pictures that the policy is about to see (256 MiB each at most), and
   while a policy is saved all its weights in float32 on the first process, N * 4;
 - vLLM: N * b / tensor_parallel of weights, and its KV cache;
 - a pool worker: SAM 2 in float32 (224 M parameters for Hiera-L) and 8 MiB for each cached frame at 1024 x 1024.
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 GIB = float(1 << 30)
 LAYER_FACTOR = 50
+ROW_CHUNK = 8192
+"""See `verl_ext.packing.logprob`."""
 ADAPTED_MATRICES = 7
 SAM2_PARAMETERS = {
     "sam2.1_hiera_t": 39e6,
@@ -37,7 +41,9 @@ FRAME_MIB = 8.0
 TINY_HEAD = 30e6
 """Parameters; a smaller SAM 2 sees an eighth of the side."""
 CACHE_GIB = 0.5
-"""Frames that an actor keeps as SAM 2's input, see `verl_ext.engine.fsdp.cached_frames`."""
+"""Decoded frames that an actor keeps, see `verl_ext.seg.features` and `verl_ext.policy.pictures`."""
+FROZEN_MIB = 22.0
+"""Frozen features of a frame at 1024 x 1024, for each byte a value."""
 PYTHON_GIB = 0.7
 """Interpreter with torch, transformers and verl imported."""
 
@@ -48,12 +54,18 @@ def activation_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
         return {}
     roll = recipe.rollout
     length = roll.engine.max_model_len if recipe.stage == "sft" else roll.prompt_length + roll.response_length
-    tokens, width = recipe.trainer.micro_batch * length, bytes_per_value(recipe)
+    width = bytes_per_value(recipe)
+    tokens = recipe.trainer.micro_batch * length
+    logits: float = tokens * (width + 8)
+    if recipe.policy.packing != "none":
+        sequences = recipe.trainer.prompts_per_step * (recipe.rollout.group_size if recipe.stage == "grpo" else 1)
+        tokens = min(recipe.policy.row_tokens, sequences // recipe.trainer.actor_processes * length)
+        logits = width * (min(tokens, ROW_CHUNK) if recipe.policy.gradient_checkpointing else tokens)
     one_layer = LAYER_FACTOR * tokens * size.hidden * width
     kept = one_layer * size.layers
     if recipe.policy.gradient_checkpointing:
         kept = one_layer + tokens * size.layers * size.hidden * width
-    return {"activations": kept / GIB, "logits": tokens * size.vocabulary * (width + 8) / GIB}
+    return {"activations": kept / GIB, "logits": logits * size.vocabulary / GIB}
 
 
 def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
@@ -69,7 +81,18 @@ def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     parts = {"weights": total * share, "gradients": trained * share, "Adam": 2 * trained * share}
     if needs_reference(recipe) and not recipe.policy.lora.rank:
         parts["reference"] = size.parameters * share
+    if recipe.stage == "grpo" and size.head_parameters:
+        parts["frame features"] = frame_features_gib(recipe, size)
     return parts | activation_gib(recipe, size)
+
+
+def frame_features_gib(recipe: Recipe, size: ModelSize) -> float:
+    """What an actor keeps of a step's frames: a group's spatial and middle frames, each rollout's keyframes."""
+    roll, trainer = recipe.rollout, recipe.trainer
+    frames = roll.initial_spatial + 1 + roll.group_size * (roll.max_turns - 1)
+    groups = -(-trainer.prompts_per_step // trainer.actor_processes)
+    frame = FROZEN_MIB * bytes_per_value(recipe) / (64 if size.head_parameters < TINY_HEAD else 1)
+    return min(recipe.policy.frame_features_gib, groups * frames * frame / 1024)
 
 
 def actor_host_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rewards.segmenter.config import PRESETS
 from rollout.errors import RecipeError
+from verl_ext.recipe.asking import CELL, cell_of_policy, prompts_of
 from verl_ext.recipe.rules import rule
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 ANSWERS = {"videoseg_o3": "masks", "veason_r1": "boxes"}
 """What each method's replies hold."""
-BOX_UNIT = 28
-"""Qwen2.5-VL's patch 14 times its merge 2."""
 MASK_REWARDS_WITHOUT_HEAD = "veason_consistency"
 
 
@@ -60,6 +59,14 @@ def environment_fits_the_method(r: Recipe) -> Iterator[str]:
             f"rollout.environment: replies in {name} hold {answers}, but method {r.method} scores {ANSWERS[r.method]}; "
             "change one of the two"
         )
+
+
+@rule
+def prompts_are_known(r: Recipe) -> Iterator[str]:
+    try:
+        prompts_of(r)
+    except RecipeError as e:
+        yield f"policy.prompt_set: {e}"
 
 
 @rule
@@ -109,9 +116,9 @@ def tokens_fit(r: Recipe) -> Iterator[str]:
 @rule
 def frames_are_shown(r: Recipe) -> Iterator[str]:
     if r.method == "veason_r1":
-        if r.rollout.box_side % BOX_UNIT:
+        if r.rollout.box_side % CELL and r.rollout.box_side % cell_of_policy(r.policy.path):
             yield (
-                f"rollout.box_side: {r.rollout.box_side} is not a multiple of {BOX_UNIT}, a cell of Qwen2.5-VL's "
+                f"rollout.box_side: {r.rollout.box_side} is not a multiple of {CELL}, a cell of Qwen2.5-VL's "
                 "vision tower; frames would be resized behind the boxes' back"
             )
         return

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rewards.model_files import check_file, safetensors_header
 from rollout.errors import DataError
 
 HEAD_FOLDER = "segmentation_head"
@@ -41,6 +40,7 @@ def model_size(path: str | Path) -> ModelSize:
     text: dict[str, Any] = {}
     config = folder / "config.json"
     if config.is_file():
+        check_file(config)
         text = _json(config.read_text(encoding="utf-8"), config)
         text = text.get("text_config", text)
     counted = sum(_count(f) for f in sorted(folder.glob("*.safetensors")))
@@ -62,19 +62,7 @@ def model_size(path: str | Path) -> ModelSize:
 
 
 def _count(file: Path) -> int:
-    return sum(math.prod(shape) for shape in _shapes(file))
-
-
-def _shapes(file: Path) -> Iterator[list[int]]:
-    """Shapes of all tensors in a safetensors file: 8 bytes with the header's length, then JSON."""
-    try:
-        with file.open("rb") as f:
-            header = f.read(struct.unpack("<Q", f.read(8))[0])
-    except (OSError, struct.error, MemoryError, OverflowError) as e:
-        raise DataError(f"{file}: is not a safetensors file ({e}); copy the policy again") from e
-    for name, tensor in _json(header.decode("utf-8", "replace"), file).items():
-        if name != "__metadata__":
-            yield tensor["shape"]
+    return sum(math.prod(tensor["shape"]) for tensor in safetensors_header(file, whole=False).values())
 
 
 def _json(text: str, file: Path) -> dict[str, Any]:

@@ -50,7 +50,9 @@ class ObjectiveRecipe:
     """The RL loss (SPEC 2.4)."""
 
     kl_coef: float = 0.04
-    """beta of the k3 divergence from the reference, which verl cuts to -10..10 a token; 0 runs without a reference."""
+    """beta of the k3 divergence from the reference; 0 runs without a reference. verl cuts a token's k3 at 10, without a
+    gradient from there on (a token 13.6 times rarer than in the reference); such tokens get the gradient of verl's
+    ``low_var_kl+``, so that what has gone furthest is still called back. All others have the published one."""
     clip_ratio: float = 0.2
     """PPO's clip of the importance ratio."""
     aux_coef: float = 0.2

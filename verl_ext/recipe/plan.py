@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from verl_ext.recipe.asking import box_notes
 from verl_ext.recipe.batch_checks import pool_workers
 from verl_ext.recipe.memory import PYTHON_GIB, actor_gib, actor_host_gib, engine_gib, needs_reference, pool_gib
 from verl_ext.recipe.model_size import ModelSize, model_size
@@ -144,6 +145,7 @@ def _notes(recipe: Recipe, size: ModelSize, planned: Plan) -> list[str]:
         notes.append(f"saving a policy holds all of it, {saved:.1f} GiB, in the first actor's host memory")
     if size.parameters is not None and size.hidden is None:
         notes.append("activations and logits are not counted: policy.path has no config.json")
+    notes += box_notes(recipe)
     if recipe.stage == "grpo":
         if not pool_workers(recipe):
             notes.append("no segmenter pool: pool.checkpoint is null, and no reward of this recipe asks SAM 2")

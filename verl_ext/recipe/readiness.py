@@ -4,11 +4,14 @@ that its method can train, conversations for a supervised stage. Evaluation asks
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verl_ext.recipe.asking import cell_of_policy, model_type
 from verl_ext.recipe.checks import check_paths
+from verl_ext.recipe.loggers import logger_problem
 from verl_ext.recipe.model_size import HEAD_FOLDER
 
 if TYPE_CHECKING:
@@ -21,8 +24,9 @@ NEW_POLICY = "videoseg policy new --base QWEN3_VL_FOLDER --sam2 SAM2_WEIGHTS --o
 
 def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
-    found = [*check_paths(recipe), *_data_files(recipe), *_policy(recipe)]
-    return [*found, *_conversations(recipe), *_environment(recipe)]
+    found = [*check_paths(recipe), *_model_files(recipe), *_data_files(recipe), *_policy(recipe)]
+    found += [*_conversations(recipe), *_environment(recipe), *_box_side(recipe)]
+    return [*found, *_machine(recipe), *_loggers(recipe)]
 
 
 def _used_sources(r: Recipe) -> list[tuple[str, DataSource]]:
@@ -54,6 +58,24 @@ def _data_files(r: Recipe) -> Iterator[str]:
                 )
 
 
+def _model_files(r: Recipe) -> Iterator[str]:
+    from rewards.model_files import check_folder, check_sam2
+    from rollout.errors import DataError
+
+    folder = Path(r.policy.path)
+    looked: list[tuple[str, Callable[[Path], None], Path]] = [
+        ("policy.path", check_folder, folder),
+        ("policy.path", check_folder, folder / HEAD_FOLDER),
+    ]
+    if r.pool.checkpoint is not None and r.stage == "grpo" and Path(r.pool.checkpoint).exists():
+        looked.append(("pool.checkpoint", partial(check_sam2, preset=r.pool.preset), Path(r.pool.checkpoint)))
+    for key, look, path in looked:
+        try:
+            look(path)
+        except DataError as e:
+            yield f"{key}: {e}"
+
+
 def _policy(r: Recipe) -> Iterator[str]:
     folder = Path(r.policy.path)
     if r.method != "videoseg_o3" or not folder.exists():
@@ -82,6 +104,29 @@ def _environment(r: Recipe) -> Iterator[str]:
             f"rollout.environment: {r.rollout.environment} with stage: sft, which replays recorded conversations in "
             "the method's own environment; leave it out"
         )
+
+
+def _box_side(r: Recipe) -> Iterator[str]:
+    cell, side = cell_of_policy(r.policy.path), r.rollout.box_side
+    if r.method == "veason_r1" and side % cell:
+        yield (
+            f"rollout.box_side: {side} is not a multiple of {cell}, a cell of this policy's vision tower "
+            f"({model_type(r.policy.path)}); take {max(1, round(side / cell)) * cell}"
+        )
+
+
+def _machine(r: Recipe) -> Iterator[str]:
+    from rollout.ray_env import socket_problem
+
+    if r.stage == "grpo" and (problem := socket_problem()):
+        yield problem
+
+
+def _loggers(r: Recipe) -> Iterator[str]:
+    """A tracker that is not there, or that asks for a key, would end the run after its processes have started."""
+    for name in r.trainer.loggers:
+        if problem := logger_problem(name):
+            yield f"trainer.loggers: {problem}; or leave {name} out"
 
 
 def _text(file: Path) -> str:

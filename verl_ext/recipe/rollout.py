@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass
@@ -27,6 +28,15 @@ class EvalRollout:
     """Spatial frames in the first message."""
     budgets: Budgets = field(default_factory=lambda: Budgets(low_res=32, spatial=256, keyframe=512))
     """Pixels a frame."""
+    turn_length: int | None = None
+    """New tokens of one turn in ``videoseg eval`` (released: 1024); null takes rollout.turn_length."""
+    response_length: int | None = None
+    """As rollout.response_length, in ``videoseg eval``; null takes that."""
+    box_frames: int | None = None
+    """Veason-R1: frames in the prompt (released: 8); null takes rollout.box_frames."""
+    box_unseen_seconds: bool = True
+    """Veason-R1: boxes at a second that was not shown are drawn there, as the released evaluator does; false counts
+    such an answer as unreadable."""
 
 
 @dataclass
@@ -68,7 +78,10 @@ class RolloutRecipe:
     box_frames: int = 6
     """Veason-R1: sampled frames n of a prompt."""
     box_side: int = 560
-    """Veason-R1: side of the square frames, in pixels; boxes are in the same pixels."""
+    """Veason-R1: side of the square frames, in pixels."""
+    box_units: Literal["pixels", "thousandths"] = "pixels"
+    """Veason-R1: what boxes are in, asked, read and rewarded: ``pixels`` of those frames, or ``thousandths`` of their
+    sides, as an untrained Qwen3-VL answers (``videoseg eval`` of one takes these by itself)."""
     prompt_length: int = 8192
     """Tokens of the first prompt, at most."""
     response_length: int = 3072

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from verl_ext.recipe.asking import prompt_setting
+
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
@@ -21,38 +23,41 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     name = r.environment or ENVIRONMENTS[recipe.method]
     if recipe.method == "veason_r1":
         return name, {
-            "frames": r.box_frames,
+            "frames": (r.eval.box_frames if evaluation else None) or r.box_frames,
             "side": r.box_side,
             "sampling": "evenly_spaced" if evaluation else "keyframe_congruent",
-            "prompts": recipe.policy.prompt_set,
+            "prompts": prompt_setting(recipe),
             "seed": recipe.seed,
+            "unseen_seconds": r.eval.box_unseen_seconds,
+            "units": r.box_units,
         }
     source = r.eval if evaluation else r
     return name, {
         "temporal_frames": source.initial_low_res,
         "spatial_frames": source.initial_spatial,
         "frames_per_turn": r.frames_per_turn,
+        "spare_frames": 0 if evaluation else 1,
         "max_turns": r.max_turns,
         "temporal_budget": source.budgets.low_res,
         "spatial_budget": source.budgets.spatial,
         "keyframe_budget": source.budgets.keyframe,
-        "prompts": recipe.policy.prompt_set,
+        "prompts": prompt_setting(recipe),
     }
 
 
-class ConversationLimits(TypedDict):
-    """Tokens, at most."""
+class Limits(TypedDict):
+    """Token limits of a conversation."""
 
     max_tokens: int
     max_prompt_tokens: int
     max_response_tokens: int
 
 
-def conversation_limits(recipe: Recipe) -> ConversationLimits:
-    """Token limits of a conversation."""
+def conversation_limits(recipe: Recipe, evaluation: bool = False) -> Limits:
+    """Token limits of a conversation; ``evaluation`` is ``videoseg eval``: verl's tensors bound those in training."""
     r = recipe.rollout
     return {
         "max_tokens": r.engine.max_model_len,
         "max_prompt_tokens": r.prompt_length,
-        "max_response_tokens": r.response_length,
+        "max_response_tokens": (r.eval.response_length if evaluation else None) or r.response_length,
     }

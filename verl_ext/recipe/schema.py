@@ -60,3 +60,8 @@ class Recipe:
     def rollouts_per_step(self) -> int:
         """Prompts times group size."""
         return self.trainer.prompts_per_step * self.rollout.group_size
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences by which batches must divide: rows take any number."""
+        return self.trainer.micro_batch if self.policy.packing == "none" else 1

@@ -5,6 +5,7 @@ Every value remembers where it was set, so that an error can name the file.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rollout.errors import RecipeError
+from rollout.text_files import read_text
 
 OVERRIDE = "command line"
 BASE = "base"
@@ -61,8 +63,8 @@ def _load_yaml(path: Path, heirs: tuple[Path, ...]) -> DictConfig:
         named = f" (the base of {heirs[-1]})" if heirs else ""
         raise RecipeError(f"{path}: no such recipe file{named}; shipped recipes are under recipes/")
     try:
-        values = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as e:
+        values = OmegaConf.load(io.StringIO(read_text(path)))
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as e:
         raise RecipeError(f"{path}: is not readable as YAML: {e}") from e
     if not isinstance(values, DictConfig):
         raise RecipeError(f"{path}: found a {type(values).__name__}; a recipe is a mapping of sections")

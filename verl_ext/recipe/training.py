@@ -41,7 +41,8 @@ class PoolRecipe:
     gpus_per_worker: float = 1.0
     """GPUs that Ray reserves for each, beside the actor's: several share one by a fraction, with 0 they use the CPU."""
     share_gpu: bool = False
-    """Hold SAM 2 on the actor's GPU (with ``gpus_per_worker: 0``): for machines with one GPU."""
+    """Hold SAM 2 on the actor's GPU (with ``gpus_per_worker: 0``): for machines with one GPU. ``[SEG]`` rewards are
+    then scored in the actor's log-prob pass, which has the frames encoded; the pool propagates held-out masks."""
     cache_frames: int = 256
     """Encoded frames that an actor keeps, about 8 MiB each at 1024 x 1024."""
     preset: str = "sam2.1_hiera_l"

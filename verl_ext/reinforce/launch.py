@@ -6,17 +6,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import open_dict
+
 from verl_ext.recipe.context import RECIPE_ENV
 from verl_ext.run.prepare import worker_environment
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
+LOOP_MANAGER = "verl_ext.inference.loop_worker.LoopManager"
+
 
 def run(recipe: Recipe) -> None:
     """Train with verl until done. Ray is started if it is not running, and stopped again if we started it."""
     import ray
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -55,6 +59,8 @@ def _task_runner_class() -> type:
             register_engine()
             register_replica()
             TRAINER_REGISTRY["sync"] = VideosegTrainer
+            with open_dict(config):
+                config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = LOOP_MANAGER
             with watch_actors():
                 return super().run(config)
 

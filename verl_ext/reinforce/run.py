@@ -31,7 +31,7 @@ def train_grpo(recipe: Recipe, resume: bool = True, progress: Progress | None = 
     out = Path(recipe.output_dir).resolve()
     with alone_in(out):
         recipe, env = prepare_run(recipe, resume)
-        command = [sys.executable, "-m", "verl_ext.reinforce.worker"]
+        command = [sys.executable, "-m", "verl_ext.run.process", "verl_ext.reinforce.worker"]
         finished = supervise(command, env, out, recipe.trainer.steps, progress, _describe)
         if not finished:
             return None

@@ -18,17 +18,21 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
+from rollout.chat_format import IMAGE_PAD
 from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed
+from verl_ext.inference.traffic import traffic_metrics
 from verl_ext.objective.credit import credit_by_part, mask_reward, response_positions
 from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.regroup import regroup
 from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
-from verl_ext.seg.batch import row_lengths
+from verl_ext.scoring.seg import ScoredInPass
+from verl_ext.seg.batch import row_lengths, rows_without_dummy
 from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import non_tensor_rows
 
@@ -42,6 +46,8 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     total_training_steps: int
 
     _saved_at = -1
+    _traffic: dict[str, float]
+    """How the scored batch was rolled out."""
     _stopped_early = False
     _mask_rewards: dict[str, float]
     """By row of the current batch."""
@@ -128,7 +134,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         """Held-out rows are only divided into forward passes; an update needs whole mini-batches."""
         if self._validating:
-            return dp_size * self.recipe.trainer.micro_batch
+            return dp_size * self.recipe.micro_batch
         return int(super()._get_required_batch_multiple(dp_size))
 
     def _balance_batch(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -140,6 +146,8 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             found, wanted = len(batch.keys), self.recipe.rollouts_per_step
             metrics["rollout/failed"] = float(check_failed(self.run_dir, self.global_steps, wanted, found))
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        if self.recipe.policy.packing == "group":
+            regroup(batch, self._shares(len(batch.keys)), self.tokenizer.convert_tokens_to_ids(IMAGE_PAD))
         copies = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
         if copies:
             data = tq.kv_batch_get(keys=copies, partition_id=batch.partition_id, select_fields=["extra_fields"])
@@ -148,6 +156,12 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
             tq.kv_batch_put(keys=copies, partition_id=batch.partition_id, fields=fields)
         return batch
 
+    def _shares(self, sequences: int) -> int:
+        """Neighbouring parts of a batch that are computed apart: processes times updates."""
+        t = self.recipe.trainer
+        updates = 1 if self._validating else sequences // (t.mini_batch_prompts * self.recipe.rollout.group_size)
+        return t.actor_processes * max(1, updates)
+
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch.extra_info[DRAW_STATES] = True
         batch = super()._compute_old_log_prob(batch, metrics)
@@ -155,7 +169,7 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
         with marked_timer("pool", self.timing_raw):
             rollouts = self._score(batch)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
-            metrics.update(metrics_of(real))
+            metrics.update(metrics_of(real) | self._traffic)
             if self.pool is not None:
                 metrics["pool/restarts"] = float(self.pool.restarts)
             self._put_rewards(batch, rollouts)
@@ -187,14 +201,21 @@ class VideosegTrainer(HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
 
     def _score(self, batch: Any) -> list[Rollout]:
         """Masks and rewards for every row of the batch, from what its log-prob pass left."""
-        wanted = ["extra_fields", "sample", *self.scoring.columns]
+        in_pass = self.recipe.pool.share_gpu and "seg_states" in self.scoring.columns
+        wanted = ["extra_fields", "sample", *self.scoring.columns, *(["seg_ious"] if in_pass else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=wanted)
         kept = {new: data[old] for old, new in self.scoring.kept_as.items()}
         if kept:
             tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(kept))
         samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
-        episodes = [episode_from_dict(e["episode"]) for e in non_tensor_rows(data, "extra_fields")]
-        return score_rollouts(self.scoring, self.pool, samples, episodes, self.scoring.states(episodes, data))
+        rows = non_tensor_rows(data, "extra_fields")
+        real = [row for row, tag in zip(rows, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        self._traffic = traffic_metrics(real)
+        episodes = [episode_from_dict(row["episode"]) for row in rows]
+        pool: Any = self.pool
+        if in_pass:
+            pool = ScoredInPass(episodes, [row.reshape(-1).numpy() for row in rows_without_dummy(data["seg_ious"])])
+        return score_rollouts(self.scoring, pool, samples, episodes, self.scoring.states(episodes, data))
 
     def _put_rewards(self, batch: Any, rollouts: list[Rollout]) -> None:
         """The reward at each response's last token, jagged like ``response_mask``."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rollout.errors import RecipeError
 from verl_ext.recipe.context import RECIPE_ENV
 from verl_ext.run.checkpoints import check_continues, repair_tracker, step_folders, tracked_step
+from verl_ext.run.process import RUN_DIR_ENV
 from verl_ext.run.run_files import FAILED_DIALOGUES, HELD_OUT, LIVE_METRICS, METRICS, fold_metrics, forget_after
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
         repair_tracker(out, recipe.trainer.actor_processes)
         _forget_what_comes_again(out)
     save_resolved(recipe, resolved)
-    return recipe, {**os.environ, **worker_environment(recipe, resolved)}
+    return recipe, {**os.environ, **worker_environment(recipe, resolved), RUN_DIR_ENV: str(out)}
 
 
 def _forget_what_comes_again(out: Path) -> None:

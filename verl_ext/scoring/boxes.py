@@ -25,7 +25,7 @@ NEEDS_MASKS = "veason_consistency"
 """The one reward that asks SAM 2."""
 
 FrameTruth = tuple[list[list[Box]], list[int]]
-"""Per shown frame: (O, 4) boxes in prompt pixels, and the pixels that the objects cover together."""
+"""Per shown frame: (O, 4) boxes in the prompt's units, and the pixels that the objects cover together."""
 
 
 @dataclass
@@ -69,37 +69,36 @@ class BoxScoring:
         return {"frames": float(np.mean(answer.ious))}
 
     def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> BoxRequest:
-        """Every usable box, one object each, propagated over all frames; nothing without a frame that was shown."""
+        """Every box that can be read, one object each, propagated over all frames; none without a frame of the clip."""
         answer = parse_box_turn(_text(episode)).answer
-        times = self.settings.timestamps(sample.clip, episode.spatial_frames)
-        keyframe, boxes = 0, []
-        if answer is not None and answer.keyframe_timestamp in times:
-            keyframe = episode.spatial_frames[times.index(answer.keyframe_timestamp)]
-            boxes = self._in_clip(answer.boxes, sample)
+        keyframe, boxes = None, []
+        if answer is not None:
+            keyframe = self.settings.frame_at(sample.clip, episode.spatial_frames, answer.keyframe_timestamp)
+            boxes = [] if keyframe is None else self._in_clip(answer.boxes, sample)
         frames = list(range(sample.clip.num_frames))
-        return BoxRequest(sample.clip, frames, keyframe, boxes, sample.masklets, with_masks=True)
+        return BoxRequest(sample.clip, frames, keyframe or 0, boxes, sample.masklets, with_masks=True)
 
     def reward_input(self, sample: Sample, episode: Episode) -> BoxRewardInput:
         """The reply and the ground truth of the frames that were shown."""
         frames = episode.spatial_frames or (sample.clip.num_frames // 2,)
-        boxes, areas = self._truth.get(sample, lambda: frame_truth(truth(sample), frames, self.settings.side), frames)
+        boxes, areas = self._truth.get(sample, lambda: frame_truth(truth(sample), frames, self.settings.span), frames)
         times = self.settings.timestamps(sample.clip, frames)
         return BoxRewardInput(_text(episode), times, boxes, areas, stop=episode.stop)
 
     def _in_clip(self, boxes: Sequence[Box], sample: Sample) -> list[tuple[float, ...]]:
-        """From prompt pixels to the clip's pixels, cut to the frame: SAM 2 has no number for a box far outside it."""
-        side = self.settings.side
-        across, down = sample.clip.width / side, sample.clip.height / side
-        inside = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0, side)
+        """From the prompt's units to the clip's pixels, cut to the frame: SAM 2 has no number for a box far away."""
+        span = self.settings.span
+        across, down = sample.clip.width / span, sample.clip.height / span
+        inside = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0, span)
         return [tuple(box) for box in (inside * [across, down, across, down]).tolist()]
 
 
-def frame_truth(masklets: Masklets, frames: Sequence[int], side: int) -> FrameTruth:
-    """Tight boxes ``[x1, y1, x2, y2]`` of every object, scaled to ``side`` and rounded half up, and areas.
+def frame_truth(masklets: Masklets, frames: Sequence[int], span: int) -> FrameTruth:
+    """Tight boxes ``[x1, y1, x2, y2]`` of every object, scaled to a square of ``span`` and rounded half up, and areas.
 
     An object that is absent from a frame has ``[0, 0, 0, 0]`` there.
     """
-    scale = np.array([side / masklets.width, side / masklets.height] * 2)
+    scale = np.array([span / masklets.width, span / masklets.height] * 2)
     boxes: list[list[Box]] = []
     areas = []
     for t in frames:

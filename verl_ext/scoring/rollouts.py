@@ -37,7 +37,7 @@ class Rollout:
     sample: Sample
     episode: Episode
     states: list[State | None]
-    """Per turn: the state of its first ``[SEG]``."""
+    """Per turn: the state of the ``[SEG]`` that draws its masks, see `rollout.episode.seg_of_turns`."""
     rewards: dict[str, float] = field(default_factory=dict)
     ious: dict[str, float] = field(default_factory=dict)
     failed: bool = False

@@ -13,7 +13,7 @@ from rewards.compose import compute_rewards
 from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, State
 from rewards.truth import legible_frames, truth
 from rewards.types import RewardInput, Variant
-from rollout.episode import final_keyframe
+from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import Episode, Sample
 from verl_ext.scoring.rollouts import Remembered
 from verl_ext.seg.calibration import SegCountMismatchError
@@ -73,13 +73,13 @@ class SegScoring:
         return {"keyframe": answer.keyframe_ious[-1], "video": float(np.mean(answer.video_ious[-1]))}
 
     def mask_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> PropagateRequest:
-        """The last turn's ``[SEG]`` at the final keyframe (SPEC 2.2, evaluation)."""
-        state = states[-1] if states else None
+        """The dialogue's newest ``[SEG]``, whichever turn wrote it, at the final keyframe (SPEC 2.2, evaluation)."""
+        state = next((s for s in reversed(states) if s is not None), None)
         return PropagateRequest(sample.clip, final_keyframe(episode), state)
 
 
 def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State | None]:
-    """(N, C) states of all ``[SEG]`` tokens -> per turn, that of its first one.
+    """(N, C) states of all ``[SEG]`` tokens -> per turn, that of the one which draws, see `seg_of_turns`.
 
     Raises:
         SegCountMismatchError: as many states as ``[SEG]`` tokens are needed, or a mask would be scored for the wrong
@@ -90,10 +90,43 @@ def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State 
         raise SegCountMismatchError(f"{len(episode.turns)} turns", len(states), expected)
     out: list[State | None] = []
     start = 0
-    for turn in episode.turns:
-        out.append(np.asarray(states[start], dtype=np.float32) if turn.seg_positions else None)
+    for turn, place in zip(episode.turns, seg_of_turns(episode), strict=True):
+        out.append(None if place is None else np.asarray(states[start + place], dtype=np.float32))
         start += len(turn.seg_positions)
     return out
+
+
+@dataclass
+class ScoredInPass:
+    """In the pool's place: IoUs that the log-prob pass has found (the column ``seg_ious``)."""
+
+    episodes: Sequence[Episode]
+    ious: Sequence[NDArray[np.float32]]
+    """Per dialogue, for each of its ``[SEG]`` tokens: the keyframe's, then those of the spatial frames."""
+
+    def score(self, requests: Sequence[Any]) -> list[MaskScores]:
+        """``requests``: those of :meth:`SegScoring.reward_request`, one for each dialogue that has a turn.
+
+        Raises:
+            SegCountMismatchError: a dialogue has another number of IoUs than its tokens draw masks.
+        """
+        begun = [i for i, episode in enumerate(self.episodes) if episode.turns]
+        if len(requests) != len(begun):
+            raise SegCountMismatchError("dialogues", len(begun), len(requests))
+        return [self._scores(i) for i in begun]
+
+    def _scores(self, i: int) -> MaskScores:
+        episode, frames = self.episodes[i], len(self.episodes[i].spatial_frames)
+        tokens = [len(turn.seg_positions) for turn in episode.turns]
+        if len(self.ious[i]) != sum(tokens) * (1 + frames):
+            raise SegCountMismatchError(f"sequence {i}, IoUs", len(self.ious[i]), sum(tokens) * (1 + frames))
+        rows = iter(self.ious[i].reshape(-1, 1 + frames).tolist())
+        video, key = [], []
+        for count in tokens:
+            first, *_ = [*(next(rows) for _ in range(count)), [0.0] * (1 + frames)]  # a turn's first [SEG] counts
+            key.append(first[0])
+            video.append(tuple(first[1:]))
+        return MaskScores(tuple(video), tuple(key))
 
 
 def build(settings: Mapping[str, Any], weights: Mapping[str, float], variant: Variant) -> SegScoring:

@@ -5,7 +5,6 @@ Shape legend: B sequences, N ``[SEG]`` tokens in all, F distinct frames, M (stat
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from rollout.frames import load_frames
 from rollout.types import Sample
 
 VIDEO, KEYFRAME = 0, 1
@@ -32,6 +29,8 @@ class SegBatch:
     """The F distinct (clip, frame) that are decoded."""
     pairs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """M x (state index, frame index, kind, sequence)."""
+    samples: list[Sample] = field(default_factory=list)
+    """Per sequence: what it was asked. Two questions about one clip share frames, but not their answers."""
 
     @property
     def counts(self) -> list[int]:
@@ -41,10 +40,13 @@ class SegBatch:
         """(M,) int64: column ``i`` of the pairs."""
         return torch.tensor([p[i] for p in self.pairs], dtype=torch.long)
 
+    def rows_of(self, kind: int) -> torch.Tensor:
+        """int64 indices of the pairs of one kind, in order; those of KEYFRAME are (N,), one for each state."""
+        return torch.tensor([m for m, p in enumerate(self.pairs) if p[2] == kind], dtype=torch.long)
+
     def keyframe_pairs(self) -> torch.Tensor:
         """(N,) int64: for each state, the pair that draws its keyframe."""
-        rows = [m for m, p in enumerate(self.pairs) if p[2] == KEYFRAME]
-        return torch.tensor(rows, dtype=torch.long)
+        return self.rows_of(KEYFRAME)
 
     def mask_counts(self) -> torch.Tensor:
         """(B, 2) int64: each sequence's video masks and keyframe masks."""
@@ -62,7 +64,7 @@ def collect(samples: Sequence[Sample], episodes: Sequence[dict[str, Any]], with_
         episodes: B episodes as plain dicts (``dataclasses.asdict(Episode)``).
         with_video_frames: also pair every state with its episode's spatial frames.
     """
-    batch = SegBatch(positions=[])
+    batch = SegBatch(positions=[], samples=list(samples))
     seen: dict[tuple[str, int], int] = {}
 
     def frame_row(sample: Sample, frame: int) -> int:
@@ -110,40 +112,16 @@ def token_mask(batch: SegBatch, lengths: Sequence[int], shape: torch.Size, packe
 
 def ground_truth(batch: SegBatch, size: tuple[int, int], masks_of: Callable[[Sample, int], np.ndarray]) -> torch.Tensor:
     """(M, h, w) float32 in [0, 1]: each pair's true mask, area-averaged to the size of the mask logits."""
-    cache: dict[tuple[int, int], torch.Tensor] = {}
+    cache: dict[tuple[str, int], torch.Tensor] = {}
     out = []
     for _, frame_index, _, b in batch.pairs:
-        sample, frame = batch.frames[frame_index]
-        key = (b, frame_index)
+        frame = batch.frames[frame_index][1]
+        key = (batch.samples[b].id, frame_index)
         if key not in cache:
-            mask = torch.from_numpy(np.ascontiguousarray(masks_of(sample, frame))).float()
+            mask = torch.from_numpy(np.ascontiguousarray(masks_of(batch.samples[b], frame))).float()
             cache[key] = F.interpolate(mask[None, None], size, mode="area")[0, 0]
         out.append(cache[key])
     return torch.stack(out) if out else torch.zeros(0, *size)
-
-
-class FrameCache:
-    """SAM 2 inputs by file, least recently used out first; both passes of a step need the same frames."""
-
-    def __init__(self, preprocess: Callable[[list[Image.Image]], torch.Tensor], capacity: int) -> None:
-        self._preprocess = preprocess
-        self._capacity = max(1, capacity)
-        self._items: OrderedDict[str, torch.Tensor] = OrderedDict()
-
-    def get(self, frames: Sequence[tuple[Sample, int]]) -> torch.Tensor:
-        """(F, 3, S, S) float32. Raises DataError (from the loader) on an unreadable frame."""
-        return torch.stack([self._one(s, f) for s, f in frames])
-
-    def _one(self, sample: Sample, frame: int) -> torch.Tensor:
-        key = sample.clip.frames[frame]
-        if key in self._items:
-            self._items.move_to_end(key)
-            return self._items[key]
-        pixels = self._preprocess(load_frames(sample.clip, [frame]))[0]
-        self._items[key] = pixels
-        while len(self._items) > self._capacity:
-            self._items.popitem(last=False)
-        return pixels
 
 
 def row_lengths(nested: Any) -> torch.Tensor:

@@ -20,10 +20,9 @@ DRAW_STATES = "draw_states"
 """In a batch's settings: this is the rollout's own log-prob pass, in which noise is drawn."""
 
 
-def draw_states(states: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """(N, C) float32: states + sigma x standard normal noise, without gradient."""
-    noise = torch.randn(states.shape, generator=generator, device=states.device, dtype=torch.float32)
-    return (states.float() + sigma * noise).detach()
+def state_noise(count: int, width: int, sigma: float, generator: torch.Generator) -> Tensor:
+    """(count, width) float32 on the generator's device: sigma x standard normal noise."""
+    return sigma * torch.randn(count, width, generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def state_log_prob(states: Tensor, drawn: Tensor, sigma: float) -> Tensor:
@@ -34,7 +33,7 @@ def state_log_prob(states: Tensor, drawn: Tensor, sigma: float) -> Tensor:
 
 
 def state_terms(
-    seg: SegBatch, states: Tensor, old_drawn: Tensor | None, sigma: float, generator: torch.Generator | None
+    seg: SegBatch, states: Tensor, old_drawn: Tensor | None, sigma: float, noise: Tensor | None
 ) -> dict[str, Tensor]:
     """What an engine returns of a micro-batch, under the names of the published form.
 
@@ -44,14 +43,14 @@ def state_terms(
     Args:
         states: (N, C) of the current policy.
         old_drawn: the ``mask_target`` of the rollout's own pass; None in that pass.
-        generator: of the noise; None draws none (held-out dialogues).
+        noise: (N, C) that the rollout's pass drew; None where it draws none (held-out dialogues).
     """
     out: dict[str, Tensor] = {}
     width = states.shape[-1]
     if old_drawn is not None:
         drawn = torch.cat(list(rows_without_dummy(old_drawn, width))).to(states.device)
     else:
-        drawn = states.detach().float() if generator is None else draw_states(states, sigma, generator)
+        drawn = states.detach().float() if noise is None else states.detach().float() + noise
         out["seg_states"] = out["mask_target"] = rows_with_dummy(drawn, seg.counts)
     out["mask_log_prob"] = rows_with_dummy(state_log_prob(states, drawn, sigma), seg.counts)
     return out

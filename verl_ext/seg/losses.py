@@ -17,18 +17,21 @@ from torch import Tensor
 from rollout.errors import ProtocolError
 from verl_ext.seg.calibration import calibrate
 
+ROUNDING = 1e-6
+"""Spread of a group's rewards, as a share of the largest, that sums of the same parts in another order may have."""
+
 
 def group_advantages(rewards: Tensor, groups: Tensor, eps: float = 1e-4) -> Tensor:
     """(B,) (r - mean) / (std + eps) within each group of rollouts of one prompt.
 
     groups: (B,) integer label per rollout. The standard deviation is the unbiased one, as released. A group of one
-    has no baseline: advantage 0.
+    has no baseline, and one of equal rewards (to rounding) no preference: advantage exactly 0, whatever ``eps``.
     """
     out = torch.zeros_like(rewards, dtype=torch.float32)
     for label in set(groups.tolist()):
         member = groups == label
         r = rewards[member].float()
-        if r.numel() > 1:
+        if r.numel() > 1 and not (r.max() - r.min() <= ROUNDING * r.abs().max()):  # what is not finite stays so
             out[member] = (r - r.mean()) / (r.std() + eps)
     return out
 

@@ -22,6 +22,7 @@ from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.episode import replay
 from rollout.errors import DataError
 from rollout.types import Sample, StopReason
+from verl_ext.policy.pictures import picture_inputs
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.run.sources import load_traces
@@ -41,7 +42,7 @@ REMEDIES = {
 
 
 class SFTDataset(Dataset):  # type: ignore[misc]
-    """verl's supervised data set (``data.custom_cls``): token ids, loss mask, positions, images, and the episode."""
+    """verl's supervised data set (``data.custom_cls``): token ids, mask, positions, pictures by reference, episode."""
 
     def __init__(
         self,
@@ -69,13 +70,11 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         sample, record = self.items[i]
         conversation, episode = self._replay(sample, record)
         ids = torch.tensor(conversation.token_ids, dtype=torch.long)
-        images = conversation.images()
-        inputs = dict(self.processor.image_processor(images=images, return_tensors="pt"))
         return {
             "input_ids": ids,
             "position_ids": torch.cat([torch.arange(len(ids))[None], torch.from_numpy(conversation.position_ids())]),
             "loss_mask": torch.tensor(conversation.loss_mask, dtype=torch.long),
-            "multi_modal_inputs": inputs,
+            "multi_modal_inputs": picture_inputs(conversation.frames, self.chat),
             "sample": sample.to_dict(),
             "episode": episode,
         }

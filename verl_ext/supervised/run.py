@@ -35,7 +35,7 @@ def train_sft(recipe: Recipe, resume: bool = True, progress: Progress | None = N
         recipe, env = prepare_run(recipe, resume)
         command, places = _command(recipe)
         finished = supervise(
-            [*command, "-m", "verl_ext.supervised.worker"],
+            [*command, "-m", "verl_ext.run.process", "verl_ext.supervised.worker"],
             env | places,
             node_folder(recipe),
             recipe.trainer.steps,
@@ -50,8 +50,8 @@ def _command(recipe: Recipe) -> tuple[list[str], dict[str, str]]:
     """How Python is started on this machine, and what its environment needs for that."""
     processes = recipe.trainer.actor_processes // recipe.trainer.nodes
     if processes > 1 or recipe.trainer.nodes > 1:
-        run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *rendezvous(recipe)]
-        return run, {}
+        launcher = [sys.executable, "-m", "verl_ext.run.process", "torch.distributed.run"]
+        return [*launcher, f"--nproc-per-node={processes}", *rendezvous(recipe)], {}
     # without torchrun's own seconds of imports
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     return [sys.executable], alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}

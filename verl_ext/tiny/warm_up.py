@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rewards.segmenter import Segmenter
+from rollout.errors import WorkerError
 from rollout.types import Sample
 from verl_ext.tiny.warm_up_clips import collect_clips
 from verl_ext.tiny.warm_up_memory import silence_memory
@@ -64,6 +65,7 @@ def warm_up_segmenter(
         Measurements on the held-out clips; see ``warm_up_metrics.measure``.
     Raises:
         DataError: no sample has a described object, or a frame cannot be read.
+        WorkerError: a gradient that is not finite.
     """
     s = settings or WarmUpSettings()
     rng = np.random.default_rng(seed)
@@ -88,7 +90,12 @@ def warm_up_segmenter(
         loss = tasks.propagation_loss() if propagates else tasks.single_frame_loss()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not norm.isfinite():
+            raise WorkerError(
+                f"mask warm-up: step {step + 1} of {steps} has loss {float(loss.detach())} and a gradient that is not "
+                "finite; another seed, or lower WarmUpSettings.lr"
+            )
         optimizer.step()
         if progress is not None:
             progress(step + 1, steps, f"mask warm-up, loss {float(loss.detach()):.2f}")

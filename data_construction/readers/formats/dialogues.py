@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, LazyIndex, annotation_format
 from data_construction.readers.annotations import annotation_path as path_of
@@ -14,8 +17,9 @@ from data_construction.readers.files import read_json
 from data_construction.readers.frame_files import video_file
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
+from rollout.text_files import read_text
 from rollout.types import Expression
-from rollout.video import video_facts
+from rollout.video import video_times
 
 
 @annotation_format("chat_univi")
@@ -33,7 +37,7 @@ def parse_timelens(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
     """JSON lines ``{video_path, duration, events: [{query, span: [[start, end]]}]}``, times in seconds."""
     path = path_of(root, stanza, files)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).split("\n")  # Other ends of lines may stand inside of a text.
     except (OSError, ValueError) as e:
         raise DataError(f"{path}: cannot be read ({e}); check the data set's root folder") from e
     items: list[tuple[int, Any]] = []
@@ -46,9 +50,10 @@ def parse_timelens(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
     return _by_video(path, root, files, items, "video_path", _events)
 
 
-Add = Callable[[ClipEntry, int, Any, float | None, int], list[str]]
-"""Puts an item's expressions into the entry, by the video's rate (None: unknown) and number of frames; returns what is
-wrong with parts of it, raises where it is no item."""
+Times = NDArray[np.float64] | None
+"""(T,) seconds of a video's frames; None where it is not there."""
+Add = Callable[[ClipEntry, int, Any, Times], list[str]]
+"""Puts an item's expressions into the entry; returns what is wrong with parts of it, raises where it is no item."""
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
@@ -62,20 +67,20 @@ def _by_video(path: Path, root: Path, files: SplitFiles, items: list[tuple[int, 
     def make(name: str) -> ClipEntry:
         problems: list[Problem] = []
         file = video_file(root, files, name)
-        facts = video_facts(file) if file.is_file() else None
-        frames = tuple(str(i) for i in range(facts.num_frames if facts else 0))
+        times = video_times(file) if file.is_file() else None
+        frames = tuple(str(i) for i in range(0 if times is None else len(times)))
         dialogues: dict[str, Dialogue] = {}
         existence: dict[str, tuple[int, ...]] = {}
         entry = ClipEntry(name, frames, {}, video=name, dialogues=dialogues, existence=existence)
         for n, item in clips[name]:
             try:
-                faults = add(entry, n, item, (facts.fps if facts else None) or files.fps, len(frames))
+                faults = add(entry, n, item, times)
             except FAULTS as e:
                 faults = [f"{type(e).__name__}: {e}"]
             for fault in faults:
                 what = f"cannot be read ({fault})"
                 problems.append(Problem("malformed_record", str(path), what, name, item=f"item {n}"))
-        if facts is None:
+        if times is None:
             problems.append(Problem("missing_frame", str(file), "does not exist", name, remedy="get the video"))
         elif not entry.expressions and not problems:
             problems.append(Problem("no_expressions", str(path), "has no questions", name, remedy="remove it"))
@@ -87,7 +92,7 @@ def _by_video(path: Path, root: Path, files: SplitFiles, items: list[tuple[int, 
     return LazyIndex(clips, make, path)
 
 
-def _conversation(entry: ClipEntry, n: int, item: Any, fps: float | None, frames: int) -> list[str]:
+def _conversation(entry: ClipEntry, n: int, item: Any, times: Times) -> list[str]:
     eid = str(item.get("id", n))
     turns = tuple((str(c["from"]), str(c["value"])) for c in item["conversations"])
     asked = [v.replace("<video>", "").strip() for who, v in turns if who == "human"]
@@ -100,12 +105,12 @@ def _conversation(entry: ClipEntry, n: int, item: Any, fps: float | None, frames
     return []
 
 
-def _events(entry: ClipEntry, n: int, item: Any, fps: float | None, frames: int) -> list[str]:
+def _events(entry: ClipEntry, n: int, item: Any, times: Times) -> list[str]:
     faults: list[str] = []
     for k, event in enumerate(item["events"]):
         eid = f"{n}_{k}"
         try:
-            query, existence = _event(event, fps, frames)
+            query, existence = _event(event, times)
         except FAULTS as e:
             faults.append(f"event {k}: {type(e).__name__}: {e}")
             continue
@@ -114,18 +119,16 @@ def _events(entry: ClipEntry, n: int, item: Any, fps: float | None, frames: int)
     return faults
 
 
-def _event(event: Any, fps: float | None, frames: int) -> tuple[str, tuple[int, ...]]:
+def _event(event: Any, times: Times) -> tuple[str, tuple[int, ...]]:
     """The query and, of every frame, whether it lies in one of the event's spans (seconds, both ends included)."""
     query = " ".join(str(event["query"]).split()).strip(". ")
     spans = event["span"] if isinstance(event["span"][0], list) else [event["span"]]
-    times = [(float(start), float(end)) for start, end in spans]
-    if not query or any(not 0 <= s <= e for s, e in times):
+    bounds = [(float(start), float(end)) for start, end in spans]
+    if not query or any(not 0 <= s <= e for s, e in bounds):
         raise ValueError(f"has query {query!r} and span {spans}")
-    if not frames:
+    if times is None:
         return query, ()
-    if fps is None:
-        raise ValueError("the video does not say its frames a second, so times are no frames; add fps to the stanza")
-    existence = tuple(int(any(s <= t / fps <= e for s, e in times)) for t in range(frames))
+    existence = tuple(int(any(s <= t <= e for s, e in bounds)) for t in times)
     if not any(existence):
-        raise ValueError(f"span {spans} lies outside the video's {frames / fps:.1f} seconds")
+        raise ValueError(f"span {spans} lies outside the video's {times[-1]:.1f} seconds")
     return query, existence

@@ -8,8 +8,8 @@ from typing import Any
 
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry, Index, LazyIndex, annotation_format, annotation_path
-from data_construction.readers.formats.folder import IMAGE_SUFFIXES
 from data_construction.readers.formats.meta_expressions import kind_of, read_videos
+from data_construction.readers.listing import image_names
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
 from rollout.types import Expression
@@ -32,6 +32,7 @@ def _entry(root: Path, path: Path, name: str, video: Any, files: SplitFiles) -> 
     frames = _listed(root, name, files)
     problems: list[Problem] = []
     expressions: dict[str, Expression] = {}
+    odd: dict[str, Problem] = {}
     questions = video.get(files.keys.expressions)
     for eid, body in (questions if isinstance(questions, dict) else {}).items():
         try:
@@ -39,20 +40,26 @@ def _entry(root: Path, path: Path, name: str, video: Any, files: SplitFiles) -> 
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             what = f"cannot be read ({type(e).__name__}: {e})"
             problems.append(Problem("malformed_expression", str(path), what, name, item=f"expression {eid}"))
+            continue
+        counted = window(expressions[str(eid)].anno_ids[0])[1]
+        if counted is not None and not 0 <= counted.start < counted.stop:
+            span = f"{body['action_start']} to {body['action_end']}"
+            what = f"its action {span} is empty or before the clip's start (frames {counted.start}..{counted.stop - 1})"
+            odd[str(eid)] = Problem("malformed_expression", str(path), what, name, item=f"expression {eid}")
     if not expressions and not problems:
         problems.append(Problem("no_expressions", str(path), "has no questions", name, remedy="remove the clip"))
     if not frames:
         folder = root / files.frames[0].split("{frame}")[0].format(clip=name)
         what = "has no frames on disk"
         problems.append(Problem("no_frames", str(folder), what, name, remedy="extract them at 6 frames a second"))
-    return ClipEntry(name, frames, expressions, problems=tuple(problems))
+    return ClipEntry(name, frames, expressions, problems=tuple(problems), odd=odd)
 
 
 def _listed(root: Path, name: str, files: SplitFiles) -> tuple[str, ...]:
     for pattern in files.frames:
         folder = (root / pattern.format(clip=name, frame="x")).parent
         if folder.is_dir():
-            return tuple(sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES))
+            return tuple(image_names(folder))
     return ()
 
 
@@ -69,16 +76,14 @@ def _question(eid: str, clip: str, body: Any, files: SplitFiles) -> Expression:
 def action_frames(clip: str, start: str, end: str, fps: float) -> tuple[int, int]:
     """First and last frame of an action (both belong to it): seconds into the clip * fps, the last one less by one.
 
-    Raises ValueError if the clip's name holds no times or the action does not lie in the clip.
+    As the data set's own tool has it, nothing is cut: an action of no length ends before it begins, one may begin
+    before the clip's first frame. Raises ValueError if the clip's name holds no times.
     """
     times = CLIP_TIMES.search(clip)
     if times is None:
         raise ValueError(f"clip name {clip!r} does not end in its times as MMSS_MMSS")
     begin = int(times[1]) * 60 + int(times[2])
-    first, last = round((seconds(start) - begin) * fps), round((seconds(end) - begin) * fps) - 1
-    if first < 0 or last < first:
-        raise ValueError(f"action {start} to {end} is empty or before the clip's start {times[1]}:{times[2]}")
-    return first, last
+    return round((seconds(start) - begin) * fps), round((seconds(end) - begin) * fps) - 1
 
 
 def seconds(clock: str) -> int:
@@ -94,7 +99,7 @@ def window(anno_id: str) -> tuple[str, range | None]:
     obj, mark, span = anno_id.partition("@")
     if not mark:
         return obj, None
-    first, _, last = span.partition("-")
-    if not (first.isdigit() and last.isdigit()):
+    ends = re.fullmatch(r"(-?\d+)-(-?\d+)", span)
+    if ends is None:
         raise DataError(f"annotation id {anno_id!r}: wants object@first-last")
-    return obj, range(int(first), int(last) + 1)
+    return obj, range(int(ends[1]), int(ends[2]) + 1)

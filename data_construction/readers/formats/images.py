@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry, Index, LazyIndex, annotation_format, annotation_path
+from data_construction.readers.listing import in_order, listed
 from data_construction.readers.pickles import read_pickle
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
+from rollout.text_files import encoding_of
 from rollout.types import Expression
 
 TARGET = "target"
@@ -69,7 +72,7 @@ def parse_reasonseg(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
     folder = annotation_path(root, stanza, files)
     if not folder.is_dir():
         raise DataError(f"{folder}: missing; check the data set's root folder and split")
-    names = sorted({p.stem for p in folder.iterdir() if p.suffix in (".json", ".jpg")})
+    names = in_order({p.stem for p in listed(folder) if p.suffix in (".json", ".jpg")})
     return LazyIndex(names, lambda name: _reasonseg_image(folder / f"{name}.json", name), folder)
 
 
@@ -89,9 +92,9 @@ def read_reasonseg(path: Path, name: str) -> dict[str, Any]:
 
 def _decoded(data: bytes) -> str:
     try:
-        return data.decode("utf-8")
+        return data.decode(encoding_of(data[:2]))
     except UnicodeDecodeError:
-        return data.decode("cp1252")
+        return data.removeprefix(BOM_UTF8).decode("cp1252")
 
 
 def _reasonseg_image(path: Path, name: str) -> ClipEntry:

@@ -10,6 +10,7 @@ from typing import Any
 from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry, Index, annotation_format, annotation_ids, annotation_path
 from data_construction.readers.files import read_json
+from data_construction.readers.listing import in_order
 from data_construction.readers.stanza import Keys, SplitFiles, Stanza
 from rollout.errors import DataError
 from rollout.types import Expression
@@ -68,7 +69,7 @@ def parse_video(path: Path, name: str, video: Any, files: SplitFiles) -> ClipEnt
     if not expressions and not problems:
         problems.append(Problem("no_expressions", str(path), "has no expressions", name, remedy="remove the clip"))
     height, width = _length(video.get("height")), _length(video.get("width"))
-    names = tuple(str(f) for f in frames)
+    names = tuple(in_order(str(f) for f in frames))  # Masks are paired with frames in order, however they are listed.
     return ClipEntry(name, names, expressions, height, width, tuple(problems), source)
 
 

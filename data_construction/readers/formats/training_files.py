@@ -9,6 +9,7 @@ from typing import Any
 
 from data_construction.problems import Problem, problem_of
 from data_construction.readers.annotations import ClipEntry, Dialogue, Index, annotation_format, annotation_path
+from data_construction.readers.listing import in_order
 from data_construction.readers.stanza import SplitFiles, Stanza
 from data_construction.readers.training_items import clip_of, parse_annotation, parse_trace, read_items
 from rollout.errors import DataError
@@ -43,7 +44,11 @@ def _by_clip(path: Path, parse: Callable[[Path, int, Any], Found]) -> Index:
             continue
         old = clips.get(name, ClipEntry(name, frames, {}))
         expressions = {**old.expressions, expression.id: expression}
-        if old.frames and old.frames != frames:
+        if frames != tuple(in_order(frames)):
+            what = "lists its frames out of order, so that its indices and the masks may mean other frames"
+            problems = (Problem("frame_order", str(path), what, name, item=f"record {n}", remedy="write it again"),)
+            expressions, more, frames = old.expressions, {}, old.frames
+        elif old.frames and old.frames != frames:
             what = f"lists {len(frames)} frames, an earlier record of the clip lists {len(old.frames)} others"
             problems = (Problem("frames_differ", str(path), what, name, item=f"record {n}"),)
             expressions, more = old.expressions, {}

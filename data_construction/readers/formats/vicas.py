@@ -15,6 +15,7 @@ from data_construction.readers.annotations import (
     annotation_path,
 )
 from data_construction.readers.files import read_json
+from data_construction.readers.listing import in_order, listed
 from data_construction.readers.stanza import SplitFiles, Stanza
 from rollout.errors import DataError
 from rollout.types import Expression
@@ -29,7 +30,7 @@ def parse_vicas(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
     folder = annotation_path(root, stanza, files)
     if not folder.is_dir():
         raise DataError(f"{folder}: missing; check the data set's root folder")
-    found = {int(p.stem): p for p in folder.glob("*.json") if p.stem.isdigit()}
+    found = {int(p.stem): p for p in listed(folder) if p.suffix == ".json" and p.stem.isdecimal()}
     path = root / (files.select or "")
     ids = read_json(path) if files.select else sorted(found)
     if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
@@ -41,12 +42,15 @@ def parse_vicas(root: Path, stanza: Stanza, files: SplitFiles) -> Index:
 def _vicas_clip(path: Path, name: str) -> ClipEntry:
     raw = read_json(path)
     try:
-        frames = tuple(Path(s["filename"]).stem for s in raw["segmentations"])
+        shown_frames = {Path(s["filename"]).stem: s for s in raw["segmentations"]}
+        frames = tuple(in_order(shown_frames))
         height, width = (int(n) for n in raw["image_size"])
         masks: dict[str, list[Any]] = {str(t): [None] * len(frames) for t in raw["all_track_ids"]}
-        for t, shown in enumerate(raw["segmentations"]):
+        for t, frame in enumerate(frames):
+            shown = shown_frames[frame]
             for track, rle in zip(shown["track_ids"], shown["mask_rles"], strict=True):
                 masks[str(track)][t] = rle
+        annotated = tuple(t for t, s in enumerate(raw["segmentations"]) if s.get("is_gt", True))
         expressions = {
             str(n): Expression(str(n), str(r["prompt"]), annotation_ids(r["track_ids"]))
             for n, r in enumerate(raw["object_referrals"])
@@ -63,8 +67,9 @@ def _vicas_clip(path: Path, name: str) -> ClipEntry:
         del expressions[eid]
     if not expressions and not problems:
         problems.append(Problem("no_expressions", str(path), "has no object_referrals", name, remedy="remove it"))
+    video = str(raw.get("filename", ""))
     return ClipEntry(
-        name, frames, expressions, height, width, tuple(problems), video=str(raw.get("filename", "")), masks=masks
+        name, frames, expressions, height, width, tuple(problems), video=video, masks=masks, annotated=annotated
     )
 
 

@@ -9,7 +9,7 @@ from data_construction.problems import Problem
 from data_construction.readers.annotations import ClipEntry
 from data_construction.readers.files import read_json_shared
 from data_construction.readers.formats.images import read_reasonseg
-from data_construction.readers.masks import Size, mask_format, missing_masks
+from data_construction.readers.masks import Size, mask_format, missing_masks, one_form
 from data_construction.readers.stanza import SplitFiles
 from rollout.errors import DataError
 from rollout.types import RLE
@@ -25,12 +25,14 @@ class InAnnotations:
     def read(self, entry: ClipEntry, anno_id: str, size: Size) -> list[RLE | None]:
         if anno_id not in entry.masks:
             raise missing_masks(self.path, entry.name, anno_id).error()
-        return [_checked(m, size, self.path, entry, anno_id) for m in entry.masks[anno_id]]
+        return one_form(entry.masks[anno_id], size, self.path, entry, anno_id)
 
 
 @mask_format("coco_instances")
 class CocoInstances:
     """RefCOCO's ``instances.json``: annotations by id with ``segmentation`` and ``image_id``."""
+
+    sized = False
 
     def __init__(self, path: Path, files: SplitFiles) -> None:
         self.path = path
@@ -49,12 +51,14 @@ class CocoInstances:
         if str(annotation.get("image_id")) != entry.name.rpartition("_")[2].lstrip("0"):
             what = f"belongs to image {annotation.get('image_id')}"
             raise Problem("wrong_image", str(self.path), what, entry.name, item=f"annotation {anno_id}").error()
-        return [_checked(annotation["segmentation"], size, self.path, entry, anno_id)]
+        return one_form([annotation["segmentation"]], size, self.path, entry, anno_id)
 
 
 @mask_format("reasonseg")
 class ReasonSegPolygons:
     """ReasonSeg's polygons, drawn as its authors do: large ones first, ``ignore`` covers, ``flag`` is left out."""
+
+    sized = False
 
     def __init__(self, path: Path, files: SplitFiles) -> None:
         self.path = path
@@ -94,43 +98,3 @@ class ReasonSegPolygons:
         if (low < -slack).any() or high[0] > size[1] + slack or high[1] > size[0] + slack:
             what = f"reaches to {high[1]:.0f} x {high[0]:.0f} in an image of {size[0]} x {size[1]} (height x width)"
             raise Problem("mask_size", str(path), what, entry.name, entry.frames[0], f"shape {n}").error()
-
-
-def _checked(raw: Any, size: Size, path: Path, entry: ClipEntry, anno_id: str) -> RLE | None:
-    try:
-        return as_rle(raw, size)
-    except (KeyError, TypeError, ValueError, IndexError) as e:
-        what = f"has no mask that COCO's tools know ({type(e).__name__}: {e})"
-        raise Problem("mask_runs", str(path), what, entry.name, item=f"annotation {anno_id}").error() from e
-
-
-def as_rle(raw: Any, size: Size) -> RLE | None:
-    """Any of COCO's forms as one compressed RLE: RLE as it is, plain runs, polygons (merged), lists of RLE (merged).
-
-    Raises KeyError, TypeError or ValueError where it is none.
-    """
-    if raw is None or raw == []:
-        return None
-    if isinstance(raw, dict) and isinstance(raw["counts"], (str, bytes)):
-        return raw
-    from pycocotools import mask as coco_mask
-
-    if isinstance(raw, dict):
-        height, width = (int(n) for n in raw["size"])
-        if sum(raw["counts"]) != height * width:
-            raise ValueError(f"runs cover {sum(raw['counts'])} of {height * width} pixels")
-        rle: RLE = coco_mask.frPyObjects(raw, height, width)
-        return rle
-    if not isinstance(raw, list):
-        raise TypeError(f"found {type(raw).__name__}")
-    if isinstance(raw[0], dict):
-        parts = [p for p in (as_rle(r, size) for r in raw) if p is not None]
-        packed = [{**p, "counts": p["counts"].encode() if isinstance(p["counts"], str) else p["counts"]} for p in parts]
-        return packed[0] if len(packed) == 1 else coco_mask.merge(packed)  # type: ignore[no-any-return]
-    polygons = [[float(v) for v in polygon] for polygon in (raw if isinstance(raw[0], list) else [raw])]
-    if any(len(p) < 6 or len(p) % 2 for p in polygons):
-        raise ValueError("a polygon needs three points or more, as x, y, x, y, ...")
-    height, width = size()
-    if any(max(p[0::2]) > width + 1 or max(p[1::2]) > height + 1 or min(p) < -1 for p in polygons):
-        raise ValueError(f"a polygon lies outside of the image of {height} x {width}")
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))  # type: ignore[no-any-return]

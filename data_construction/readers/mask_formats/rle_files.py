@@ -8,7 +8,7 @@ from typing import Any
 
 from data_construction.readers.annotations import ClipEntry
 from data_construction.readers.indexed_json import open_json
-from data_construction.readers.masks import Size, mask_format, missing_masks
+from data_construction.readers.masks import Size, mask_format, missing_masks, one_form
 from data_construction.readers.pickles import read_pickle
 from data_construction.readers.stanza import SplitFiles
 from rollout.errors import DataError
@@ -34,9 +34,11 @@ class _ById:
         rles = self._masks.get(anno_id)
         if rles is None and anno_id.isdigit():
             rles = self._masks.get(int(anno_id))  # Pickles may be numbered.
-        if not isinstance(rles, list):
+        if isinstance(rles, Mapping) and rles.keys() <= set(entry.frames):
+            rles = [rles.get(frame) for frame in entry.frames]  # By the frames' names, without those that have none.
+        if not isinstance(rles, (list, tuple)):
             raise missing_masks(self.path, entry.name, anno_id).error()
-        return rles
+        return one_form(rles, size, self.path, entry, anno_id)
 
 
 @mask_format("rle_dict")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_construction.verify.case import Case
 from data_construction.verify.registry import register_check
-from rollout.protocol import SEG_TOKEN
+from rollout.control_text import SEG_TOKEN
 
 
 @register_check("seg_token")

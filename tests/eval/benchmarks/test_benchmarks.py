@@ -14,24 +14,25 @@ from data_construction.synthetic import make_synthetic
 from eval.benchmarks import benchmark_names, load_benchmark
 from eval.packagers.registry import packager_names
 from eval.scores.benchmark import score_benchmark
+from rewards.metrics.plain import plain_j
 from rollout.errors import DataError
-from rollout.frames import evenly_spaced
-from tests.eval.answers import truth, write_results
+from tests.eval.answers import disturbed, truth, write_results
 
 SCORED = {
     "revos": "revos",
     "mevis_u": "jf",
-    "ref_davis17": "jf",
-    "ref_sav": "jf",
+    "mevis_v2_u": "mevis_v2",
+    "ref_davis17": "davis",
+    "ref_sav": "ref_sav",
     "long_rvos": "long_rvos",
     "long_rvos_test": "long_rvos",
     "reasonvos": "jf",
     "groundmore": "jf",
-    "vicas_val": "jf",
-    "vicas_test": "jf",
+    "vicas_val": "vicas",
+    "vicas_test": "vicas",
     "generic": "jf",
 }
-SUBMITTED = {"mevis_valid": "mevis", "mevis_test": "mevis", "ref_ytvos": "ref_ytvos"}
+SUBMITTED = {"mevis_valid": "mevis", "mevis_test": "mevis", "mevis_v2_valid": "mevis", "ref_ytvos": "ref_ytvos"}
 BOTH = {"long_rvos_test": "long_rvos", "vicas_val": "vicas", "vicas_test": "vicas"}
 """Scored here, and packed for their own tools."""
 OWN = """
@@ -96,21 +97,34 @@ def test_a_new_benchmark_is_a_file_anywhere(tmp_path: Path, root: Path) -> None:
     benchmark = load_benchmark(tmp_path / "mine.yaml")
     assert benchmark.name == "mine" and benchmark.groups == ("kind", "objects")
     samples = list(benchmark.samples(root))
-    assert {s.clip.num_frames for s in samples} == {4}
+    assert {s.clip.num_frames for s in samples} == {12}, "all are predicted"
     scores = score_benchmark(write_results(tmp_path / "run", samples), benchmark, root)
     assert scores.jf == 100.0 and set(scores.groups) == {"kind", "objects"}
-    assert scores.info["frames_a_clip"] == 4 and set(scores.info["frames_by_clip"].values()) == {4}
+    assert scores.info["scored_frames"] == 4 and set(scores.info["frames_by_clip"].values()) == {12}
 
 
-def test_frames_are_cut_evenly_with_both_ends_and_masks_alike(tmp_path: Path, root: Path) -> None:
-    for name, text in (("mine.yaml", OWN), ("all.yaml", OWN.replace("frames: 4\n", "")), ("mine_data.yaml", OWN_DATA)):
-        (tmp_path / name).write_text(text)
-    cut = next(load_benchmark(tmp_path / "mine.yaml").samples(root))
-    whole = next(load_benchmark(tmp_path / "all.yaml").samples(root))
-    keep = evenly_spaced(0, 11, 4)
-    assert keep[0] == 0 and keep[-1] == 11
-    assert cut.clip.frames == tuple(whole.clip.frames[t] for t in keep)
-    assert np.array_equal(truth(cut), truth(whole)[keep])
+@pytest.mark.parametrize(
+    ("frames", "right"),
+    [
+        (4, [0, 3, 7, 11]),
+        (8, [0, 1, 3, 4, 6, 7, 9, 11]),
+        (20, [0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 6, 7, 8, 8, 9, 9, 10, 11]),
+    ],
+)
+def test_all_frames_are_predicted_and_the_truncating_linspace_is_scored(
+    tmp_path: Path, root: Path, frames: int, right: list[int]
+) -> None:
+    """Of 12 frames; below 20 some count twice, as in GroundMoRe."""
+    (tmp_path / "mine.yaml").write_text(OWN.replace("frames: 4", f"frames: {frames}"))
+    (tmp_path / "mine_data.yaml").write_text(OWN_DATA)
+    benchmark = load_benchmark(tmp_path / "mine.yaml")
+    samples = list(benchmark.samples(root))
+    assert {s.clip.num_frames for s in samples} == {12}
+    assert benchmark.scored_frames(benchmark.dataset_at(root), samples[0]) == tuple(right)
+    scores = score_benchmark(write_results(tmp_path / "run", samples, disturbed), benchmark, root, exact=True)
+    for sample, row in zip(samples, scores.expressions, strict=True):
+        j = [plain_j(p, g) for p, g in zip(disturbed(sample), truth(sample), strict=True)]
+        assert row.j == pytest.approx(100 * np.mean([j[t] for t in right]), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +139,7 @@ def test_frames_are_cut_evenly_with_both_ends_and_masks_alike(tmp_path: Path, ro
         ("dataset: revos\nsplit: valid\ngroups: [colour]\n", "no grouping 'colour'"),
         ("dataset: revos\nsplit: valid\ngroups: type\n", "groups = 'type'"),
         ("dataset: revos\nsplit: valid\nframes: 0\n", "frames = 0"),
+        ("dataset: revos\nsplit: valid\nmissing: half\n", "missing = 'half'; wants one of zero, left_out"),
         ("dataset: revos\nsplit: valid\npublished: {us: {jf: best}}\n", "published.us"),
         ("dataset: revos\nsplit: valid\nname: ../../x\n", "is not a plain name"),
         ("- revos\n", "a benchmark is a mapping"),

@@ -202,14 +202,14 @@ def test_what_a_data_set_is_wrong_about_is_named_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/../x", "a\\b", ""])
-def test_names_that_leave_the_folder_are_refused_before_anything_runs(
+def test_names_that_leave_the_folder_cost_their_own_expression_and_no_other(
     expressions: list[Sample], tmp_path: Path, name: str
 ) -> None:
-    clip = replace(expressions[0].clip, name=name)
-    cluster, worker, _ = cluster_of(lambda sample: box_reply(0))
-    with pytest.raises(DataError, match="not a plain name"):
-        infer(cluster, [replace(expressions[0], clip=clip)], tmp_path / "out")
-    assert worker.asked == []
+    odd = replace(expressions[0], clip=replace(expressions[0].clip, name=name))
+    done = run(lambda s: box_reply(0), [odd, expressions[1]], tmp_path)
+    assert (done.done, done.failed) == (1, 1)
+    (failure,) = read_failures(tmp_path / FAILED_FILE)
+    assert failure["clip"] == name and "not a plain name" in failure["reason"]
 
 
 class Failing(ScriptedWorker):

@@ -162,23 +162,48 @@ def test_what_does_not_fit_is_refused(folder: tuple[Path, Path], tmp_path: Path)
     assert bare.exit_code == 2 and "not the folder of a finished" in bare.output
 
 
-def test_a_split_without_a_benchmark_is_drawn_on_its_own_frames(tmp_path: Path) -> None:
-    """Scores of ``--dataset``, or of a draw by a YAML file that is gone: the protocol says which frames they were."""
+def test_a_split_without_a_benchmark_is_drawn(tmp_path: Path) -> None:
+    """Scores of ``--dataset``, or of a draw by a YAML file that is gone: the protocol says which split it was."""
     write_layout("mevis", tmp_path / "MeViS", clips=2)
-    cut = replace(load_benchmark("mevis_u"), name="cut", frames=5)
-    every = list(cut.samples(tmp_path / "MeViS"))
+    every = list(load_benchmark("mevis_u").samples(tmp_path / "MeViS"))
     results = write_results(tmp_path / "run", every, disturbed)
-    protocol = {"benchmark": "cut", "dataset": "mevis", "split": "valid_u", "frames_a_clip": 5}
+    protocol = {"benchmark": "cut", "dataset": "mevis", "split": "valid_u", "scored_frames": 5}
     scores = score_results(read_results(results), every, protocol=protocol)
     assert "benchmark" not in scores.info
     write_scores(scores, results.parent)
     page = report_folder(results.parent, tmp_path / "r.html", tmp_path / "MeViS")
     assert 'class="strip gt"' in page.read_text()
-    write_scores(
-        score_results(read_results(results), every, protocol=protocol | {"frames_a_clip": "all"}), results.parent
-    )
-    with pytest.raises(DataError, match=r"was predicted on 5 frames, the data under --root have \d+"):
+
+
+def test_predictions_on_other_frames_are_not_drawn(tmp_path: Path) -> None:
+    write_layout("mevis", tmp_path / "MeViS", clips=1)
+    every = list(load_benchmark("mevis_u").samples(tmp_path / "MeViS"))
+    results = write_results(tmp_path / "run", every)
+    write_scores(score_benchmark(results, load_benchmark("mevis_u"), tmp_path / "MeViS"), results.parent)
+    meta = tmp_path / "MeViS/valid_u/meta_expressions.json"
+    content = json.loads(meta.read_text())
+    for video in content["videos"].values():
+        video["frames"].pop()
+    meta.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"was predicted on \d+ frames, the data under --root have \d+"):
         report_folder(results.parent, tmp_path / "other.html", tmp_path / "MeViS")
+
+
+def test_what_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
+    write_layout("mevis", tmp_path / "MeViS", clips=1)
+    benchmark = load_benchmark("mevis_u")
+    every = list(benchmark.samples(tmp_path / "MeViS"))
+    results = write_results(tmp_path / "run", every)
+    masks = tmp_path / "MeViS/valid_u/mask_dict.json"
+    content = json.loads(masks.read_text())
+    content[every[0].expression.anno_ids[0]].pop()
+    masks.write_text(json.dumps(content))
+    scores = score_benchmark(results, benchmark, tmp_path / "MeViS")
+    assert every[0].id in scores.broken
+    write_scores(scores, results.parent)
+    page = words(report_folder(results.parent, tmp_path / "r.html", tmp_path / "MeViS"))
+    assert "or no usable annotation and count 0" in page and "mask list has" in page
+    assert "own tool counts 0 for a whole clip" in page
 
 
 def test_a_training_run_that_holds_evaluations_is_reported_as_a_whole(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.results.record import ResultRecord, TurnRecord
-from eval.results.record_types import RECORD, TURN
+from eval.results.record_types import OPTIONAL, RECORD, TURN
 from eval.results.results_file import ResultsFile, read_results
 from rollout.errors import DataError
 from tests.eval.clips import record, samples
@@ -157,8 +157,30 @@ def test_wrong_turns_are_named(
 
 
 def test_every_field_has_a_type() -> None:
-    assert set(RECORD) == {f.name for f in fields(ResultRecord)}
+    assert {*RECORD, *OPTIONAL} == {f.name for f in fields(ResultRecord)}
     assert set(TURN) == {f.name for f in fields(TurnRecord)}
+
+
+def test_objects_of_a_prediction_are_kept_and_older_files_have_none(
+    tmp_path: Path, records: list[ResultRecord]
+) -> None:
+    one = records[0]
+    assert "objects" not in one.to_dict() and one.tracks == (one.prediction,)
+    several = replace(one, objects=(one.prediction, (None,) * one.num_frames))
+    nothing = replace(one, expression_id="none", objects=())
+    with ResultsFile(tmp_path / "r.jsonl") as results:
+        results.append(several)
+        results.append(nothing)
+    back = read_results(tmp_path / "r.jsonl")
+    assert back == [several, nothing] and back[0].tracks == several.objects and back[1].tracks == ()
+    for objects, says in (
+        ([[None]], "10 frames but 1 masks of object 0"),
+        ([["x"]], "'objects' must be a list of masks by object or null"),
+        ({}, "'objects' must be a list of masks by object or null"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(json.dumps({**one.to_dict(), "objects": objects}) + "\n")
+        with pytest.raises(DataError, match=says):
+            read_results(tmp_path / "bad.jsonl")
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from eval.benchmarks import load_benchmark
 from eval.scorers.types import Scores
 from eval.scores.benchmark import score_benchmark
+from eval.scores.files import scores_table
 from rollout.errors import DataError
 from tests.eval.clips import disk, rle
 from tests.golden_checks.revos_scores import write_folder
@@ -102,17 +103,46 @@ def test_no_target_expressions_weigh_in_no_other_group(data: dict[str, Any], sco
         assert {g.metrics["jf"].mean for label, g in groups.items() if label != "no target"} == {0.0}
 
 
-BAD: dict[str, Callable[[dict[str, Any]], Any]] = {
+Bad = dict[str, Callable[[dict[str, Any]], Any]]
+BAD_DATA: Bad = {
     "annotation 2: has no masks": lambda d: d["mask_dict"].pop("2"),
     "mask list has 1 entries for 2 frames": lambda d: d["mask_dict"].update({"1": [None]}),
     "has 1 entries for 2 frames": lambda d: d["mask_dict_foreground"]["v"]["masks_rle"].pop(),
+}
+BAD_RESULTS: Bad = {
     "v/0, prediction, frame 1": lambda d: d["predictions"]["v"]["0"]["prediction_masks"].__setitem__(1, rle(A.T)),
     "predicted on 1 frames": lambda d: d["predictions"]["v"]["0"]["prediction_masks"].pop(),
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_bad_data_is_refused_by_name(data: dict[str, Any], score: Score, what: str) -> None:
-    BAD[what](data)
+@pytest.mark.parametrize("what", [*BAD_DATA, *BAD_RESULTS])
+def test_what_is_bad_is_refused_by_name(data: dict[str, Any], score: Score, what: str) -> None:
+    {**BAD_DATA, **BAD_RESULTS}[what](data)
     with pytest.raises(DataError, match=what):
-        score()
+        score(strict=True)
+
+
+@pytest.mark.parametrize("what", BAD_DATA)
+def test_bad_data_cost_their_expressions_only(data: dict[str, Any], score: Score, what: str) -> None:
+    BAD_DATA[what](data)
+    scores = score()
+    assert scores.broken and all(what in scores.info["broken"][name] for name in scores.broken)
+    assert all(row.jf == (0.0 if row.name in scores.broken else 100.0) for row in scores.expressions)
+
+
+def test_as_released_from_pngs_of_value_255(data: dict[str, Any], score: Score) -> None:
+    """A counts every hit as wrong, R weighs a pixel outside 255 times: one is enough here."""
+    data["predictions"]["v"]["1"]["prediction_masks"] = [rle(A | B), rle(A)]
+    row = score(exact=True, released=True).expressions[1]
+    background = [48 * 64 - (A | B).sum(), 48 * 64 - A.sum()]
+    assert row.value("accuracy") == pytest.approx(100 * sum(background) / (2 * 48 * 64))
+    assert row.value("robustness") == pytest.approx(50.0)
+
+
+def test_published_robustness_stands_beside_no_other_quantity(score: Score, tmp_path: Path) -> None:
+    ours = score()
+    (tmp_path / "run" / "results.jsonl").unlink()
+    released, table = score(released=True), scores_table(ours, 400)
+    assert "R (ours)" in table and "A (ours)" in table and "R 28.5" not in table and "J&F 59.9" in table
+    table = scores_table(released, 400)
+    assert "(ours)" not in table and "R 28.5" in table

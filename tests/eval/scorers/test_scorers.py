@@ -117,8 +117,8 @@ def test_groupings() -> None:
 
 
 def test_scorers_are_found_by_name() -> None:
-    assert scorer_names() == ["jf", "long_rvos", "revos"]
-    with pytest.raises(DataError, match="no scorer called 'best'; there are jf"):
+    assert scorer_names() == ["davis", "jf", "long_rvos", "mevis_v2", "ref_sav", "revos", "vicas"]
+    with pytest.raises(DataError, match="no scorer called 'best'; there are davis, jf"):
         get_scorer("best")
     with pytest.raises(DataError, match=r"registered in eval\.scorers\.jf and in"):
 
@@ -131,7 +131,7 @@ def test_a_scorer_of_ones_own_adds_its_metric(target: Sample) -> None:
     class Area(Scorer):
         extra = ("area",)
 
-        def extras(self, case: Case) -> dict[str, float]:
+        def extras(self, case: Case) -> dict[str, float | None]:
             return {"area": float(case.masks.overlap[:, 1].max()) / PIXELS}
 
     got = score_expression(target, answer(target, truth(target)), Area())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,7 +31,13 @@ from tests.eval.clips import disk
 from tests.eval.submissions import Mevis, answer, results_of, rezip
 from verl_ext.cli.main import app
 
-LAYOUTS = {"mevis_valid": "mevis", "mevis_test": "mevis", "ref_ytvos": "ref_ytvos", "long_rvos_test": "long_rvos"}
+LAYOUTS = {
+    "mevis_v2_valid": "mevis_v2",
+    "mevis_valid": "mevis",
+    "mevis_test": "mevis",
+    "ref_ytvos": "ref_ytvos",
+    "long_rvos_test": "long_rvos",
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +100,68 @@ def test_vicas_files_are_those_of_its_tool(roots: dict[str, Path], tmp_path: Pat
             areas = [int(coco_mask.area({**f["mask_rles"][0]})) for f in frames]
             assert areas[0] == 5 and areas[1] == 0 and min(areas[2:]) > 5
     assert check_submission(tmp_path / "predictions", benchmark, roots["vicas"]) == []
+
+
+def test_vicas_objects_are_handed_in_one_by_one(roots: dict[str, Path], tmp_path: Path) -> None:
+    """And the files, read as the tool reads them, get the mAP that our own score gives."""
+    benchmark = load_benchmark("vicas_val")
+    samples = list(benchmark.samples(roots["vicas"]))
+    with ResultsFile(tmp_path / "results.jsonl") as file:
+        for sample in samples:
+            assert sample.masklets is not None
+            file.append(replace(answer(sample), objects=sample.masklets.rles))
+    write_submission(tmp_path / "results.jsonl", benchmark, roots["vicas"], tmp_path / "out")
+    assert check_submission(tmp_path / "out", benchmark, roots["vicas"]) == []
+    for sample in samples:
+        assert sample.masklets is not None
+        prompts = json.loads((tmp_path / "out" / f"{sample.clip.name}.json").read_text())["pred_lgvis_masks"]
+        for t, frame in enumerate(prompts[int(sample.expression.id)]):
+            found = [int(coco_mask.area(rle)) for rle in frame["mask_rles"]]
+            right = [0 if track[t] is None else int(coco_mask.area(track[t])) for track in sample.masklets.rles]
+            assert found == right
+    several = [s for s in samples if len(s.expression.anno_ids) > 1]
+    assert several, "some prompt means several objects"
+
+
+def test_vicas_takes_ten_tracks_a_prompt_and_none_where_nothing_was_predicted(
+    roots: dict[str, Path], tmp_path: Path
+) -> None:
+    benchmark = load_benchmark("vicas_val")
+    many, none, *others = list(benchmark.samples(roots["vicas"]))
+    records = [answer(s) for s in others]
+    records += [replace(answer(many), objects=(answer(many).prediction,) * 12), replace(answer(none), objects=())]
+    with ResultsFile(tmp_path / "results.jsonl") as file:
+        for record in records:
+            file.append(record)
+    write_submission(tmp_path / "results.jsonl", benchmark, roots["vicas"], tmp_path / "out")
+    for sample, tracks in ((many, 10), (none, 0), (others[0], 1)):
+        prompts = json.loads((tmp_path / "out" / f"{sample.clip.name}.json").read_text())["pred_lgvis_masks"]
+        assert {len(frame["mask_rles"]) for frame in prompts[int(sample.expression.id)]} == {tracks}
+    file_path = tmp_path / "out" / f"{many.clip.name}.json"
+    content = json.loads(file_path.read_text())
+    content["pred_lgvis_masks"][int(many.expression.id)][0]["mask_rles"].pop()
+    file_path.write_text(json.dumps(content))
+    (found,) = check_submission(tmp_path / "out", benchmark, roots["vicas"])
+    assert "has [9, 10] tracks; wants the same number in each frame" in found
+
+
+def test_one_odd_clip_does_not_stop_the_others(roots: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "MeViS"
+    shutil.copytree(roots["mevis"], root)
+    mevis = Mevis(root, tmp_path)
+    meta = root / "valid/meta_expressions.json"
+    content = json.loads(meta.read_text())
+    lost = next(iter(content["videos"]))
+    content["videos"][lost]["frames"] = []
+    content["videos"]["silent"] = {"frames": ["00000"], "expressions": {}}
+    meta.write_text(json.dumps(content))
+    command = ["submit", str(mevis.folder), "--benchmark", "mevis_valid", "--root", str(root)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 3 and f"1 left out, as their annotations cannot be read: {lost}: " in done.output
+    with zipfile.ZipFile(mevis.folder / "mevis_valid.zip") as archive:
+        assert {n.split("/")[0] for n in archive.namelist()} == set(content["videos"]) - {lost, "silent"}
+    done = CliRunner().invoke(app, [*command, "--overwrite", "--strict"])
+    assert done.exit_code == 2 and lost in done.output
 
 
 def test_same_results_same_bytes(mevis: Mevis) -> None:

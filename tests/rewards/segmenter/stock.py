@@ -1,21 +1,49 @@
-"""sam2's own video predictor as oracle: one object, one prompted frame, one fresh state per call."""
+"""sam2's own video predictor as oracle, as its builder makes it: one object, one prompted frame, one state a call."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from rewards.segmenter import Segmenter, build_sam2
 from rewards.segmenter.build import hydra_untouched
 
+FILLS_HOLES = "fill_hole_area"
+"""Done by a CUDA operator that is not built here: the predictor warns and goes on without."""
 
-def stock_predictor(segmenter: Segmenter) -> Any:
-    """``SAM2VideoPredictor`` with the segmenter's weights."""
-    predictor = build_sam2(segmenter.config, stock_predictor=True)
+
+def builder_options() -> dict[str, Any]:
+    """Option of the model -> value that ``build_sam2_video_predictor`` adds to a YAML file unless told otherwise."""
+    with hydra_untouched():
+        import sam2.build_sam as module
+    with mock.patch.object(module, "compose", side_effect=InterruptedError) as compose, suppress(InterruptedError):
+        module.build_sam2_video_predictor("any.yaml")
+    added = OmegaConf.from_dotlist([text.removeprefix("++model.") for text in compose.call_args.kwargs["overrides"]])
+    del added["_target_"]
+    options = OmegaConf.to_container(added)
+    assert isinstance(options, dict)
+    return {str(name): value for name, value in options.items()}
+
+
+def stock_predictor(segmenter: Segmenter, *, as_built: bool = True) -> Any:
+    """``SAM2VideoPredictor`` with the segmenter's weights.
+
+    ``as_built``: by ``build_sam2_video_predictor``, for boxes; False leaves the prompted frame's mask as the decoder
+    gave it, as the bare YAML does and as we do with a state's mask.
+    """
+    predictor: Any = build_sam2(segmenter.config, stock_predictor=True)
     predictor.load_state_dict(segmenter.sam2_model.state_dict())
+    options = builder_options()
+    for name, value in options.pop("sam_mask_decoder_extra_args").items():
+        setattr(predictor.sam_mask_decoder, name, value)
+    for name, value in options.items():
+        if name != FILLS_HOLES:
+            setattr(predictor, name, value and as_built)
     return predictor
 
 

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.segmenter import Segmenter
+from rewards.segmenter.build import DECODER_OPTIONS, NEEDED_OPTIONS
 from rewards.segmenter.heads import NO_OBJECT_LOGIT
-from tests.rewards.segmenter.stock import stock_predictor, stock_propagate
+from tests.rewards.segmenter.stock import FILLS_HOLES, builder_options, stock_predictor, stock_propagate
 
+STABILITY = "dynamic_multimask_via_stability"
 SIZE = (90, 120)
 KEYFRAMES = [0, 3, 9, 16, 19]
 LOGITS_TOLERANCE = 1e-5
@@ -53,7 +55,7 @@ def test_without_the_gate_no_mask_is_blanked(segmenter: Segmenter, pixels: Tenso
 def test_states_equal_stock(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
     with torch.no_grad():
         ours = segmenter.propagate(segmenter.encode(pixels), KEYFRAMES, states=states[:5])
-    predictor = stock_predictor(segmenter)
+    predictor = stock_predictor(segmenter, as_built=False)
     for item, keyframe in enumerate(KEYFRAMES):
         assert_same_masks(resized(ours[item]), stock_propagate(predictor, pixels, keyframe, SIZE, state=states[item]))
 
@@ -66,11 +68,35 @@ def test_boxes_equal_stock(segmenter: Segmenter, pixels: Tensor) -> None:
         assert_same_masks(resized(ours[item]), stock_propagate(predictor, pixels, keyframe, SIZE, box=BOXES[item]))
 
 
+def test_the_builders_options_matter_here(segmenter: Segmenter, pixels: Tensor) -> None:
+    """Each of them moves a mask of the boxes above, or their agreement with stock would say nothing of it."""
+    predictor = stock_predictor(segmenter)
+    bare = stock_propagate(predictor, pixels[:4], 0, SIZE, box=BOXES[0])
+    for module, option in ((predictor, "binarize_mask_from_pts_for_mem_enc"), (predictor.sam_mask_decoder, STABILITY)):
+        assert getattr(module, option)
+        setattr(module, option, False)
+        without = stock_propagate(predictor, pixels[:4], 0, SIZE, box=BOXES[0])
+        assert (without - bare).abs().max() > 20 * LOGITS_TOLERANCE
+        setattr(module, option, True)
+
+
+def test_boxes_have_the_options_of_the_builder(segmenter: Segmenter) -> None:
+    options = builder_options()
+    assert options == {
+        "sam_mask_decoder_extra_args": DECODER_OPTIONS,
+        "binarize_mask_from_pts_for_mem_enc": NEEDED_OPTIONS["binarize_mask_from_pts_for_mem_enc"],
+        FILLS_HOLES: 8,
+    }
+    for option, value in DECODER_OPTIONS.items():
+        assert getattr(segmenter.sam2_model.sam_mask_decoder, option) == value
+
+
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_short_clips_equal_stock(segmenter: Segmenter, pixels: Tensor, states: Tensor, length: int) -> None:
     with torch.no_grad():
         ours = segmenter.propagate(segmenter.encode(pixels[:length]), [length - 1], states=states[:1])
-    stock = stock_propagate(stock_predictor(segmenter), pixels[:length], length - 1, SIZE, state=states[0])
+    predictor = stock_predictor(segmenter, as_built=False)
+    stock = stock_propagate(predictor, pixels[:length], length - 1, SIZE, state=states[0])
     assert_same_masks(resized(ours[0]), stock)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rewards.segmenter import (
     BoxRequest,
+    BoxScores,
     MaskRequest,
     PropagateRequest,
     RequestScorer,
@@ -124,6 +125,37 @@ def test_propagated_masks_come_at_the_clips_size(segmenter: Segmenter, squares: 
     assert not any(decode_rle(rle).any() for rle in nothing.rles)
     assert nothing.ious == (0.0,) * 5 + (1.0,)
     assert other.ious is None and len(other.rles) == FRAMES
+
+
+def test_boxes_are_kept_object_by_object(segmenter: Segmenter, squares: tuple[Clip, Masklets]) -> None:
+    """Each as if it had been asked alone; their union is the merged prediction."""
+    clip, _ = squares
+    boxes = [(2.0, 2.0, 14.0, 14.0), (20.0, 10.0, 40.0, 30.0)]
+    frames = range(FRAMES)
+
+    def ask(*wanted: tuple[float, ...], with_masks: bool = True) -> BoxScores:
+        request = BoxRequest(clip, frames, 2, wanted, None, with_masks=with_masks)
+        answer = scorer_of(segmenter).score([request])[0]
+        assert isinstance(answer, BoxScores)
+        return answer
+
+    both = ask(*boxes)
+    assert both.objects is not None and both.rles is not None and len(both.objects) == 2
+    masks = np.stack([[decode_rle(rle) for rle in track] for track in both.objects])
+    assert np.array_equal(masks.any(axis=0), np.stack([decode_rle(rle) for rle in both.rles]))
+    for box, track in zip(boxes, masks, strict=True):
+        alone = ask(box)
+        assert alone.objects is None and alone.rles is not None
+        assert (np.stack([decode_rle(rle) for rle in alone.rles]) != track).mean() < 1e-3
+    assert ask().objects == () and ask(*boxes, with_masks=False).objects is None
+
+
+def test_nothing_asked_is_no_object(segmenter: Segmenter, squares: tuple[Clip, Masklets]) -> None:
+    clip, _ = squares
+    state = np.random.default_rng(1).normal(size=32).astype(np.float32)
+    requests = [PropagateRequest(clip, 2, state), PropagateRequest(clip, 2, None)]
+    one, nothing = scorer_of(segmenter).score(requests)
+    assert one.objects is None and nothing.objects == ()
 
 
 def test_a_clip_longer_than_the_cache_gives_the_same_masks(

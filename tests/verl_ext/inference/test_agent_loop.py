@@ -34,7 +34,7 @@ class Servers:
         ids = self.tokenizer.encode(self.replies[len(self.requests)], add_special_tokens=False)
         self.requests.append(request)
         ids = [*ids, self.tokenizer.convert_tokens_to_ids("<|im_end|>")][: request["sampling_params"]["max_tokens"]]
-        steps = {"min_global_steps": version, "max_global_steps": version}
+        steps = {"min_global_steps": version, "max_global_steps": version, "num_cached_tokens": 16}
         return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=steps)
 
 
@@ -69,7 +69,14 @@ def test_a_dialogue_keeps_its_replica_and_tells_which_weights_spoke(run: Run, sa
     assert len({r["request_id"] for r in servers.requests}) == 1  # verl sends a request id to one replica
     assert (output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"]) == (6, 7)
     assert servers.requests[1]["prompt_ids"][: len(output.prompt_ids)] == output.prompt_ids
-    assert len(servers.requests[1]["image_data"]) == len(output.multi_modal_data["images"])
+    shown = output.extra_fields["picture_inputs"]["pictures"].tolist()
+    sizes = [[image.height, image.width] for image in servers.requests[1]["image_data"]]
+    assert [size for _, *size in shown] == sizes and not output.multi_modal_data, "no pixel goes back to verl"
+    assert [frame for frame, *_ in shown] == [f for t in output.extra_fields["episode"]["turns"] for f in t["shown"]]
+    traffic = output.extra_fields["traffic"]
+    assert traffic["cached_tokens"] == 32 and traffic["pictures"] == len(shown)
+    assert traffic["prompt_tokens"] == sum(len(r["prompt_ids"]) for r in servers.requests)
+    assert 0 < traffic["generate_seconds"] <= traffic["seconds"]
     sampled = sum(output.response_mask)
     assert sum(p for p in output.response_logprobs) == pytest.approx(-0.5 * sampled)
     assert run(sample, [ANSWER])[1].requests[0]["request_id"] != servers.requests[0]["request_id"]
@@ -112,7 +119,7 @@ def test_a_first_message_that_does_not_fit_is_one_token_that_no_loss_sees(run: R
         "turns": [], "stop": StopReason.CONTEXT_FULL.value, "spatial_frames": (0, 11), "num_frames": 12,
     }  # fmt: skip
     assert output.response_mask == [0] and len(output.prompt_ids) == len(output.response_ids) == 1
-    assert not output.multi_modal_data
+    assert not output.multi_modal_data and output.extra_fields["picture_inputs"] == {}
     json.dumps(output.extra_fields)  # it travels
 
 

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 from tensordict.tensorclass import NonTensorData
+from verl.trainer.ppo.core_algos import kl_penalty
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.metric import Metric
 
 from tests.verl_ext.batches import jagged
-from verl_ext.objective.rl_loss import rl_loss
+from verl_ext.objective.rl_loss import K3_MOST, divergence, rl_loss
 from verl_ext.recipe import Recipe
 from verl_ext.run.verl_config import grpo_config
 from verl_ext.seg.batch import rows_with_dummy, rows_without_dummy
 from verl_ext.seg.calibration import SegCountMismatchError
-from verl_ext.seg.losses import grpo_objective, mask_bce, mask_dice, mask_loss
+from verl_ext.seg.losses import grpo_objective, k3_kl, mask_bce, mask_dice, mask_loss
 
 KL, AUX = 0.04, 0.2
 
@@ -258,3 +259,34 @@ def test_rows_survive_the_transport_that_the_test_uses() -> None:
     case = Case()
     rows = list(rows_without_dummy(case.flat(case.mask_now)))
     assert [len(r) for r in rows] == [2, 0, 3]
+
+
+def test_divergence_is_the_published_one_up_to_verls_cut() -> None:
+    gaps = torch.linspace(-10.9, 2.6, 60, dtype=torch.float64)
+    log_probs = (-gaps).requires_grad_()
+    found = divergence(log_probs, torch.zeros_like(gaps))
+    assert torch.allclose(found, k3_kl(log_probs, torch.zeros_like(gaps)), atol=1e-12)
+    (gradient,) = torch.autograd.grad(found.sum(), log_probs)
+    assert torch.allclose(gradient, 1 - gaps.exp(), atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [2.7, 5.0, 19.0, 30.0, -11.5, -15.0, -30.0])
+def test_a_token_that_has_gone_far_is_called_back(gap: float) -> None:
+    """verl's own k3 is flat there: no gradient, in either direction."""
+    log_prob = torch.tensor([-gap], dtype=torch.float64, requires_grad=True)
+    flat = kl_penalty(log_prob, torch.zeros(1, dtype=torch.float64), "low_var_kl")
+    assert torch.autograd.grad(flat.sum(), log_prob)[0].item() == 0.0  # else `divergence` is no longer needed
+    found = divergence(log_prob, torch.zeros(1, dtype=torch.float64))
+    assert found.item() == K3_MOST
+    assert torch.autograd.grad(found.sum(), log_prob)[0].item() == pytest.approx(-gap)
+
+
+def test_the_loss_calls_a_token_back(config: Any) -> None:
+    case = Case(gap=0.0)
+    case.advantage = torch.zeros(3, dtype=torch.float64)
+    case.ref[1] = case.new[1] + torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0], dtype=torch.float64)  # 20 times rarer by now
+    case.mask[1][:] = 1
+    new = [x.clone().requires_grad_() for x in case.new]
+    loss, _ = rl_loss(config, case.output(new), case.data(), aux_coef=0.0)
+    found = torch.autograd.grad(loss, new)
+    assert found[1].tolist() == pytest.approx([0.0, KL * -3.0 / 5 / 3, 0.0, 0.0, 0.0])

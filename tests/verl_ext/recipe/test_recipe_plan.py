@@ -61,15 +61,16 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
         model_size(tmp_path)
 
 
-def test_actor_memory_follows_the_formula(policy: Path) -> None:
-    recipe = load_recipe(O3, [f"policy.path={policy}", "policy.gradient_checkpointing=false"])
+@pytest.mark.parametrize(("packing", "tokens", "logit"), [("none", 8192 + 3072, 10), ("group", 12000, 2)])
+def test_actor_memory_follows_the_formula(policy: Path, packing: str, tokens: int, logit: int) -> None:
+    settings = ["policy.gradient_checkpointing=false", f"policy.packing={packing}", "policy.row_tokens=12000"]
+    recipe = load_recipe(O3, [f"policy.path={policy}", *settings])
     parts = by_role(plan(recipe).processes, "actor").parts
     assert parts["weights"] == pytest.approx(2_500_025 * 4 / 4 / GIB)
     assert parts["Adam"] == pytest.approx(2 * parts["gradients"])
     assert parts["reference"] == pytest.approx(2_000_025 * 4 / 4 / GIB)
-    tokens = 8192 + 3072
     assert parts["activations"] == pytest.approx(LAYER_FACTOR * tokens * 64 * 2 * 2 / GIB)
-    assert parts["logits"] == pytest.approx(tokens * 300 * 10 / GIB)
+    assert parts["logits"] == pytest.approx(tokens * 300 * logit / GIB)
 
 
 def test_what_saves_memory_is_seen(policy: Path) -> None:
@@ -149,3 +150,16 @@ def test_a_plan_is_plain_json_and_says_what_it_does_not_know() -> None:
     assert by_role(planned.processes, "actor").gib is None
     assert any("not known until policy.path exists" in n for n in planned.notes)
     assert json.loads(json.dumps(planned.to_dict()))["stage"] == "grpo"
+
+
+def test_frame_features_are_counted_up_to_their_budget(policy: Path) -> None:
+    """4 prompts a process, each with 5 spatial frames, the middle frame and 2 keyframes of 4 rollouts; a tiny SAM 2."""
+
+    def features(*more: str) -> float | None:
+        return by_role(plan(load_recipe(O3, [f"policy.path={policy}", *more])).processes, "actor").parts.get(
+            "frame features"
+        )
+
+    assert features() == pytest.approx(4 * 14 * 44 / 64 / 1024)
+    assert features("policy.frame_features_gib=0.01") == 0.01
+    assert features("policy.frame_features_gib=0") == 0

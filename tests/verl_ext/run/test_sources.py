@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -78,6 +79,32 @@ def test_a_missing_frame_stops_training_at_load_with_its_name(
     annotations = f"data.0.annotations={root / 'vts_cot_train.json'}"
     with pytest.raises(DataError, match=r"missing_frame.*clip train_00001, frame 00007"):
         load_traces(tiny_recipe("sft", place[0], annotations))
+
+
+def test_clips_that_are_not_there_or_have_nothing_to_ask_cost_themselves_alone(
+    tiny_recipe: Callable[..., Recipe], tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    place = f"data.0.root={root}"
+    traces = ("sft", place, f"data.0.annotations={root / 'vts_cot_train.json'}")
+    before, told = load_samples(tiny_recipe("grpo", place)), load_traces(tiny_recipe(*traces))
+    clips = list(dict.fromkeys(s.clip.name for s in before))
+    shutil.rmtree(root / "JPEGImages" / clips[0])
+    meta = root / "meta_expressions_train_.json"
+    content = json.loads(meta.read_text())
+    content["videos"][clips[1]]["expressions"] = {}
+    meta.write_text(json.dumps(content))
+    after = load_samples(tiny_recipe("grpo", place))
+    assert [s.id for s in after] == [s.id for s in before if s.clip.name not in clips[:2]] and after
+    assert f"1 of {len(content['videos'])} clips are not there and are left out: {clips[0]}" in caplog.text
+    kept = load_traces(tiny_recipe(*traces))
+    assert [s.id for s, _ in kept if s.expression.id != "trace"] == [
+        s.id for s, _ in told if s.clip.name not in clips[:2]
+    ]
+    shutil.rmtree(root / "JPEGImages")
+    for load, recipe in ((load_samples, tiny_recipe("grpo", place)), (load_traces, tiny_recipe(*traces))):
+        with pytest.raises(DataError, match="does not exist, so none of the clip's"):
+            load(recipe)
 
 
 def test_held_out_is_evaluated_once_each(tiny_recipe: Callable[..., Recipe]) -> None:

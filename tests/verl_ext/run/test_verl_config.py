@@ -39,6 +39,7 @@ ADDED = {
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt",
     "model.override_config.attn_implementation",
     "ray_kwargs.ray_init._node_ip_address",
+    "ray_kwargs.ray_init.address",
     "ray_kwargs.ray_init.include_dashboard",
     "ray_kwargs.ray_init.num_gpus",
     "ray_kwargs.ray_init.object_store_memory",
@@ -169,7 +170,9 @@ def test_a_running_ray_cluster_is_told_nothing_that_it_refuses(
     for more in ((), one_gpu_machine):
         recipe = tiny_recipe("grpo", *more)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        assert "ray_kwargs.ray_init.num_cpus" in ray_values(recipe)
+        values = ray_values(recipe)
+        assert "ray_kwargs.ray_init.num_cpus" in values
+        assert values["ray_kwargs.ray_init.address"] == "local"  # whatever `ray start` left on the machine
         monkeypatch.setenv("RAY_ADDRESS", "head:6379")
         assert ray_values(recipe) == {"ray_kwargs.ray_init.include_dashboard": False}
 
@@ -189,7 +192,9 @@ def test_environments_get_the_recipes_dialogue(tiny_recipe: Callable[..., Recipe
     assert (train["keyframe_budget"], held_out["keyframe_budget"]) == (20, 24)
     assert train["max_turns"] == 2 and train["frames_per_turn"] == 2 and train["prompts"] == "brief"
     assert conversation_limits(recipe) == {"max_tokens": 768, "max_prompt_tokens": 384, "max_response_tokens": 384}
-    assert images_per_dialogue(recipe) == 4 + 2 + (2 + 1)  # the first message, and one more turn's
+    # The first message, of a clip of 5 frames all, and one more turn's.
+    assert images_per_dialogue(recipe) == (4 + 1) + 2 + (2 + 1)
+    assert (train["spare_frames"], held_out["spare_frames"]) == (1, 0)
     recipe.method = "veason_r1"
     name, boxes = environment_of(recipe)
     assert name == "single_turn_boxes" and boxes["sampling"] == "keyframe_congruent" and boxes["seed"] == 5

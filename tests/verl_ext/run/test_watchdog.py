@@ -16,7 +16,7 @@ import os, time
 import ray
 from verl_ext.run.watchdog import EXIT_CODE, dead_actors, watch_actors
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 
 class WorkerDict:
     def pid(self): return os.getpid()

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from rewards.segmenter import PropagateRequest
 from rewards.truth import truth
 from rollout.errors import DataError
-from rollout.types import Episode, Sample, StopReason
+from rollout.types import Action, Episode, Grounding, Sample, StopReason, Turn
 from tests.verl_ext.batches import ANSWER, SELECT
 from tests.verl_ext.dialogues import InProcessPool, box_recipe, seg_episode
 from verl_ext.recipe import Recipe
@@ -64,6 +64,31 @@ def test_a_turn_with_two_seg_tokens_is_scored_by_its_first(
     assert [s.tolist() for s in states if s is not None] == [[0.0], [2.0]]
     with pytest.raises(SegCountMismatchError, match=r"2 masks for 3 \[SEG\] tokens"):
         states_by_turn(episode, np.zeros((2, 1), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("positions", "stop", "drawn"),
+    [
+        ([[5], [9]], StopReason.ANSWERED, 2),
+        ([[5], [9, 12]], StopReason.ANSWERED, 3),
+        ([[5], []], StopReason.ANSWERED, 1),
+        ([[5, 7], []], StopReason.LENGTH, 2),
+        ([[5], [9, 12], []], StopReason.TURN_LIMIT, 3),
+        ([[], []], StopReason.ANSWERED, None),
+        ([], StopReason.CONTEXT_FULL, None),
+    ],
+)
+def test_the_newest_seg_of_the_dialogue_is_propagated(
+    samples: list[Sample], positions: list[list[int]], stop: StopReason, drawn: int | None
+) -> None:
+    turns = [Turn("t", Action.SELECT, Grounding(0, 9, 4), 5, list(p), (0,)) for p in positions]
+    episode = Episode(turns, stop, (0, 9), 10)
+    numbers = np.arange(1, 1 + sum(map(len, positions)), dtype=np.float32)[:, None]
+    request = scoring_of("keyframe_exploration", {}, {}).mask_request(
+        samples[0], episode, states_by_turn(episode, numbers)
+    )
+    assert isinstance(request, PropagateRequest)
+    assert (None if request.state is None else int(request.state[0])) == drawn
 
 
 def test_states_of_another_sequence_are_not_taken(tiny_recipe: Callable[..., Recipe], samples: list[Sample]) -> None:

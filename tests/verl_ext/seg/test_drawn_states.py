@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from verl_ext.seg.batch import SegBatch, rows_without_dummy
-from verl_ext.seg.drawn_states import draw_states, state_log_prob, state_terms
+from verl_ext.seg.drawn_states import state_log_prob, state_noise, state_terms
 
 SIGMA = 0.3
 COUNTS = SegBatch(positions=[[4, 9], [], [3]])
@@ -28,19 +28,16 @@ def test_density_is_torchs_own() -> None:
     assert torch.allclose(state_log_prob(mean, drawn, SIGMA), expected, rtol=1e-5)
 
 
-def test_noise_has_the_spread_asked_for_and_no_gradient() -> None:
-    mean = torch.zeros(400, 64, requires_grad=True)
-    drawn = draw_states(mean, SIGMA, noise())
-    assert not drawn.requires_grad
+def test_noise_has_the_spread_asked_for() -> None:
+    drawn = state_noise(400, 64, SIGMA, noise())
     assert float(drawn.std()) == pytest.approx(SIGMA, rel=0.02) and abs(float(drawn.mean())) < 0.01
-    assert torch.equal(drawn, draw_states(mean, SIGMA, noise())) and not torch.equal(
-        drawn, draw_states(mean, SIGMA, noise(1))
-    )
+    assert torch.equal(drawn, state_noise(400, 64, SIGMA, noise()))
+    assert not torch.equal(drawn, state_noise(400, 64, SIGMA, noise(1)))
 
 
 def test_the_first_ratio_is_exactly_one() -> None:
     mean = states()
-    old = state_terms(COUNTS, mean, None, SIGMA, noise())
+    old = state_terms(COUNTS, mean, None, SIGMA, state_noise(3, 16, SIGMA, noise()))
     new = state_terms(COUNTS, mean, old["mask_target"], SIGMA, None)
     assert not torch.equal(torch.cat(list(rows_without_dummy(old["seg_states"], 16))), mean), "noise was drawn"
     ratio = (new["mask_log_prob"].values() - old["mask_log_prob"].values()).exp()
@@ -49,7 +46,7 @@ def test_the_first_ratio_is_exactly_one() -> None:
     assert [len(r) for r in rows_without_dummy(old["mask_log_prob"])] == [2, 0, 1]
 
 
-def test_without_a_generator_nothing_is_drawn() -> None:
+def test_without_noise_nothing_is_drawn() -> None:
     mean = states()
     held_out = state_terms(COUNTS, mean, None, SIGMA, None)
     assert torch.equal(torch.cat(list(rows_without_dummy(held_out["seg_states"], 16))), mean)
@@ -83,7 +80,7 @@ def state_log_prob_64(mean: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
 
 def test_the_draw_pulls_the_state_where_the_advantage_is_good() -> None:
     mean = states().requires_grad_()
-    drawn = draw_states(mean, SIGMA, noise(7))
+    drawn = mean.detach() + state_noise(3, 16, SIGMA, noise(7))
     (-state_log_prob(mean, drawn, SIGMA) * torch.tensor([1.0, -1.0, 0.0])).sum().backward()
     assert mean.grad is not None
     step = -mean.grad

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from rollout.errors import DataError
 from rollout.types import Clip, Expression, Masklets, Sample
-from verl_ext.recipe import Recipe
-from verl_ext.run.sources import load_samples
 from verl_ext.seg.batch import (
     KEYFRAME,
     VIDEO,
-    FrameCache,
     SegBatch,
     collect,
     ground_truth,
@@ -109,24 +104,22 @@ def test_rows_with_dummy_round_trip(counts: list[int], width: int) -> None:
     assert torch.equal(torch.cat(rows), values)
 
 
-def test_frame_cache_reads_each_file_once_until_it_is_full(
-    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample = load_samples(tiny_recipe("grpo"))[0]
-    read: list[int] = []
+def test_two_questions_about_one_clip_learn_their_own_masks() -> None:
+    """They share its encoded frames in a micro-batch, not the answer."""
+    from pycocotools import mask as coco_mask
 
-    def preprocess(images: list[Image.Image]) -> torch.Tensor:
-        read.append(len(images))
-        return torch.from_numpy(np.stack([np.asarray(i, dtype=np.float32) for i in images]))
+    def asked(name: str, columns: slice) -> Sample:
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[:, columns] = 1
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        return Sample(A.clip, Expression(name, name), Masklets(8, 8, ((rle,) * A.clip.num_frames,), A.clip.num_frames))
 
-    cache = FrameCache(preprocess, capacity=2)
-    first = cache.get([(sample, 0), (sample, 1), (sample, 0)])
-    assert len(read) == 2 and torch.equal(first[0], first[2]) and not torch.equal(first[0], first[1])
-    cache.get([(sample, 2)])  # frame 1 is the least recently used
-    cache.get([(sample, 0)])
-    assert len(read) == 3
-    cache.get([(sample, 1)])
-    assert len(read) == 4
+    left, right = asked("left", slice(0, 4)), asked("right", slice(4, 8))
+    batch = collect([left, right], [episode([(1, [7])], spatial=(0,))] * 2, with_video_frames=True)
+    assert len(batch.frames) == 2 and len(batch.pairs) == 4
+    masks = ground_truth(batch, (8, 8), union_mask)
+    assert masks[:2, :, :4].all() and not masks[:2, :, 4:].any()
+    assert masks[2:, :, 4:].all() and not masks[2:, :, :4].any()
 
 
 def test_a_token_without_ground_truth_does_not_learn_that_nothing_is_there() -> None:
