@@ -196,7 +196,8 @@ class SegFSDPEngine(RowEngine):
         inputs |= self._frame_inputs(seg, device)
         if self._recipe.objective.aux_trains == "head" and torch.is_grad_enabled() and not is_supervised(micro_batch):
             inputs["detach_masks"] = True
-        if self._draws_states and tu.get_non_tensor_data(data=micro_batch, key=DRAW_STATES, default=False):
+        drawn_before = micro_batch.get("old_mask_target", None) is not None
+        if self._draws_states and not drawn_before and tu.get_non_tensor_data(micro_batch, DRAW_STATES, False):
             inputs["seg_noise"] = self._draw_noise(seg, device)
         self._pending = seg
         return inputs, args
