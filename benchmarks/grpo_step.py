@@ -103,7 +103,7 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
     peaks = [scalar(row["data"].get("actor/perf/max_memory_allocated_gb")) or 0.0 for row in rows]
     tokens = scalar(last.get("perf/total_num_tokens"))
     return {
-        "settings": [s for s in overrides if s.startswith(("policy.", "rollout.group_size", "trainer."))],
+        "settings": [s for s in overrides if s.startswith(SAID)],
         "steps": len(rows),
         "rollouts_per_step": recipe.rollouts_per_step,
         "step_seconds": seconds,
@@ -116,6 +116,8 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
     }
 
 
+SAID = ("policy.packing", "policy.compile", "policy.gradient", "policy.row", "policy.lora", "rollout.", "trainer.")
+"""Settings that a reader of the figures must know."""
 INVARIANTS = ("actor/kl_loss", "actor/ppo_kl", "actor/pg_clipfrac", "training/rollout_probs_diff_max")
 LARGE = [
     "policy.gradient_checkpointing=true",

@@ -6,7 +6,7 @@ from rewards.registry import register_reward
 from rewards.types import RewardInput, Variant
 
 
-@register_reward("keyframe_iou")
+@register_reward("keyframe_iou", of_masks=True)
 def keyframe_iou(x: RewardInput, variant: Variant) -> float:
     """-1..2.5: IoU > 0.4: min(5 (IoU - 0.4), 2.5); > 0.2: 0; else -1. Both variants agree."""
     iou = x.last_keyframe_iou

@@ -6,7 +6,7 @@ from rewards.registry import register_reward
 from rewards.types import RewardInput, Variant
 
 
-@register_reward("keyframe_vs_mask")
+@register_reward("keyframe_vs_mask", of_masks=True)
 def keyframe_vs_mask(x: RewardInput, variant: Variant) -> float:
     """-1..2 from d = keyframe IoU - mean video IoU of the last turn; fewer than two turns: 0.
 

@@ -16,7 +16,7 @@ def iou_step(iou: float) -> float:
     return 0.0 if iou > 0.2 else -1.0
 
 
-@register_reward("mask_iou")
+@register_reward("mask_iou", of_masks=True)
 def mask_iou(x: RewardInput, variant: Variant) -> float:
     """-1..1.5: mean over the spatial frames of ``iou_step``. Both variants agree."""
     ious = x.last_video_ious

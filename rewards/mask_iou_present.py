@@ -14,7 +14,7 @@ from rewards.types import RewardInput, Variant
 from rollout.errors import ProtocolError
 
 
-@register_reward("mask_iou_present")
+@register_reward("mask_iou_present", of_masks=True)
 def mask_iou_present(x: RewardInput, variant: Variant) -> float:
     """-1..1.5, for the last turn; not in the papers, both variants agree.
 

@@ -6,7 +6,7 @@ from rewards.registry import register_reward
 from rewards.types import RewardInput, Variant
 
 
-@register_reward("progressive_keyframe")
+@register_reward("progressive_keyframe", of_masks=True)
 def progressive_keyframe(x: RewardInput, variant: Variant) -> float:
     """-1..2 from d = last keyframe IoU - best earlier one; fewer than two turns: 0.
 

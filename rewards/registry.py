@@ -30,6 +30,8 @@ class Reward:
     input_type: type
     score: Callable[..., float]
     module: str
+    of_masks: bool = False
+    """It judges masks by their IoU; the others judge what the text says and chooses."""
 
     def __call__(self, x: RewardInput | BoxRewardInput, variant: Variant = "intended") -> float:
         """Score ``x``; raises RecipeError if this reward belongs to the other protocol."""
@@ -47,8 +49,10 @@ _REWARDS: dict[str, Reward] = {}
 def register_reward(
     name: str,
     on: type[_Input] = RewardInput,  # type: ignore[assignment]
+    of_masks: bool = False,
 ) -> Callable[[Callable[[_Input, Variant], float]], Callable[[_Input, Variant], float]]:
-    """Register ``score(x, variant) -> float`` under ``name``; ``on`` is the kind of input that it reads."""
+    """Register ``score(x, variant) -> float`` under ``name``; ``on`` is the kind of input that it reads, ``of_masks``
+    says that it judges masks."""
 
     def decorate(score: Callable[[_Input, Variant], float]) -> Callable[[_Input, Variant], float]:
         known = _REWARDS.get(name)
@@ -56,7 +60,7 @@ def register_reward(
             raise RecipeError(f"{score.__module__}: a reward cannot be called 'total', that is the weighted sum")
         if known is not None and known.module != score.__module__:
             raise RecipeError(f"reward {name!r} is registered in {known.module} and in {score.__module__}; rename one")
-        _REWARDS[name] = Reward(name, on, score, score.__module__)
+        _REWARDS[name] = Reward(name, on, score, score.__module__, of_masks)
         return score
 
     return decorate
@@ -75,6 +79,11 @@ def reward_names() -> list[str]:
     """Every known name, sorted."""
     _discover()
     return sorted(_REWARDS)
+
+
+def mask_reward_names() -> list[str]:
+    """Those that judge masks, sorted."""
+    return [name for name in reward_names() if _REWARDS[name].of_masks]
 
 
 def get_reward(name: str) -> Reward:

@@ -67,6 +67,16 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """What a policy is shown instead of its clip, to find out whether it looks; see `rollout.spoilt`."""
+
+    clip: Clip
+    """Whose frames are shown."""
+    frames: tuple[int | None, ...]
+    """By frame of the dialogue's clip: the one that is shown in its place; None for a plain grey picture."""
+
+
+@dataclass(frozen=True)
 class Expression:
     """A text query on a clip. ``kind`` is a data set's own finer label (``""`` if it has none)."""
 
@@ -76,6 +86,8 @@ class Expression:
     type_id: int | None = None
     """ReVOS: 0 referring, 1 reasoning, 2 no target."""
     kind: str = ""
+    legible: tuple[int, ...] = ()
+    """Frames in which what it names can be told, where a data set says so; fewer than those in which it is visible."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,8 @@ class Sample:
     clip: Clip
     expression: Expression
     masklets: Masklets | None = None
+    stand_in: StandIn | None = None
+    """None: the clip's own frames."""
 
     @property
     def id(self) -> str:
@@ -138,9 +152,13 @@ class Sample:
         m = d.get("masklets")
         c, e = dict(d["clip"]), dict(d["expression"])
         c["frames"], c["times"], e["anno_ids"] = tuple(c["frames"]), tuple(c.get("times", ())), tuple(e["anno_ids"])
+        e["legible"] = tuple(e.get("legible", ()))
         if m is not None:
             m = Masklets(m["height"], m["width"], tuple(tuple(o) for o in m["rles"]), m["num_frames"])
-        return Sample(Clip(**c), Expression(**e), m)
+        p = d.get("stand_in")
+        if p is not None:
+            p = StandIn(Clip(**{**p["clip"], "frames": tuple(p["clip"]["frames"])}), tuple(p["frames"]))
+        return Sample(Clip(**c), Expression(**e), m, p)
 
 
 @dataclass(frozen=True)

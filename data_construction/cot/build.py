@@ -32,14 +32,14 @@ def write_training_files(
 
     One trace an expression; each depends on ``seed`` and its own sample only. Raises DataError for bad data.
     """
-    names = read_names(dataset.root)
+    names, marks = read_names(dataset.root), read_marks(dataset.root)
     annotations: list[list[dict[str, Any]]] = []
     traces: list[dict[str, Any]] = []
     clips = dataset.clips()
     for done, clip in enumerate(clips):
         if progress is not None:
             progress(done, len(clips), f"planning {dataset.split} traces")
-        objects = scene_objects(dataset, clip, names.get(clip, {}))
+        objects = scene_objects(dataset, clip, names.get(clip, {}), marks)
         for expression in dataset.expressions(clip):
             sample = dataset.get(clip, expression.id)
             targets = [o.areas > 0 for o in objects if o.anno_id in expression.anno_ids]
@@ -50,6 +50,23 @@ def write_training_files(
     write_json(folder / f"vts_cot_{dataset.split}.json", traces)
     if progress is not None:
         progress(len(clips), len(clips), f"planning {dataset.split} traces")
+    return len(traces)
+
+
+def write_traces(
+    dataset: Dataset, path: Path, settings: TraceSettings, seed: int, progress: Progress | None = None
+) -> int:
+    """Write one trace an expression of a split to ``path``; returns their number. Raises DataError for bad data."""
+    names, marks = read_names(dataset.root), read_marks(dataset.root)
+    traces: list[dict[str, Any]] = []
+    clips = dataset.clips()
+    for done, clip in enumerate(clips):
+        if progress is not None:
+            progress(done, len(clips), f"planning {dataset.split} traces")
+        objects = scene_objects(dataset, clip, names.get(clip, {}), marks)
+        samples = [dataset.get(clip, expression.id) for expression in dataset.expressions(clip)]
+        traces += [trace_sample(sample, objects, settings, seed).to_dict() for sample in samples]
+    write_json(path, traces)
     return len(traces)
 
 
@@ -72,17 +89,27 @@ def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSett
         noise=settings.noise if noisy_kind else 0.0,
         prompts=settings.prompts,
         describe_target=settings.describe_target,
+        habits=settings.habits,
     )
 
 
-def scene_objects(dataset: Dataset, clip: str, names: Mapping[str, str]) -> list[SceneObject]:
-    """Tracks of every object of a clip that is in ``names`` (anno_id: name) or asked for."""
+def scene_objects(
+    dataset: Dataset, clip: str, names: Mapping[str, str], marks: Mapping[str, str] | None = None
+) -> list[SceneObject]:
+    """Tracks of every object of a clip that is in ``names`` (anno_id: name) or asked for; ``marks`` by anno_id."""
     asked = [a for e in dataset.expressions(clip) for a in e.anno_ids]
     ids = tuple(dict.fromkeys([*names, *asked]))
     masklets = dataset.masklets(clip, ids)
     if masklets is None:
         raise DataError(f"{dataset.root}: clip {clip} has no masks to plan traces from; split {dataset.split}")
-    return [track(a, names.get(a, UNNAMED), masklets, i) for i, a in enumerate(ids)]
+    tracks = [track(a, names.get(a, UNNAMED), masklets, i) for i, a in enumerate(ids)]
+    return [replace(t, mark=marks.get(t.anno_id, "")) for t in tracks] if marks else tracks
+
+
+def read_marks(root: Path) -> dict[str, str]:
+    """``{anno_id: "barred"}`` of a synthetic data set whose objects have marks; empty for any other."""
+    path = root / NAMES_FILE
+    return {a: d["mark"] for a, d in (read_json_shared(path) if path.is_file() else {}).items() if "mark" in d}
 
 
 def read_names(root: Path) -> dict[str, dict[str, str]]:
@@ -90,5 +117,5 @@ def read_names(root: Path) -> dict[str, dict[str, str]]:
     path = root / NAMES_FILE
     names: dict[str, dict[str, str]] = {}
     for anno_id, d in (read_json_shared(path) if path.is_file() else {}).items():
-        names.setdefault(d["video"], {})[anno_id] = f"{d['color']} {d['shape']}"
+        names.setdefault(d["video"], {})[anno_id] = d.get("name") or f"{d['color']} {d['shape']}"
     return names

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from data_construction.cot import words
+from data_construction.cot.closeup import closeup_turns
+from data_construction.cot.habits import Habits
 from data_construction.cot.tracks import Evidence, InitialFrames, SceneObject
 from data_construction.readers.records import VTSCoTRecord, frame_names
 from rollout.errors import DataError, RecipeError
@@ -47,6 +49,10 @@ class TraceSettings:
     """Share of traces that reason about a wrong object, as an imperfect writer would."""
     noise_kinds: tuple[str, ...] = ()
     """Kinds of expression that the noise is for; none = all."""
+    middle_habit: float = 0.0
+    """Share of the longer traces whose first choice is a too wide interval with the keyframe at its middle."""
+    wrong_interval: float = 0.0
+    """Share of the longer traces whose first interval is anywhere."""
     prompts: str = "brief"
 
     def __post_init__(self) -> None:
@@ -54,11 +60,21 @@ class TraceSettings:
             raise RecipeError(f"traces: turns = {self.turns}: wants weights >= 0, one of them > 0")
         if not (0 <= self.recover <= 1 and 0 <= self.noise <= 1):
             raise RecipeError(f"traces: recover = {self.recover}, noise = {self.noise}: want shares in 0..1")
+        if min(self.middle_habit, self.wrong_interval) < 0 or self.middle_habit + self.wrong_interval > 1:
+            raise RecipeError(
+                f"traces: middle_habit = {self.middle_habit}, wrong_interval = {self.wrong_interval}: want shares "
+                ">= 0 that sum to 1 at most"
+            )
         if min(self.temporal_frames, self.frames_per_turn) < 1 or self.spatial_frames < 0:
             raise RecipeError("traces: temporal_frames and frames_per_turn want at least 1, spatial_frames 0")
 
+    @property
+    def habits(self) -> Habits:
+        return Habits(self.middle_habit, self.wrong_interval)
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without habits that it does not have: data sets made before there were any stay what they are."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("middle_habit", "wrong_interval")}
 
 
 @dataclass(frozen=True)
@@ -82,12 +98,19 @@ def plan_traces(
     noise: float = 0.0,
     prompts: str = "brief",
     describe_target: bool = True,
+    habits: Habits | None = None,
 ) -> VTSCoTRecord:
     """One trace for a sample. ``objects`` are the clip's, the sample's targets among them.
 
-    turns: a number, or weights of 1, 2, 3 … turns. recover, scene, noise, describe_target: see ``TraceSettings``.
+    turns: a number, or weights of 1, 2, 3 … turns (an expression that only a close look answers has two).
+    recover, scene, noise, describe_target, habits: see ``TraceSettings``.
     Raises DataError if a target is not among ``objects``.
     """
+    habits = habits or Habits()
+    if sample.expression.legible:
+        return _closeup(
+            sample, objects, _Dialogue(sample, initial_frames, prompts), frames_per_turn, habits, noise, rng
+        )
     focus, noisy = _focus(sample, objects, noise, rng)
     count = turns if isinstance(turns, int) else 1 + int(rng.choice(len(turns), p=np.array(turns) / np.sum(turns)))
     try_bad = count > 1 and rng.random() < recover
@@ -100,6 +123,8 @@ def plan_traces(
         bad = _bad_look(evidence, total, rng) if try_bad and n == 0 else None
         narrow = n > (1 if after_bad and count > 2 else 0)
         look = bad or _look(evidence, total, narrow, last=n == count - 1, describe_target=describe_target)
+        if n == 0 and count > 1 and not bad:
+            look = _habitual(look, habits.first_choice(look.grounding.keyframe, total, rng), focus)
         prefix = words.describe_scene(objects, evidence) if scene else ""
         if after_bad is not None and n == 1:
             state = "hidden" if evidence.area(after_bad.keyframe) else "not there"
@@ -171,6 +196,32 @@ def _bad_look(evidence: Evidence, total: int, rng: np.random.Generator) -> Look 
     it = "it is" if len(evidence.objects) == 1 else "they are"
     step1 = f"{name} may be from {start} to {end}."
     return Look(step1, f"{it} not clear at {keyframe}.", _interval(start, end, keyframe, total))
+
+
+def _habitual(look: Look, choice: Grounding | None, focus: Sequence[SceneObject]) -> Look:
+    """A habit's choice in words that claim nothing of the frames; the honest look where there is none."""
+    if choice is None:
+        return look
+    step1 = f"{words.name_of(focus)} may be from {choice.start} to {choice.end}."
+    return Look(step1, f"look at {choice.keyframe}.", choice)
+
+
+def _closeup(
+    sample: Sample,
+    objects: Sequence[SceneObject],
+    dialogue: _Dialogue,
+    frames_per_turn: int,
+    habits: Habits,
+    noise: float,
+    rng: np.random.Generator,
+) -> VTSCoTRecord:
+    turns, noisy = closeup_turns(sample, objects, habits, noise, rng)
+    for n, (text, choice) in enumerate(turns):
+        dialogue.reply(text)
+        dialogue.chosen.append(choice)
+        if n < len(turns) - 1:
+            dialogue.show(evenly_spaced(choice.start, choice.end, frames_per_turn), choice.keyframe)
+    return dialogue.record(noisy)
 
 
 def _interval(start: int, end: int, keyframe: int, total: int) -> Grounding:

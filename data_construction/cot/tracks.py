@@ -30,6 +30,8 @@ class SceneObject:
     """(T,) visible pixels."""
     centres: NDArray[np.float64]
     """(T, 2) mean x, y in pixels; NaN where absent."""
+    mark: str = ""
+    """What only a close look shows of it, where the data set says so."""
 
 
 @dataclass(frozen=True)

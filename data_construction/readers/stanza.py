@@ -33,6 +33,8 @@ class Keys:
     anno_ids: str = "anno_id"
     type_id: str = "type_id"
     kind: str = "kind"
+    legible: str = "legible"
+    """Frame indices in which what an expression names can be told (synthetic worlds say so)."""
     clip_kind: str = ""
     """A label of the whole clip that is the kind of all its expressions (ReasonVOS: ``source``)."""
 

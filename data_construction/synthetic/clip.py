@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,41 @@ from rollout.errors import RecipeError
 MAX_TRIES = 400
 
 
+class Thing(Protocol):
+    """An object of a scene."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+class DrawnScene(Protocol):
+    """What every world's scene has; ``masks`` (K, T, S, S) are visible pixels."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def objects(self) -> Sequence[Thing]: ...
+    @property
+    def masks(self) -> NDArray[np.bool_]: ...
+
+
+S = TypeVar("S", bound=DrawnScene, covariant=True)
+
+
 @dataclass(frozen=True)
-class SyntheticClip:
+class SyntheticClip(Generic[S]):
     """A scene, its (T, S, S, 3) uint8 frames, and what is asked about it."""
 
     name: str
-    scene: Scene
+    scene: S
     frames: NDArray[np.uint8]
     expressions: tuple[Candidate, ...]
 
 
 def make_clip(
     seed: int, split: str, number: int, frames: tuple[int, int], size: int, wanted: Mapping[str, float]
-) -> SyntheticClip:
+) -> SyntheticClip[Scene]:
     """Clip ``number`` of a split. Scenes that support no wanted expression are drawn again.
 
     Raises RecipeError if no scene supports one.

@@ -36,6 +36,8 @@ class Candidate:
     text: str
     targets: tuple[int, ...]
     type_id: int
+    legible: tuple[int, ...] = ()
+    """Frames in which what it names can be told, where that is fewer than those in which it is visible."""
 
 
 Lister = Callable[[SceneFacts], Iterable[tuple[str, tuple[int, ...]]]]
@@ -63,17 +65,25 @@ def expression_kind(name: str, type_id: int) -> Callable[[Lister], Lister]:
     return register
 
 
-def wanted_kinds(kinds: Iterable[str] | Mapping[str, float] | None) -> dict[str, float]:
-    """Numbers a clip by kind: None = all by default, names = those by default, a mapping = as it says."""
+def wanted_kinds(
+    kinds: Iterable[str] | Mapping[str, float] | None,
+    default: Mapping[str, float] = DEFAULT_KINDS,
+    known: Iterable[str] | None = None,
+) -> dict[str, float]:
+    """Numbers a clip by kind: None = all by default, names = those by default, a mapping = as it says.
+
+    default, known: a world's own kinds; by default those registered here.
+    """
     if kinds is None:
-        return dict(DEFAULT_KINDS)
+        return dict(default)
     if isinstance(kinds, Mapping):
         wanted = {k: float(n) for k, n in kinds.items()}
     else:
-        wanted = {k: DEFAULT_KINDS.get(k, 1.0) for k in kinds}
-    unknown = [k for k in wanted if k not in KINDS]
+        wanted = {k: default.get(k, 1.0) for k in kinds}
+    names = tuple(KINDS if known is None else known)
+    unknown = [k for k in wanted if k not in names]
     if unknown or not any(n > 0 for n in wanted.values()) or min(wanted.values()) < 0:
-        raise RecipeError(f"expression kinds {wanted}: names must be among {', '.join(KINDS)}, numbers >= 0, one > 0")
+        raise RecipeError(f"expression kinds {wanted}: names must be among {', '.join(names)}, numbers >= 0, one > 0")
     return wanted
 
 

@@ -9,23 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_construction.atomic import new_folder, write_json
 from data_construction.cot.build import write_training_files
 from data_construction.cot.plan import TraceSettings
 from data_construction.problems import Progress
 from data_construction.readers import open_dataset
 from data_construction.readers.files import read_json
-from data_construction.synthetic.clip import SyntheticClip, make_clip
-from data_construction.synthetic.expressions import KINDS, wanted_kinds
+from data_construction.synthetic.expressions import wanted_kinds
+from data_construction.synthetic.prepared import PreparedClip, prepared_clips
+from data_construction.synthetic.worlds import World, get_world
 from rollout.errors import DataError, RecipeError
 from rollout.types import RLE
 
-JPEG_QUALITY = 95
+DEFAULT_WORLD = "shapes"
 MANIFEST, OBJECTS = "synthetic.json", "synthetic_objects.json"
-FRAME_LIMITS = (12, 256)
+MOST_FRAMES = 256
 SIZE_LIMITS = (48, 1024)
 FORMAT = 1
 """Raise it when the same arguments give other files, so that an older folder is not taken for the new one."""
@@ -49,22 +47,26 @@ def make_synthetic(
     root: str | Path,
     clips: Mapping[str, int],
     seed: int,
-    frames: tuple[int, int] = (16, 24),
-    size: int = 96,
+    frames: tuple[int, int] | None = None,
+    size: int | None = None,
     kinds: Iterable[str] | Mapping[str, float] | None = None,
     traces: TraceSettings | None = None,
     progress: Progress | None = None,
+    world: str = DEFAULT_WORLD,
 ) -> SyntheticReport:
     """Make ``root``: JPEG frames, annotations, masks, RL annotations and VTS-CoT traces of the train split.
 
     clips: how many a split (train, valid, test). frames: fewest and most a clip. size: side in pixels.
     kinds: None, names, or expressions wanted a clip by kind (see ``expressions.DEFAULT_KINDS``).
+    world: a name of ``worlds.WORLDS``, which also has the frames, size and kinds that are not given.
     The same arguments give the same bytes; if ``root`` was made with them before, nothing is done.
     Raises RecipeError for impossible arguments, DataError if ``root`` holds anything else.
     """
     root = Path(root).absolute()
-    wanted = wanted_kinds(kinds)
-    _check(clips, frames, size)
+    place = get_world(world)
+    frames, size = frames or place.frames, size or place.size
+    wanted = wanted_kinds(kinds, place.wanted, place.kinds)
+    _check(clips, frames, size, place)
     settings = traces or TraceSettings()
     manifest = {
         "format": FORMAT,
@@ -74,17 +76,18 @@ def make_synthetic(
         "size": size,
         "kinds": wanted,
         "traces": settings.to_dict(),
+        **({} if world == DEFAULT_WORLD else {"world": world}),
     }
     if (root / MANIFEST).is_file():
         return _reuse(root, manifest)
     report = SyntheticReport(root, dict(clips))
     with new_folder(root) as folder:
-        store = _Store(folder)
+        store = _Store(folder, place.kinds)
         for split, total in clips.items():
-            for number in range(total):
+            for number, clip in enumerate(prepared_clips(total, world, seed, split, frames, size, wanted)):
                 if progress is not None:
                     progress(number, total, f"drawing {split} clips")
-                store.add(make_clip(seed, split, number, frames, size, wanted))
+                store.add(clip)
             report.kinds[split] = store.finish_split(split)
             if progress is not None:
                 progress(total, total, f"drawing {split} clips")
@@ -106,14 +109,21 @@ def read_synthetic_objects(root: str | Path) -> dict[str, dict[str, Any]]:
     return raw
 
 
-def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int) -> None:
+def object_words(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a described object is called, the most telling word first: for the mask warm-up."""
+    return tuple(description.get("words") or (description["color"], description["shape"]))
+
+
+def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int, world: World) -> None:
     unknown = set(clips) - {"train", "valid", "test"}
     if unknown or not clips or min(clips.values()) < 1:
         raise RecipeError(f"clips = {dict(clips)}: wants a number >= 1 for some of train, valid, test")
-    if not FRAME_LIMITS[0] <= frames[0] <= frames[1] <= FRAME_LIMITS[1]:
-        raise RecipeError(f"frames = {frames}: wants {FRAME_LIMITS[0]} <= fewest <= most <= {FRAME_LIMITS[1]}")
+    if not world.least_frames <= frames[0] <= frames[1] <= MOST_FRAMES:
+        raise RecipeError(f"frames = {frames}: wants {world.least_frames} <= fewest <= most <= {MOST_FRAMES}")
     if not SIZE_LIMITS[0] <= size <= SIZE_LIMITS[1]:
         raise RecipeError(f"size = {size}: wants {SIZE_LIMITS[0]}..{SIZE_LIMITS[1]} pixels")
+    if size % world.size_unit:
+        raise RecipeError(f"size = {size}: world {world.name} wants a multiple of {world.size_unit} pixels")
 
 
 def _reuse(root: Path, manifest: dict[str, Any]) -> SyntheticReport:
@@ -133,8 +143,8 @@ def _reuse(root: Path, manifest: dict[str, Any]) -> SyntheticReport:
 class _Store:
     """Collects what goes into the JSON files while frames go to disk; annotation ids count up over all splits."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kinds: tuple[str, ...]) -> None:
+        self.folder, self.known_kinds = folder, kinds
         self.masks: dict[str, list[RLE | None]] = {}
         self.foreground: dict[str, dict[str, list[RLE]]] = {}
         self.objects: dict[str, dict[str, Any]] = {}
@@ -142,15 +152,14 @@ class _Store:
         self.kinds: Counter[str] = Counter()
         self.num_frames = 0
 
-    def add(self, clip: SyntheticClip) -> None:
-        names = [f"{t:05d}" for t in range(clip.scene.num_frames)]
+    def add(self, clip: PreparedClip) -> None:
+        names = [f"{t:05d}" for t in range(len(clip.frames))]
         self._write_frames(clip, names)
-        ids = [len(self.masks) + k for k in range(len(clip.scene.objects))]
+        ids = [len(self.masks) + k for k in range(len(clip.objects))]
         for k, anno_id in enumerate(ids):
-            self.masks[str(anno_id)] = encode_masks(clip.scene.masks[k])
-            self.objects[str(anno_id)] = {"video": clip.name, "obj_id": k, **clip.scene.objects[k].describe()}
-        union = encode_masks(np.asarray(clip.scene.masks.any(0)), keep_empty=True)
-        self.foreground[clip.name] = {"masks_rle": [r for r in union if r is not None]}
+            self.masks[str(anno_id)] = clip.masks[k]
+            self.objects[str(anno_id)] = {"video": clip.name, "obj_id": k, **clip.objects[k]}
+        self.foreground[clip.name] = {"masks_rle": [r for r in clip.foreground if r is not None]}
         expressions = {
             str(n): {
                 "exp": e.text,
@@ -158,16 +167,16 @@ class _Store:
                 "anno_id": [ids[k] for k in e.targets],
                 "type_id": e.type_id,
                 "kind": e.kind,
+                **({"legible": list(e.legible)} if e.legible else {}),
             }
             for n, e in enumerate(clip.expressions)
         }
         self.kinds.update(e.kind for e in clip.expressions)
-        size = clip.scene.size
         self.videos[clip.name] = {
             "vid_id": len(self.foreground) - 1,
             "frames": names,
-            "height": size,
-            "width": size,
+            "height": clip.size,
+            "width": clip.size,
             "expressions": expressions,
         }
         self.num_frames += len(names)
@@ -175,7 +184,7 @@ class _Store:
     def finish_split(self, split: str) -> dict[str, int]:
         """Write the split's annotation file; returns its expressions by kind."""
         write_json(self.folder / f"meta_expressions_{split}_.json", {"videos": self.videos})
-        kinds = {k: self.kinds[k] for k in KINDS if k in self.kinds}
+        kinds = {k: self.kinds[k] for k in self.known_kinds if k in self.kinds}
         self.videos, self.kinds = {}, Counter()
         return kinds
 
@@ -184,24 +193,8 @@ class _Store:
         write_json(self.folder / "mask_dict_foreground.json", self.foreground)
         write_json(self.folder / OBJECTS, self.objects)
 
-    def _write_frames(self, clip: SyntheticClip, names: list[str]) -> None:
-        import cv2
-
+    def _write_frames(self, clip: PreparedClip, names: list[str]) -> None:
         folder = self.folder / "JPEGImages" / clip.name
         folder.mkdir(parents=True)
-        for name, frame in zip(names, clip.frames, strict=True):
-            done, jpeg = cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            if not done:
-                raise DataError(f"{folder / name}.jpg: OpenCV could not encode the frame as JPEG")
-            (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
-
-
-def encode_masks(masks: NDArray[np.bool_], keep_empty: bool = False) -> list[RLE | None]:
-    """(T, H, W) to one COCO RLE a frame with text counts; None where empty, unless ``keep_empty``."""
-    from pycocotools import mask as coco_mask
-
-    packed = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    return [
-        {"size": list(rle["size"]), "counts": rle["counts"].decode()} if keep_empty or mask.any() else None
-        for rle, mask in zip(packed, masks, strict=True)
-    ]
+        for name, jpeg in zip(names, clip.frames, strict=True):
+            (folder / f"{name}.jpg").write_bytes(jpeg)

@@ -23,6 +23,7 @@ from rollout.conversation import Conversation
 from rollout.environment import make_environment
 from rollout.episode import Generate, Generated, roll_out
 from rollout.errors import DataError, RecipeError
+from rollout.spoilt import read_of
 from rollout.types import Episode, Sample, StopReason
 from rollout.vllm_env import executor_of, multimodal_limits
 
@@ -180,6 +181,7 @@ async def converse(
         settings.max_tokens,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_response_tokens=settings.max_response_tokens,
+        read=read_of(sample),
     )
     episode = await roll_out(environment, conversation, generate, {"temperature": 0.0}, settings.turn_length)
     if episode.stop is StopReason.REFUSED_CLIP:

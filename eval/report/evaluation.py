@@ -15,10 +15,12 @@ from eval.report.choice import Chosen
 from eval.report.clips import views_of
 from eval.report.inputs import ReportStage
 from eval.report.page import write_page
+from eval.report.verdict import change_in_words, paired_change
 from eval.scorers.baselines import NAMES
 from eval.scorers.types import ExpressionScore, GroupScores, Scores
 from eval.scores.files import reply_lines
 from eval.scores.words import headings_of, metric_names, published_of, remarks
+from rollout.spoilt import WAYS
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class EvaluationPage:
     chosen: Chosen
     dialogues: Dialogues = field(default_factory=Dialogues)
     notes: Sequence[str] = ()
+    spoilt: Mapping[str, Scores] = field(default_factory=dict)
+    """``videoseg eval --images``: scores of the same dialogues on spoilt pictures, by the way they were spoilt."""
 
 
 def build_evaluation_report(page: EvaluationPage, out: Path) -> Path:
@@ -64,6 +68,7 @@ def build_evaluation_report(page: EvaluationPage, out: Path) -> Path:
         "headline": headline if headline in scores.overall.metrics else "jf",
         "remarks": list(remarks(scores)),
         "sections": sections(scores),
+        "looks": looks(scores, page.spoilt),
         "replies": list(reply_lines(scores)),
         "published": published,
         "published_metrics": list(dict.fromkeys(name for values in published.values() for name in values)),
@@ -92,6 +97,19 @@ def sections(scores: Scores) -> dict[str, dict[str, GroupScores]]:
     if len(scores.by_kind) > 1 and set(scores.by_kind) != set(scores.by_type):
         named.setdefault("kind", scores.by_kind)
     return {name.replace("_", " "): groups for name, groups in named.items()}
+
+
+def looks(scores: Scores, spoilt: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """One row for each way to spoil the pictures: J&F, and what seeing the true ones adds over the same expressions."""
+    return [
+        {
+            "way": way,
+            "about": WAYS[way].about if way in WAYS else "",
+            "jf": other.overall.metrics["jf"],
+            "gain": change_in_words(paired_change(other, scores)),
+        }
+        for way, other in spoilt.items()
+    ]
 
 
 def group_chart(caption: str, stages: Sequence[tuple[str, Mapping[str, GroupScores]]]) -> Markup:

@@ -11,6 +11,7 @@ from eval.report.inputs import ReportStage
 from eval.results.index import Key, Place, index_results, read_record
 from eval.results.record import ResultRecord
 from eval.results.results_file import RESULTS_FILE, iterate_results
+from eval.results.spoilt import spoilt_folders
 from eval.scorers.types import Scores
 from eval.scores.files import SCORES_FILE, read_scores
 from rollout.errors import DataError
@@ -53,7 +54,8 @@ def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int 
     _refuse_other_frames(records, samples, results)
     stage = ReportStage("evaluation", "prediction", scores, records, samples)
     name = scores.info.get("benchmark") or folder.name
-    page = EvaluationPage(title or f"Evaluation: {name}", stage, chosen, _dialogues(results), notes)
+    spoilt = {way: read_scores(path / SCORES_FILE) for way, path in spoilt_folders(folder).items()}
+    page = EvaluationPage(title or f"Evaluation: {name}", stage, chosen, _dialogues(results), notes, spoilt)
     return build_evaluation_report(page, out)
 
 

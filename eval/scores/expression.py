@@ -62,7 +62,7 @@ def score_expression(
         values |= _values(case, scorer, together, exact)
         tracks = scorer.tracks(case)
         if exists.any():
-            values |= _grounding_values(record, exists)
+            values |= _grounding_values(record, _wanted_frames(sample, exists))
     baselines = constant_answers(masks.overlap[:, 2], size[0] * size[1])
     if largest is not None:
         baselines["largest"] = _jf(score_clip(largest, gt, size, f"{sample.id}, baseline largest"))
@@ -79,6 +79,15 @@ def score_expression(
         tracks=tracks,
         unreadable="" if record is None else why_unreadable(record),
     )
+
+
+def _wanted_frames(sample: Sample, exists: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(T,) where the target is visible; those in which it can be told from others, where the data set says so."""
+    if not sample.expression.legible:
+        return exists
+    legible = np.zeros_like(exists)
+    legible[list(sample.expression.legible)] = True
+    return legible
 
 
 def zero_values(expression: Expression, scorer: Scorer) -> dict[str, float | None]:

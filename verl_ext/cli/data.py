@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(help="Make, check and sample data sets; make, verify and show traces.", no_args_is_help=True)
-SYNTHETIC_ONLY = ("train", "valid", "test", "frames", "size")
+SYNTHETIC_ONLY = ("train", "valid", "test", "frames", "size", "world", "middle_habit", "wrong_interval", "wrong_name")
 LAYOUT_ONLY = ("clips",)
 
 
@@ -20,8 +20,19 @@ def synthetic(
     train: Annotated[int, typer.Option(help="Clips of the train split.", min=0)] = 48,
     valid: Annotated[int, typer.Option(help="Clips of the valid split.", min=0)] = 12,
     test: Annotated[int, typer.Option(help="Clips of the test split.", min=0)] = 12,
-    frames: Annotated[tuple[int, int], typer.Option(help="Fewest and most frames of a clip.")] = (16, 24),
-    size: Annotated[int, typer.Option(help="Side of the square frames, in pixels.")] = 96,
+    frames: Annotated[
+        tuple[int, int] | None, typer.Option(help="Fewest and most frames of a clip; default: the world's.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the square frames in pixels; default: the world's.")] = None,
+    world: Annotated[
+        str,
+        typer.Option(help="shapes: every frame shows what is asked for. badges: only a close look at the right one."),
+    ] = "shapes",
+    middle_habit: Annotated[
+        float, typer.Option(help="Traces: share with the keyframe at the middle of a too wide interval.")
+    ] = 0.0,
+    wrong_interval: Annotated[float, typer.Option(help="Traces: share whose first interval is anywhere.")] = 0.0,
+    wrong_name: Annotated[float, typer.Option(help="Traces: share that reason about a wrong object.")] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed and numbers give the same files.")] = 0,
     layout: Annotated[
         str | None, typer.Option(help="Instead: a few small clips in this data set's published layout (mevis, ...).")
@@ -36,6 +47,8 @@ def synthetic(
 
       videoseg data synthetic data/longer --train 200 --frames 24 48 --seed 3
 
+      videoseg data synthetic data/exploring --world badges --train 400 --middle-habit 0.5
+
       videoseg data synthetic data/small_mevis --layout mevis
     """
     from rich.console import Console
@@ -48,13 +61,17 @@ def synthetic(
         Console().print(f"{root}: written: {layout}, clips " + ", ".join(f"{n} {s}" for s, n in written.items()))
         return
 
+    from data_construction.cot import TraceSettings
     from data_construction.synthetic import make_synthetic
     from verl_ext.run.progress import progress_bar
 
     console = Console()
     wanted = {split: n for split, n in (("train", train), ("valid", valid), ("test", test)) if n}
     with progress_bar(console, pace=True) as progress:
-        report = make_synthetic(root, clips=wanted, seed=seed, frames=frames, size=size, progress=progress)
+        traces = TraceSettings(middle_habit=middle_habit, wrong_interval=wrong_interval, noise=wrong_name)
+        report = make_synthetic(
+            root, clips=wanted, seed=seed, frames=frames, size=size, traces=traces, progress=progress, world=world
+        )
     counts = ", ".join(f"{n} {split}" for split, n in report.clips.items())
     done = "was there already" if report.reused else "written"
     console.print(f"{root}: {done}: clips {counts}; {report.frames} frames, {report.traces} traces")
@@ -66,7 +83,53 @@ def _refuse_unused(context: typer.Context, names: tuple[str, ...], layout: str |
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             what = "needs --layout" if layout is None else f"has no effect with --layout {layout}, which takes --clips"
-            raise typer.BadParameter(what, param_hint=f"--{name}")
+            raise typer.BadParameter(what, param_hint=f"--{name.replace('_', '-')}")
+
+
+@app.command()
+def oracles(
+    root: Annotated[Path, typer.Argument(help="A synthetic data set of a world that wants a closer look.")],
+    split: Annotated[str, typer.Option(help="Whose expressions are asked; the readers learn from train.")] = "test",
+    budgets: Annotated[
+        tuple[int, int, int],
+        typer.Option(help="Pixel budgets of temporal, spatial and key frames, in units of 28 x 28."),
+    ] = (6, 21, 84),
+    frames: Annotated[tuple[int, int], typer.Option(help="Temporal and spatial frames of the first message.")] = (
+        10,
+        5,
+    ),
+    train_clips: Annotated[int, typer.Option(help="Clips that the readers learn from, at most.", min=1)] = 150,
+    steps: Annotated[int, typer.Option(help="Training steps of each reader, at most.", min=1)] = 400,
+    seed: Annotated[int, typer.Option(help="Of the readers and of what is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+) -> None:
+    """Prove a world before anything is trained in it: J&F of answers that see more or less than a policy does.
+
+    Small readers are trained on what is really shown at each pixel budget. Exits with 1 unless the right keyframe is
+    at least 20 J&F above the next best answer: then exploring is not what earns J&F there. Examples:
+
+      videoseg data oracles data/exploring --json runs/oracles.json
+
+      videoseg data oracles data/exploring --budgets 6 6 84 --frames 8 2
+    """
+    from rich.console import Console
+
+    from eval.oracles import OracleSettings, measure_oracles
+    from eval.oracles.table import oracle_table
+    from verl_ext.run.progress import progress_bar
+
+    low_res, spatial, keyframe = budgets
+    settings = OracleSettings(low_res, spatial, keyframe, *frames, train_clips=train_clips, steps=steps, seed=seed)
+    with progress_bar(Console(stderr=True), pace=True) as progress:
+        report = measure_oracles(root, split, settings, progress)
+    typer.echo(oracle_table(report))
+    if out is not None:
+        from data_construction.atomic import write_json
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, report.to_dict())
+    if not report.pays:
+        raise typer.Exit(1)
 
 
 @app.command()

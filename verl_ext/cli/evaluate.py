@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from verl_ext.evaluation.job import Finished
 
 Device = Literal["cpu", "cuda"]
+Images = Literal["blank", "shuffled", "frozen", "other-clip"]
+"""The ways of ``rollout.spoilt.WAYS``."""
 
 
 def evaluate(
@@ -53,6 +56,10 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Do not start, nor score, where an annotation is odd or cannot be used.")
     ] = False,
+    images: Annotated[
+        Images | None,
+        typer.Option(help="Does it look? Spoil what the policy is shown; results go to images_<how> in the folder."),
+    ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Qwen3-VL folder for a released checkpoint without tokenizer and config.")
     ] = None,
@@ -68,9 +75,12 @@ def evaluate(
 
       videoseg eval runs/quickstart/cold_start/policy --dataset revos --root runs/quickstart/data --split test
       --recipe recipes/quickstart/grpo.yaml
+
+      videoseg eval --model models/policy --benchmark revos --root data --out runs/eval --images blank
     """
     from rich.console import Console
 
+    from eval.results.spoilt import spoilt_folder
     from verl_ext.evaluation.job import Request, run
     from verl_ext.evaluation.targets import benchmark_targets, dataset_target
     from verl_ext.recipe import override
@@ -85,9 +95,11 @@ def evaluate(
         targets = benchmark_targets(benchmark, roots, out)
     else:
         targets = [dataset_target(dataset or "", roots, split, out)]
+    if images is not None:
+        targets = [replace(target, out=spoilt_folder(target.out, images)) for target in targets]
     folder = _ready(policy or model or Path(), out, base)
     settings = (*(overrides or ()), *([] if prompts is None else [override("policy.prompt_set", prompts)]))
-    request = Request(folder, tuple(targets), recipe, settings, device, gpus, max_samples, strict)
+    request = Request(folder, tuple(targets), recipe, settings, device, gpus, max_samples, strict, images)
     failed, unscored = 0, list[str]()
     try:
         with progress_bar(Console(stderr=True)) as progress:

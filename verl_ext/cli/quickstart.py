@@ -16,6 +16,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class World(StrEnum):
+    """What the clips are like, see ``videoseg data synthetic --world``."""
+
+    shapes = "shapes"
+    badges = "badges"
+
+
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for the run's files and the report.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Of data, weights and sampling.")] = 0,
@@ -23,6 +30,9 @@ def quickstart(
     rl_steps: Annotated[
         int | None, typer.Option(min=1, help="GRPO steps; a long run is evaluated every 25 of them.")
     ] = None,
+    world: Annotated[
+        World, typer.Option(help="badges: clips in which exploring pays; its policy is larger on a GPU.")
+    ] = World.shapes,
 ) -> None:
     """The whole pipeline on this machine, small: data, cold start, reinforcement, evaluation, report.
 
@@ -33,9 +43,17 @@ def quickstart(
       videoseg quickstart --out runs/again --seed 1
 
       videoseg quickstart --out runs/long --device cuda --rl-steps 150
+
+      videoseg quickstart --world badges --device cuda --out runs/exploring
     """
     from rich.console import Console
 
     from verl_ext.quickstart import QuickstartSettings, run_quickstart
 
-    run_quickstart(out, seed, Console(), QuickstartSettings(device=device.value, rl_steps=rl_steps))
+    if world is World.badges:
+        from verl_ext.quickstart.exploring import exploring_settings
+
+        settings = exploring_settings(device.value, rl_steps)
+    else:
+        settings = QuickstartSettings(device=device.value, rl_steps=rl_steps)
+    run_quickstart(out, seed, Console(), settings)

@@ -8,6 +8,7 @@ seg_states       (1 + n) * C float32: projected ``[SEG]`` states
 mask_log_prob    (1 + n) float32: how likely this policy's masks are under the rollout's (SPEC 2.3)
 seg_ious         (1 + n k) float32: IoU of each mask with ground truth; only where the pool shares this GPU
 mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
+                 (with ``calibration.form: state`` the drawn states take the masks' place in all three)
 aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
 aux_masks        2 int64 (dense): how many those are
 """
@@ -24,6 +25,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine import EngineRegistry
 
+from verl_ext.engine.gradient_terms import gradient_norms
 from verl_ext.engine.pictures import batch_pictures
 from verl_ext.engine.position_ids import repair_position_ids
 from verl_ext.engine.rows import RowEngine
@@ -45,6 +47,7 @@ from verl_ext.seg.batch import (
     rows_with_dummy,
     token_mask,
 )
+from verl_ext.seg.drawn_states import DRAW_STATES, state_noise, state_terms
 from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
 from verl_ext.seg.features import FrameFeatures
 from verl_ext.seg.mask_losses import mask_losses
@@ -63,6 +66,10 @@ class SegFSDPEngine(RowEngine):
     _frames: FrameFeatures | None = None
     """None for a policy without a head."""
     _pending: SegBatch | None = None
+    _generator: torch.Generator | None = None
+    _noise: torch.Tensor | None = None
+    """Of the micro-batch whose outputs are not prepared yet."""
+    _updates = 0
 
     # ---- building -----------------------------------------------------------------------------------------------
 
@@ -82,6 +89,7 @@ class SegFSDPEngine(RowEngine):
         # the reference policy is the language model alone (SPEC 2.2): the forward-only engine gets no head
         if has_head(folder) and not self.engine_config.forward_only:
             attach_head_from(module, folder, next(module.parameters()).dtype)
+            self._prompt_width = int(module.grounding_encoder.prompt_width)
             kept = feature_bytes(self._recipe)
             self._frames = FrameFeatures(
                 int(module.grounding_encoder.config.input_size),
@@ -133,11 +141,32 @@ class SegFSDPEngine(RowEngine):
     def forward_backward_batch(self, data: TensorDict, loss_function: Any, forward_only: bool = False) -> Any:
         repair_position_ids(data)
         self._pixels.read_ahead(p for row in batch_pictures(data) for p in row)
-        if self._frames is not None:
-            if not forward_only and not is_supervised(data):
-                self._count_masks(data)
-            self._frames.read_ahead(self._collect(data, training=not forward_only).frames)
-        return super().forward_backward_batch(data, loss_function, forward_only)
+        if self._frames is None:
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        trains = not forward_only and not is_supervised(data)
+        if trains:
+            self._count_masks(data)
+        self._frames.read_ahead(self._collect(data, training=not forward_only).frames)
+        norms = self._gradient_norms(data, loss_function) if trains and self._norms_are_due() else {}
+        out = super().forward_backward_batch(data, loss_function, forward_only)
+        out["metrics"].update(norms)
+        return out
+
+    def _norms_are_due(self) -> bool:
+        """At the first update, and every ``trainer.grad_every`` steps after it."""
+        t, update = self._recipe.trainer, self._updates
+        self._updates += 1
+        return t.grad_every > 0 and update % (t.grad_every * max(1, t.prompts_per_step // t.mini_batch_prompts)) == 0
+
+    def _gradient_norms(self, data: TensorDict, loss_function: Any) -> dict[str, Any]:
+        return gradient_norms(
+            self.module.named_parameters,
+            data,
+            loss_function,
+            super().forward_backward_batch,
+            self.optimizer_zero_grad,
+            tu.get_non_tensor_data(data=data, key="micro_batch_size_per_gpu", default=1),
+        )
 
     def _count_masks(self, data: TensorDict) -> None:
         """Masks of the whole mini-batch over all processes, by which the loss averages over masks."""
@@ -165,6 +194,11 @@ class SegFSDPEngine(RowEngine):
         else:
             inputs["seg_rows"] = self._row.rows_of(seg.positions).to(device)
         inputs |= self._frame_inputs(seg, device)
+        if self._recipe.objective.aux_trains == "head" and torch.is_grad_enabled() and not is_supervised(micro_batch):
+            inputs["detach_masks"] = True
+        drawn_before = micro_batch.get("old_mask_target", None) is not None
+        if self._draws_states and not drawn_before and tu.get_non_tensor_data(micro_batch, DRAW_STATES, False):
+            inputs["seg_noise"] = self._draw_noise(seg, device)
         self._pending = seg
         return inputs, args
 
@@ -205,12 +239,34 @@ class SegFSDPEngine(RowEngine):
             if self._scores_masks(micro_batch):
                 out["seg_ious"] = mask_ious(seg, masks)
         if not is_supervised(micro_batch):
-            old_target = micro_batch.get("old_mask_target", None)
-            out |= mask_terms(seg, masks, old_target, self._recipe.objective.calibration)
+            out |= self._calibration_terms(seg, output, micro_batch)
         if wants_mask_losses(micro_batch):
-            out["aux_bce"], out["aux_dice"] = mask_losses(seg, masks)
+            judged = masks if output.detached_mask_logits is None else output.detached_mask_logits
+            out["aux_bce"], out["aux_dice"] = mask_losses(seg, judged)
             out["aux_masks"] = seg.mask_counts().to(masks.device)
         return out
+
+    @property
+    def _draws_states(self) -> bool:
+        calibration = self._recipe.objective.calibration
+        return calibration.enabled and calibration.form == "state"
+
+    def _calibration_terms(self, seg: SegBatch, output: Any, micro_batch: TensorDict) -> dict[str, torch.Tensor]:
+        """What joins the ``[SEG]`` tokens' log-probs, and in the rollout's own pass what was sampled."""
+        settings, old_target = self._recipe.objective.calibration, micro_batch.get("old_mask_target", None)
+        if not self._draws_states:
+            return mask_terms(seg, output.mask_logits, old_target, settings)
+        noise, self._noise = self._noise, None
+        return state_terms(seg, output.seg_states, old_target, settings.sigma, noise)
+
+    def _draw_noise(self, seg: SegBatch, device: torch.device) -> torch.Tensor:
+        """From this process's own stream: rollouts of a group that lie on two processes must not get the same noise."""
+        if self._generator is None:
+            self._generator = torch.Generator(device)
+            self._generator.manual_seed(self._recipe.seed * 100_003 + torch.distributed.get_rank())
+        sigma = self._recipe.objective.calibration.sigma
+        self._noise = state_noise(sum(seg.counts), self._prompt_width, sigma, self._generator)
+        return self._noise
 
     # ---- weights out --------------------------------------------------------------------------------------------
 

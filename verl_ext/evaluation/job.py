@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from rewards.model_files import check_folder, check_sam2
 from rollout.errors import DataError, VideosegError
+from rollout.spoilt import check_way
 from verl_ext.evaluation.request import Request
 from verl_ext.evaluation.run_file import check_run, run_of, write_run
 from verl_ext.evaluation.scores import check_truth, score_target
 from verl_ext.evaluation.settings import inference_settings, one_engine, recipe_of, refuse_ignored
-from verl_ext.evaluation.targets import Target, broken_of, keys_of, stream
+from verl_ext.evaluation.targets import Target, broken_of, frames_by_clip, keys_of, stream
 
 if TYPE_CHECKING:
     from data_construction.readers import Dataset
@@ -88,7 +89,7 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
                 cluster = cluster or start_cluster(request.policy, engine, task.recipe.device, request.gpus)
                 inferred = infer(
                     cluster,
-                    chain(task.broken, stream(target, task.dataset, task.keys)),
+                    chain(task.broken, stream(target, task.dataset, task.keys, request.images)),
                     target.out,
                     total=len(task.broken) + len(task.keys),
                     progress=_named(progress, name, len(tasks)),
@@ -118,6 +119,8 @@ def _task(request: Request, target: Target) -> _Task:
     recipe = recipe_of(request, target)
     refuse_ignored(request, recipe)
     dataset = target.open()
+    if request.images is not None:
+        check_way(request.images, frames_by_clip(dataset))
     keys = keys_of(target, dataset, request.max_samples, recipe.seed)
     facts = run_of(request, target, recipe)
     check_run(target.out, facts)

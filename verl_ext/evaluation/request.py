@@ -21,3 +21,5 @@ class Request:
     max_samples: int | None = None
     strict: bool = False
     """An annotation that is odd or cannot be used keeps its target from being started and scored."""
+    images: str | None = None
+    """A way of ``rollout.spoilt.WAYS`` to spoil what the policy is shown; None shows it the clips."""

@@ -48,6 +48,7 @@ def _protocol(request: Request, target: Target, recipe: Recipe) -> dict[str, Any
         "split": benchmark.split,
         "scored_frames": benchmark.frames or "all",
         "max_samples": request.max_samples,
+        **({} if request.images is None else {"images": request.images}),
         "method": recipe.method,
         "rollout": asdict(recipe.rollout),
     }

@@ -122,6 +122,22 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def frames_by_clip(dataset: Dataset) -> dict[str, int]:
+    """Frames of every clip of a split that can be used."""
+    return {clip: len(dataset.index[clip].frames) for clip in dataset.clips() if dataset.index[clip].refused is None}
+
+
+def _spoilt(sample: Sample, images: str, target: Target, dataset: Dataset) -> Sample:
+    """With the next clip of the split where another is wanted; the last is followed by the first."""
+    from rollout.spoilt import WAYS, spoilt
+
+    if not WAYS[images].wants_other:
+        return spoilt(sample, images)
+    clips = list(frames_by_clip(dataset))
+    other = clips[(clips.index(sample.clip.name) + 1) % len(clips)]
+    return spoilt(sample, images, dataset.clip(other))
+
+
 def keys_of(target: Target, dataset: Dataset, max_samples: int | None, seed: int) -> list[tuple[str, str]]:
     """(clip, expression id) to run, in the data set's order; ``max_samples`` is a fixed draw by ``seed``."""
     import numpy as np
@@ -155,12 +171,16 @@ def broken_of(dataset: Dataset, keys: Sequence[tuple[str, str]], whole: bool) ->
     return found
 
 
-def stream(target: Target, dataset: Dataset, keys: Sequence[tuple[str, str]]) -> Iterator[Sample | Broken]:
-    """The samples one at a time; what the data set is wrong about comes as `Broken`."""
+def stream(
+    target: Target, dataset: Dataset, keys: Sequence[tuple[str, str]], images: str | None = None
+) -> Iterator[Sample | Broken]:
+    """The samples one at a time, their pictures spoilt where ``images`` says how; what the data set is wrong about
+    comes as `Broken`."""
     from eval.inference.pipeline import Broken
 
     for clip, expression_id in keys:
         try:
-            yield target.benchmark.sample(dataset, clip, expression_id)
+            sample = target.benchmark.sample(dataset, clip, expression_id)
+            yield sample if images is None else _spoilt(sample, images, target, dataset)
         except DataError as error:
             yield Broken(clip, expression_id, error)

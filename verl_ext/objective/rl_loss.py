@@ -10,7 +10,7 @@ gradient also where verl cuts it.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
@@ -35,6 +35,7 @@ def rl_loss(
     *,
     calibrate: bool = True,
     aux_coef: float = 0.2,
+    only: Literal["text", "calibration", "auxiliary"] | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """verl's loss signature.
 
@@ -44,19 +45,23 @@ def rl_loss(
             ``aux_dice``, ``aux_masks`` (B, 2).
         data: the micro-batch with ``old_log_probs``, ``advantages``, ``ref_log_prob``, ``old_mask_log_prob``, and how
             many ``video_masks`` and ``keyframe_masks`` the whole mini-batch has.
+        only: one term's gradient alone: of the policy term through the text's log-probs or through what calibration
+            adds to them, or of the auxiliary losses.
 
     Raises:
         SegCountMismatchError: a sequence has another number of mask log-probs than of ``[SEG]`` tokens.
     """
-    text_log_probs = model_output["log_probs"]
     has_head = "mask_log_prob" in model_output
+    if only is not None:
+        model_output, aux_coef = _one_term(model_output, only, aux_coef)
+    text_log_probs = model_output["log_probs"]
     policy_data = data
     output = model_output
     if has_head and calibrate:
         output, policy_data = _calibrated(model_output, data)
     loss, metrics = ppo_loss(config=_without_kl(config), model_output=output, data=policy_data, dp_group=dp_group)
 
-    if config.use_kl_loss:
+    if config.use_kl_loss and only is None:
         log_prob = no_padding_2_padding(text_log_probs, data)
         dense = data.select("response_mask", "ref_log_prob").to_padded_tensor()
         kl = divergence(log_prob, dense["ref_log_prob"])
@@ -77,6 +82,19 @@ def rl_loss(
         for name, value in {"seg/tokens": float(values.numel()), "seg/mask_log_prob_sum": float(values.sum())}.items():
             metrics[name] = Metric(value=value * data["dp_size"], aggregation=AggregationType.SUM)
     return loss, metrics
+
+
+def _one_term(
+    model_output: dict[str, torch.Tensor], only: str, aux_coef: float
+) -> tuple[dict[str, torch.Tensor], float]:
+    """The output with the other terms' gradients cut off, and the auxiliary coefficient that goes with it."""
+    cut = {
+        "text": ("mask_log_prob",),
+        "calibration": ("log_probs",),
+        "auxiliary": ("log_probs", "mask_log_prob"),
+    }[only]
+    out = {name: value.detach() if name in cut else value for name, value in model_output.items()}
+    return out, aux_coef if only == "auxiliary" else 0.0
 
 
 def divergence(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:

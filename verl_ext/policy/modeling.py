@@ -30,11 +30,13 @@ class SegPolicyOutput(Qwen3VLCausalLMOutputWithPast):  # type: ignore[misc]
 
     seg_states: (N, C) float32, in the order of the True entries of ``seg_mask``.
     mask_logits: (M, h, w) float32, one per (state, frame) pair; None where no pairs were asked for.
+    detached_mask_logits: the same values, whose gradient ends at the projection; None unless asked for.
     log_probs, entropy: float32, of a row's scored tokens; None without a row.
     """
 
     seg_states: torch.Tensor | None = None
     mask_logits: torch.Tensor | None = None
+    detached_mask_logits: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
 
@@ -54,6 +56,8 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         seg_rows: torch.Tensor | None = None,
         sam_features: Callable[[Segmenter], Features] | None = None,
         pair_parts: Sequence[torch.Tensor] | None = None,
+        seg_noise: torch.Tensor | None = None,
+        detach_masks: bool = False,
         **kwargs: Any,
     ) -> SegPolicyOutput:
         """
@@ -66,6 +70,8 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             seg_rows: (N,) int64, the row's ``[SEG]`` tokens in the place of ``seg_mask``.
             sam_features: makes the features of the F frames; in the place of ``sam_pixels``.
             pair_parts: see :meth:`draw`.
+            seg_noise: (N, C) float, added to the states before masks are decoded from them.
+            detach_masks: also decode every pair from states that the language model gets no gradient through.
             kwargs: what Qwen3-VL's model takes (attention_mask, position_ids, pixel_values, image_grid_thw, ...).
         """
         if row is not None and scoring is not None:
@@ -95,12 +101,17 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             return result
         if pair_state is None or pair_frame is None:
             raise ValueError("frames came without pair_state and pair_frame: which state decodes which frame?")
-        states, masks, unused = self.draw(seg_hidden, spare, sam_features, pair_state, pair_frame, pair_parts)
+        states, masks, unused = self.draw(
+            seg_hidden, spare, sam_features, pair_state, pair_frame, pair_parts, seg_noise
+        )
         if unused is not None:
             for name in ("logits", "log_probs"):
                 if (value := getattr(result, name)) is not None:
                     setattr(result, name, value + unused.to(value.dtype))
         result.seg_states, result.mask_logits = states, masks
+        if detach_masks:
+            alone = (seg_hidden.detach(), spare, sam_features, pair_state, pair_frame, pair_parts)
+            result.detached_mask_logits = masks if unused is not None else self.draw(*alone)[1]
         return result
 
     def draw(
@@ -111,6 +122,7 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
         pair_state: torch.Tensor,
         pair_frame: torch.Tensor,
         pair_parts: Sequence[torch.Tensor] | None = None,
+        noise: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """The head on N ``[SEG]`` tokens of any number of sequences; within this module's forward (FSDP).
 
@@ -119,6 +131,7 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             any_hidden: (1, d) a hidden state of whatever token.
             pair_parts: the M pairs in groups of indices; each group is one batch for the decoder. Rounding depends on
                 what shares a batch: groups that two passes have in common come out equal to the last bit.
+            noise: (N, C), added to what is decoded; the states that are returned are without it.
         Returns:
             (N, C) float32 states, (M, h, w) float32 mask logits, and a zero that must be added to the loss where there
             is no pair: a rank without ``[SEG]`` still uses every head parameter, or FSDP's reduce would differ.
@@ -130,11 +143,12 @@ class SegPolicyForConditionalGeneration(Qwen3VLForConditionalGeneration):  # typ
             first = torch.zeros(1, dtype=torch.long, device=seg_hidden.device)
             masks, _ = segmenter.decode(features, first, self.text_hidden_fcs(any_hidden))
             return states.float(), masks[:0].float(), 0.0 * masks.sum()
+        prompts = states if noise is None else states + noise.to(states.dtype)
         parts = [p for p in pair_parts if len(p)] if pair_parts is not None else []
         if len(parts) < 2:
-            masks, _ = segmenter.decode(features, pair_frame, states[pair_state])
+            masks, _ = segmenter.decode(features, pair_frame, prompts[pair_state])
         else:
-            drawn = [segmenter.decode(features, pair_frame[p], states[pair_state[p]])[0] for p in parts]
+            drawn = [segmenter.decode(features, pair_frame[p], prompts[pair_state[p]])[0] for p in parts]
             masks = torch.cat(drawn)[torch.cat(parts).argsort()]
         return states.float(), masks.float(), None
 

@@ -103,7 +103,8 @@ def run_facts(seed: int, settings: QuickstartSettings) -> dict[str, Any]:
 def settings_facts(settings: QuickstartSettings) -> dict[str, Any]:
     """All that decides on the figures beside the seed, as JSON would give it back: settings, and the recipes' mark."""
     recipes = recipe_file("grpo.yaml").parents[1]
-    files = [file for folder in ("bases", "quickstart") for file in sorted((recipes / folder).glob("*.yaml"))]
+    own = {path.partition("/")[0] for _, path in settings.recipes} or {"quickstart"}
+    files = [file for folder in ("bases", *sorted(own)) for file in sorted((recipes / folder).glob("*.yaml"))]
     mark = hashlib.blake2b(b"\0".join(f.read_bytes() for f in files), digest_size=8).hexdigest()
     facts: dict[str, Any] = json.loads(json.dumps(asdict(settings) | {"recipes": mark}))
     return facts

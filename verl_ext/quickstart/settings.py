@@ -36,6 +36,16 @@ EVALUATED_AFTER = 25
 class QuickstartSettings:
     """Tests shrink these; users need not."""
 
+    world: str = "shapes"
+    """Of ``data_construction.synthetic.WORLDS``."""
+    recipes: tuple[tuple[str, str], ...] = ()
+    """Shipped recipes that take the quickstart's place, by its file names: (``grpo.yaml``, ``exploring/grpo.yaml``)."""
+    size: int | None = None
+    """Side of the frames; None is the world's own."""
+    reading_traces: dict[str, Any] | None = None
+    """How the first stage's traces are written, which are those of a good teacher; None: it has none."""
+    policy: dict[str, Any] = field(default_factory=dict)
+    """Widths of the policy, see ``TinyPolicy``; empty: the device's own."""
     clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})
     """Clips a split. Clips are disjoint between splits."""
     frames: tuple[int, int] = (16, 16)
@@ -79,9 +89,10 @@ class QuickstartSettings:
 
     def overrides(self, name: str) -> tuple[str, ...]:
         """What changes in a shipped recipe, by its file name."""
-        out = ONE_GPU if self.device == "cuda" else ()
+        shipped = not self.recipes
+        out = ONE_GPU if self.device == "cuda" and shipped else ()
         if name == "grpo.yaml":
-            out += ONE_GPU_GRPO if self.device == "cuda" else ()
+            out += ONE_GPU_GRPO if self.device == "cuda" and shipped else ()
             if self.rl_steps is not None:
                 every = self.rl_steps if self.rl_steps < 2 * EVALUATED_AFTER else EVALUATED_AFTER
                 out += (f"trainer.steps={self.rl_steps}", f"trainer.eval_every={every}", f"trainer.save_every={every}")
@@ -133,26 +144,28 @@ class Layout:
         return self.out / "eval" / stage
 
 
-def recipe_file(name: str) -> Path:
-    """A recipe shipped with the checkout."""
-    return Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / name
+def recipe_file(name: str, settings: QuickstartSettings | None = None) -> Path:
+    """A recipe shipped with the checkout; that of the settings' world where they name one."""
+    taken = dict(settings.recipes).get(name) if settings is not None else None
+    return Path(__file__).resolve().parents[2] / "recipes" / (taken or f"quickstart/{name}")
 
 
 def stage_recipe(layout: Layout, name: str, settings: QuickstartSettings, seed: int) -> Recipe:
     """A shipped recipe with the quickstart's places in it, then what ``settings`` change."""
     from verl_ext.recipe import load_recipe, override
 
-    data = layout.data
-    start, folder, annotations, sources = {
-        "segmentation.yaml": (layout.untrained, layout.segmentation, data / "segmentation_train.json", 1),
-        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start, data / "vts_cot_train.json", 2),
-        "grpo.yaml": (layout.cold_start / "policy", layout.grpo, None, 2),
+    start, folder = {
+        "segmentation.yaml": (layout.untrained, layout.segmentation),
+        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start),
+        "grpo.yaml": (layout.cold_start / "policy", layout.grpo),
     }[name]
+    file = recipe_file(name, settings)
+    shipped = load_recipe(file)
     places: dict[str, Any] = {"policy.path": start, "output_dir": folder, "seed": seed}
-    places |= {f"data.{i}.root": data for i in range(sources)}
-    if annotations is None:
-        places["val.0.root"] = data
-    else:
-        places |= {f"data.{i}.annotations": annotations for i in range(sources)}
+    for section, sources in (("data", shipped.data), ("val", shipped.val)):
+        for i, source in enumerate(sources):
+            places[f"{section}.{i}.root"] = layout.data
+            if source.annotations is not None:
+                places[f"{section}.{i}.annotations"] = layout.data / Path(source.annotations).name
     given = [override(key, str(value) if isinstance(value, Path) else value) for key, value in places.items()]
-    return load_recipe(recipe_file(name), [*given, *settings.overrides(name)])
+    return load_recipe(file, [*given, *settings.overrides(name)])

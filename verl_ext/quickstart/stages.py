@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
 from verl_ext.run.run_files import run_finished
 
+READING = "vts_cot_reading.json"
+"""Traces of a good teacher, for the first supervised stage."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -42,6 +45,7 @@ def what_is_there(layout: Layout) -> dict[str, bool]:
 def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
     """Synthetic clips in ReVOS layout, with traces for the dialogue that the recipes hold."""
     from data_construction.cot import TraceSettings
+    from data_construction.cot.build import write_traces
     from data_construction.cot.segmentation import FILE, write_segmentation_file
     from data_construction.readers import open_dataset
     from data_construction.synthetic import make_synthetic
@@ -61,12 +65,17 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
         settings.clips,
         seed=seed,
         frames=settings.frames,
+        size=settings.size,
         kinds=settings.kinds,
         traces=traces,
         progress=progress,
+        world=settings.world,
     )
+    train = open_dataset("revos", layout.data, "train")
+    if settings.reading_traces is not None and not (layout.data / READING).exists():
+        good = TraceSettings(**{**traces.to_dict(), **settings.reading_traces})
+        write_traces(train, layout.data / READING, good, seed, progress)
     if not (layout.data / FILE).exists():
-        train = open_dataset("revos", layout.data, "train")
         write_segmentation_file(train, layout.data / FILE, settings.taught_kinds)
 
 
@@ -75,14 +84,14 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     if (layout.untrained / "config.json").exists():
         return
     from data_construction.readers import open_dataset
-    from data_construction.synthetic import read_synthetic_objects
+    from data_construction.synthetic import object_words, read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
 
     forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
-    words = {a: (str(o["color"]), str(o["shape"])) for a, o in read_synthetic_objects(layout.data).items()}
+    words = {a: object_words(o) for a, o in read_synthetic_objects(layout.data).items()}
     # ungated: no later stage teaches the object score, so its sign drifts and blanks single frames of good tracks
     segmenter = Segmenter(SegmenterConfig(seed=seed, propagation_gate=False)).to(settings.device)
     # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J 0.89
@@ -94,7 +103,8 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())
     texts = [c["value"].replace("<image>", "") for t in traces[:3000] for c in t["conversations"]]
-    size = TinyPolicy(**GPU_TINY) if settings.device == "cuda" else None  # type: ignore[arg-type]
+    widths: dict[str, Any] = settings.policy or (GPU_TINY if settings.device == "cuda" else {})
+    size = TinyPolicy(**widths) if widths else None
     build_tiny_policy(layout.drawn, texts, segmenter.cpu(), size, seed=seed)
     _centre(layout, settings, seed)
 
@@ -142,7 +152,7 @@ def _supervised(
     policy = folder / POLICY_FOLDER
     if run_finished(folder) and (policy / "config.json").exists():
         return policy
-    return _finished(train_sft(stage_recipe(layout, name, settings, seed), resume=True, progress=progress), folder)
+    return finished(train_sft(stage_recipe(layout, name, settings, seed), resume=True, progress=progress), folder)
 
 
 def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
@@ -154,10 +164,11 @@ def reinforce(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     if run_finished(layout.grpo) and (last / "config.json").exists():  # its last evaluation included
         return newest_policy(layout.grpo)
     forget_evaluation(layout, "rl")
-    return _finished(train_grpo(recipe, resume=True, progress=progress), layout.grpo)
+    return finished(train_grpo(recipe, resume=True, progress=progress), layout.grpo)
 
 
-def _finished(policy: Path | None, folder: Path) -> Path:
+def finished(policy: Path | None, folder: Path) -> Path:
+    """The policy of a run; raises StoppedError where it was asked to stop, which the same command continues."""
     from verl_ext.run.supervise import asked_to_stop
 
     if policy is None or asked_to_stop(folder):

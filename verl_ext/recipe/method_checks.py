@@ -142,6 +142,42 @@ def calibration_is_complete(r: Recipe) -> Iterator[str]:
 
 
 @rule
+def drawn_states_have_a_spread(r: Recipe) -> Iterator[str]:
+    cal = r.objective.calibration
+    if cal.sigma <= 0:
+        yield (
+            f"objective.calibration.sigma: {cal.sigma:g} draws nothing and has no density; give a standard deviation "
+            "above 0, for example 0.3 (form: mask, the published one, does not read it)"
+        )
+    if not cal.enabled or cal.form != "state":
+        return
+    for key, value, plain in (("frames", cal.frames, "keyframe"), ("reduction", cal.reduction, "mean")):
+        if value != plain:
+            yield (
+                f"objective.calibration.{key}: {value} with form: state, which compares states and no masks; leave "
+                f"{key} out, or set objective.calibration.form=mask"
+            )
+
+
+@rule
+def credit_has_parts(r: Recipe) -> Iterator[str]:
+    if r.stage != "grpo" or r.objective.credit != "by_part":
+        return
+    from rewards.registry import mask_reward_names
+
+    if r.method == "veason_r1":
+        yield (
+            "objective.credit: by_part with method: veason_r1, whose replies hold no [SEG] token; set "
+            "objective.credit=whole"
+        )
+    elif not any(r.rewards.weights.get(name) for name in mask_reward_names()):
+        yield (
+            f"objective.credit: by_part, but rewards.weights has no reward of masks ({', '.join(mask_reward_names())}) "
+            "to give [SEG] tokens credit by; add one, or set objective.credit=whole"
+        )
+
+
+@rule
 def segmenter_is_known(r: Recipe) -> Iterator[str]:
     if r.pool.preset not in PRESETS:
         yield f"pool.preset: {r.pool.preset!r} is not a SAM 2 of ours; known: {', '.join(PRESETS)}"

@@ -16,6 +16,9 @@ class RewardsRecipe:
     """Weight by the reward's name (``recipes/bases`` has each method's own); 0 leaves an inherited one out."""
     variant: Variant = "intended"
     """``released`` keeps the published code's quirks."""
+    existence: Literal["visible", "legible"] = "visible"
+    """Which frames ``interval`` and ``keyframe_hit`` are after: those in which the target is visible (published), or
+    those in which it can be told from others, where the data set says so."""
 
 
 @dataclass
@@ -24,6 +27,12 @@ class CalibrationRecipe:
 
     enabled: bool = True
     """Off: the policy gradient does not reach the mask decoder."""
+    form: Literal["mask", "state"] = "mask"
+    """What was sampled at rollout. ``mask`` (published): the mask itself, by the keys below. ``state``: a Gaussian draw
+    around the ``[SEG]`` state, whose masks are scored; its log-density joins the token's, and rollouts of a prompt
+    then differ in their masks."""
+    sigma: float = 0.3
+    """Standard deviation of ``form: state``, in each of a state's dimensions."""
     frames: Literal["keyframe", "all"] = "keyframe"
     """Whose masks count: the keyframe's (published), or also those of the initial spatial frames (slower)."""
     reduction: Literal["mean", "sum", "topk"] = "mean"
@@ -48,6 +57,12 @@ class ObjectiveRecipe:
     """PPO's clip of the importance ratio."""
     aux_coef: float = 0.2
     """Of BCE + dice against ground truth, the mean over video masks plus the mean over keyframe masks."""
+    aux_trains: Literal["all", "head"] = "all"
+    """What the auxiliary loss reaches: everything (published), or the projection and the mask decoder alone. It pulls
+    the mask of a wrongly named object to the truth, against the text before it."""
+    credit: Literal["whole", "by_part"] = "whole"
+    """Whose advantage a token gets: ``whole`` (published) is that of all rewards, on every token; ``by_part`` gives
+    ``[SEG]`` tokens that of the rewards of masks alone."""
     advantage_eps: float = 1e-4
     """Added to a group's standard deviation before dividing by it."""
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)

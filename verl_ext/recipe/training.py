@@ -99,6 +99,9 @@ class TrainerRecipe:
     """Sampled dialogues of a held-out expression, averaged: less noise in the mean reward than one."""
     eval_greedy: bool = True
     """One more, greedy, whose masks are propagated over the whole clip: J&F by step, for about a third of the time."""
+    grad_every: int = 10
+    """Steps between measurements of the gradients that text, calibration and auxiliary losses send into each module
+    (``actor/grad/...``), on one micro-batch; 0 never measures."""
     keep_checkpoints: int = 2
     """The newest so many are kept."""
     resume: Literal["auto", "never"] = "never"

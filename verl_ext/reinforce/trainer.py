@@ -23,7 +23,9 @@ from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed
 from verl_ext.inference.traffic import traffic_metrics
+from verl_ext.objective.credit import mask_reward
 from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.credit import CreditsByPart
 from verl_ext.reinforce.keeping import KeepsRollouts
 from verl_ext.reinforce.regroup import regroup
 from verl_ext.reinforce.validation import HeldOutValidation
@@ -33,13 +35,14 @@ from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
 from verl_ext.scoring.seg import ScoredInPass
 from verl_ext.seg.batch import row_lengths, rows_without_dummy
+from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import non_tensor_rows
 
 NO_DIALOGUES = "no materializable trajectories"
 """verl's words (0.9.1) for a step of which every dialogue failed."""
 
 
-class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
+class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
     """Runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
 
     total_training_steps: int
@@ -48,6 +51,8 @@ class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type
     _traffic: dict[str, float]
     """How the scored batch was rolled out."""
     _stopped_early = False
+    _mask_rewards: dict[str, float]
+    """By row of the current batch."""
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
@@ -162,7 +167,9 @@ class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type
         return t.actor_processes * max(1, updates)
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch.extra_info[DRAW_STATES] = True
         batch = super()._compute_old_log_prob(batch, metrics)
+        batch.extra_info.pop(DRAW_STATES, None)
         with marked_timer("pool", self.timing_raw):
             rollouts = self._score(batch, keep=True)
             real = [r for r, tag in zip(rollouts, batch.tags, strict=True) if not tag.get("is_padding", False)]
@@ -170,6 +177,8 @@ class VideosegTrainer(KeepsRollouts, HeldOutValidation, PPOTrainerSync):  # type
             if self.pool is not None:
                 metrics["pool/restarts"] = float(self.pool.restarts)
             self._put_rewards(batch, rollouts)
+            weights = self.recipe.rewards.weights
+            self._mask_rewards = {k: mask_reward(r.rewards, weights) for k, r in zip(batch.keys, rollouts, strict=True)}
         return batch
 
     def _score(self, batch: Any, keep: bool = False) -> list[Rollout]:

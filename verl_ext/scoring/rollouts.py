@@ -57,7 +57,10 @@ def scoring_of(
 def recipe_scoring(recipe: Recipe) -> Scoring:
     """The scoring of a recipe's method, with its rewards."""
     name, settings = environment_of(recipe)
-    return scoring_of(name, settings, recipe.rewards.weights, recipe.rewards.variant)
+    scoring = scoring_of(name, settings, recipe.rewards.weights, recipe.rewards.variant)
+    if hasattr(scoring, "existence"):
+        scoring.existence = recipe.rewards.existence
+    return scoring
 
 
 def score_rollouts(

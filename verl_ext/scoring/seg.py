@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rewards.compose import compute_rewards
 from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, State
-from rewards.truth import truth
+from rewards.truth import legible_frames, truth
 from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import RLE, Episode, Sample
@@ -31,6 +31,8 @@ class SegScoring:
         default_factory=lambda: {"mask_log_prob": "old_mask_log_prob", "mask_target": "old_mask_target"}
     )
     needs_pool: bool = True
+    existence: str = "visible"
+    """``legible``: rewards of intervals and keyframes ask for frames in which the target can be told from others."""
     _existence: Remembered[NDArray[np.uint8]] = field(default_factory=Remembered)
 
     def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
@@ -65,9 +67,13 @@ class SegScoring:
             video, key = [[0.0] * len(spatial) for _ in turns], [0.0] * len(turns)
         else:
             video, key = [list(v) for v in answer.video_ious], list(answer.keyframe_ious)
-        existence = self._existence.get(sample, lambda: truth(sample).existence())
+        existence = self._existence.get(sample, lambda: self._wanted_frames(sample))
         x = RewardInput(turns, existence, video, key, stop=episode.stop, spatial_frames=spatial)
         return compute_rewards(x, self.weights, self.variant)
+
+    def _wanted_frames(self, sample: Sample) -> NDArray[np.uint8]:
+        """(T,) 0/1. Raises DataError where legible frames are asked for and the data set does not know them."""
+        return legible_frames(sample) if self.existence == "legible" else truth(sample).existence()
 
     def ious(self, answer: MaskScores) -> dict[str, float]:
         """Of the last turn's masks."""

@@ -60,7 +60,9 @@ def parse_video(path: Path, name: str, video: Any, files: SplitFiles) -> ClipEnt
             problems.append(Problem("duplicate_id", str(path), "two expressions have this id", name, item=item))
             continue
         try:
-            expressions[eid] = parse_expression(eid, body, files, source)
+            expression = parse_expression(eid, body, files, source)
+            _check_legible(expression, len(frames), keys)
+            expressions[eid] = expression
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             what = f"cannot be read ({type(e).__name__}: {e})"
             problems.append(Problem("malformed_expression", str(path), what, name, item=item))
@@ -97,7 +99,14 @@ def parse_expression(eid: str, body: Any, files: SplitFiles, clip_kind: str = ""
         anno_ids=annotation_ids(body.get(keys.anno_ids)),
         type_id=None if type_id is None else int(type_id),
         kind=clip_kind or kind_of(body.get(keys.kind), files),
+        legible=tuple(int(t) for t in body.get(keys.legible, ())) if keys.legible else (),
     )
+
+
+def _check_legible(expression: Expression, frames: int, keys: Keys) -> None:
+    outside = [t for t in expression.legible if not 0 <= t < frames]
+    if outside:
+        raise ValueError(f"{keys.legible!r} names frame {outside[0]}, the clip has 0..{frames - 1}")
 
 
 def kind_of(value: Any, files: SplitFiles) -> str:

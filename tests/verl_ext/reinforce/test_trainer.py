@@ -133,3 +133,28 @@ def test_asked_to_stop_it_saves_and_ends_after_this_step(
     assert saved == [2] and trainer.total_training_steps == 2
     trainer.on_step_end()
     assert saved == [2]  # the last step saves by itself
+
+
+def test_credit_by_part_changes_the_advantages_of_seg_tokens_alone(
+    queue: Queue, tiny_recipe: Callable[..., Recipe], sample: Sample, pool: InProcessPool, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe("grpo", "objective.credit=by_part")
+    trainer = trainer_of(recipe, pool, tmp_path)
+    episodes = [seg_episode(recipe, sample, [SELECT, ANSWER]), seg_episode(recipe, sample, ["x"])]
+    for turn, position in zip(episodes[0].turns, (7, 19), strict=True):
+        turn.seg_positions = [position]
+    batch = fill(queue, sample, episodes)
+    seg, length, start = (7, 19), 22, 5
+    queue.columns |= {
+        "prompts": jagged([torch.zeros(start, dtype=torch.long), torch.zeros(4, dtype=torch.long)]),
+        "advantages": jagged([torch.full((length - start,), 0.7), torch.full((3,), -0.7)]),
+        "uid": torch.stack([NonTensorData("a"), NonTensorData("a")]),
+    }
+    trainer._mask_rewards = {"a_0_0": -1.0, "a_1_0": 1.0}
+    trainer._credit_by_part(batch)
+    good, bad = (row.tolist() for row in queue.columns["advantages"].unbind())
+    of_masks = -1 / (2**0.5 + recipe.objective.advantage_eps)
+    places = [p - start for p in seg]
+    assert [good[p] for p in places] == pytest.approx([of_masks] * len(seg))
+    assert [a for t, a in enumerate(good) if t not in places] == pytest.approx([0.7] * (len(good) - len(seg)))
+    assert bad == pytest.approx([-0.7] * 3), "a reply without [SEG] keeps its advantage"

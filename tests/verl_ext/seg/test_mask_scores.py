@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from verl.utils import tensordict_utils as tu
 
 from rollout.types import Sample, StopReason, Turn
@@ -17,19 +18,25 @@ from verl_ext.scoring.rollouts import episode_from_dict, recipe_scoring
 from verl_ext.scoring.seg import ScoredInPass
 from verl_ext.seg.batch import rows_without_dummy
 from verl_ext.seg.calibration import SegCountMismatchError
+from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import micro_batch_episodes
 
 
+@pytest.mark.parametrize("form", ["mask", "state"])
 def test_the_pass_scores_what_the_pool_scores(
-    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe], pool: InProcessPool
+    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe], pool: InProcessPool, form: str
 ) -> None:
-    recipe = tiny_recipe("sft", "trainer.micro_batch=2")
+    """Of drawn states too: what is scored is the draw, by whichever of the two."""
+    recipe = tiny_recipe("sft", "trainer.micro_batch=2", f"objective.calibration.form={form}")
     worker = build_worker(recipe)
     worker.engine._recipe.pool.share_gpu = True  # no recipe asks for it on a CPU
-    batch = rollouts(worker, ROWS)
+    batch = rollouts(worker, ROWS).exclude("old_mask_target", "old_mask_log_prob")
     given, dicts = micro_batch_episodes(batch)
     tu.assign_non_tensor(batch, compute_loss=False, calculate_entropy=False)
+    plain = worker.infer_batch(batch.clone(recurse=False))
+    tu.assign_non_tensor(batch, **{DRAW_STATES: True})
     out = worker.infer_batch(batch)
+    assert torch.equal(out["seg_states"].values(), plain["seg_states"].values()) is (form == "mask")
     episodes = [episode_from_dict(d) for d in dicts]
     scoring = recipe_scoring(recipe)
     states = scoring.states(episodes, out)

@@ -1,0 +1,187 @@
+"""Does reinforcement raise J&F where exploring pays, and which form of it? One cold start, many arms, paired.
+
+``python benchmarks/exploring.py --device cuda --seeds 0 1 2 --json benchmarks/results/exploring.json``
+
+Everything is resumable: with ``--minutes 25`` it trains what fits, evaluates what is trained, writes what is known, and
+the same command goes on from there. ``--device cpu`` runs the same at toy size. Predictions: docs/learning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import environment_facts, write_json
+from benchmarks.exploring_arms import ARMS, BASE, Arm
+from verl_ext.quickstart.exploring import exploring_settings
+from verl_ext.quickstart.settings import Layout, QuickstartSettings
+
+COLD = "cold_start"
+EVALUATION_SHARE = 0.25
+"""Of ``--minutes``, kept for evaluating what was trained."""
+
+
+def cold_start(study: Layout, settings: QuickstartSettings, seed: int) -> None:
+    """Data, policy, both supervised stages; each only if it is not there yet."""
+    from rich.console import Console
+
+    from verl_ext.quickstart import stages
+    from verl_ext.quickstart.run import StageClock, check_continues
+
+    study.out.mkdir(parents=True, exist_ok=True)
+    check_continues(study, seed, settings)
+    there = stages.what_is_there(study)
+    clock = StageClock(study.out / "seconds.json", Console())
+    for title, name, step in (
+        ("clips", "data", stages.make_data),
+        ("policy and its SAM 2", "policy", stages.build_policy),
+        ("reading", "segmentation", stages.segmentation),
+        ("cold start", "cold_start", stages.cold_start),
+    ):
+        with clock.stage(title, there[name]) as progress:
+            step(study, settings, seed, progress)
+
+
+def oracles(study: Layout, settings: QuickstartSettings) -> dict[str, Any]:
+    """Of the study's own clips and budgets; measured once."""
+    from eval.oracles import OracleSettings, measure_oracles
+    from verl_ext.quickstart.settings import stage_recipe
+
+    path = study.out / "oracles.json"
+    if not path.exists():
+        shown = stage_recipe(study, "grpo.yaml", settings, 0).rollout
+        budgets = (shown.budgets.low_res, shown.budgets.spatial, shown.budgets.keyframe)
+        wanted = OracleSettings(*budgets, shown.initial_low_res, shown.initial_spatial)
+        write_json(path, measure_oracles(study.data, "test", wanted).to_dict())
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def run_arms(study: Layout, settings: QuickstartSettings, arms: Sequence[Arm], deadline: float) -> list[Arm]:
+    """Train what is not trained, in order, until the deadline; returns those that are trained."""
+    from rich.console import Console
+
+    from verl_ext.run.progress import progress_bar
+
+    console = Console()
+    for arm in arms:
+        if not arm.done(study) and time.monotonic() < deadline:
+            console.print(f"[bold]{arm.key}[/bold]")
+            with progress_bar(console) as progress:
+                arm.train(study, settings, progress)
+    return [arm for arm in arms if arm.done(study)]
+
+
+def figures_of(scores: Any, folder: Path) -> dict[str, Any]:
+    """Of one evaluation: J&F by expression, and means of what exploring is told by."""
+    from eval.results.results_file import RESULTS_FILE, read_results
+    from verl_ext.quickstart.summary import greedy_format, jf_by_expression
+
+    rows, records = scores.expressions, read_results(folder / RESULTS_FILE)
+    return {
+        "by_expression": jf_by_expression(scores),
+        "jf": scores.overall.metrics["jf"].mean,
+        "keyframe_hit": float(np.mean([row.keyframe_hit or 0.0 for row in rows])),
+        "interval_iou": float(np.mean([row.interval_iou or 0.0 for row in rows])),
+        "turns": float(np.mean([len(record.turns) for record in records])),
+        "format": greedy_format(folder),
+    }
+
+
+def study_figures(evaluated: dict[str, dict[str, Any]], arms: Sequence[Arm]) -> dict[str, Any]:
+    """The contract: ``cold_start.jf``, ``rl`` (the base arm over its cold start, a list over seeds), ``arms``."""
+    cold = evaluated[COLD]
+    out: dict[str, Any] = {
+        COLD: {k: v for k, v in cold.items() if k != "by_expression"},
+        "rl": {"arm": BASE},
+        "arms": {},
+    }
+    found = {arm: evaluated[arm.evaluation] for arm in arms if arm.evaluation in evaluated}
+    base = {arm.seed: f for arm, f in found.items() if arm.name == BASE}
+    gains = [paired(cold["by_expression"], base[seed]["by_expression"]) for seed in sorted(base)]
+    out["rl"] |= {
+        "seeds": sorted(base),
+        "jf_gain": [g[0] for g in gains],
+        "jf_gain_se": [g[1] for g in gains],
+        "keyframe_hit_gain": [round(base[s]["keyframe_hit"] - cold["keyframe_hit"], 2) for s in sorted(base)],
+        "turns_gain": [round(base[s]["turns"] - cold["turns"], 3) for s in sorted(base)],
+    }
+    for name in dict.fromkeys(arm.name for arm in found):
+        runs = {arm.seed: f for arm, f in found.items() if arm.name == name}
+        over_base = [f["jf"] - base[seed]["jf"] for seed, f in runs.items() if seed in base]
+        over_cold = [paired(cold["by_expression"], f["by_expression"])[0] for f in runs.values()]
+        means = {k: round(float(np.mean([f[k] for f in runs.values()])), 3) for k in FIGURES}
+        mean, error = over_seeds(over_base)
+        out["arms"][name] = {"jf_gain": mean, "se": error, "seeds": sorted(runs), "over_cold_start": over_cold, **means}
+    return out
+
+
+FIGURES = ("jf", "keyframe_hit", "interval_iou", "turns", "format")
+
+
+def paired(before: dict[str, float], after: dict[str, float]) -> tuple[float, float]:
+    """Mean and standard error of the difference over the same expressions, in points of J&F."""
+    change = np.array([after[name] - before[name] for name in before if name in after])
+    error = float(change.std(ddof=1) / np.sqrt(len(change))) if len(change) > 1 else 0.0
+    return round(float(change.mean()), 3), round(error, 3)
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and its standard error over seeds; None where there are too few."""
+    mean = round(float(np.mean(values)), 3) if values else None
+    return mean, round(float(np.std(values, ddof=1) / np.sqrt(len(values))), 3) if len(values) > 1 else None
+
+
+def run_study(
+    study: Layout, settings: QuickstartSettings, names: Sequence[str], seeds: Sequence[int], minutes: float | None
+) -> dict[str, Any]:
+    """All of it that fits ``minutes``; what ``--json`` holds."""
+    from rich.console import Console
+
+    from verl_ext.quickstart.evaluation import evaluate_stages
+    from verl_ext.run.progress import progress_bar
+
+    began = time.monotonic()
+    deadline = began + 60 * minutes * (1 - EVALUATION_SHARE) if minutes else float("inf")
+    cold_start(study, settings, seed=0)
+    proved = oracles(study, settings)
+    arms = [Arm(name, seed) for seed in seeds for name in names]
+    trained = run_arms(study, settings, arms, deadline)
+    policies = {COLD: study.cold_start / "policy"} | {arm.evaluation: arm.policy(study) for arm in trained}
+    with progress_bar(Console()) as progress:
+        scores = evaluate_stages(study, settings, 0, policies, progress)
+    evaluated = {stage: figures_of(found, study.evaluation(stage)) for stage, found in scores.items()}
+    left = [arm.key for arm in arms if arm not in trained]
+    jf = {name: found["jf"] for name, found in proved["oracles"].items()}
+    return {"oracles": jf, "readers": proved["readers"], **study_figures(evaluated, arms), "left": left}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of RL; the cold start's is 0")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS], help="by default all")
+    parser.add_argument("--steps", type=int, help="RL steps of every arm; default: the recipe's")
+    parser.add_argument("--minutes", type=float, help="stop training after three quarters of so many, then evaluate")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/exploring"))
+    parser.add_argument("--json", help="write the figures here")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    settings = exploring_settings(args.device, args.steps)
+    names = list(dict.fromkeys([BASE, *args.arms]))
+    found = run_study(Layout(args.work.resolve()), settings, names, args.seeds, args.minutes)
+    print(json.dumps({k: v for k, v in found.items() if k != "readers"}, indent=1))
+    if args.json:
+        write_json(args.json, {"benchmark": "exploring", **environment_facts(args.device), **found})
+
+
+if __name__ == "__main__":
+    main()

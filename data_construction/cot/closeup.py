@@ -1,0 +1,50 @@
+"""Traces for expressions that only a close look answers: find when marks are shown, look there, read them, name one.
+
+The writer knows the answer, as a model that is told the ground truth does: it lists the marks even where its keyframe
+does not show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from data_construction.cot.habits import Habits
+from data_construction.cot.tracks import SceneObject
+from rollout.errors import DataError
+from rollout.protocol import format_turn
+from rollout.types import Action, Grounding, Sample
+
+MARGIN = 4
+"""A good interval begins and ends at most so many frames outside the legible ones."""
+Reply = Callable[[str, Grounding], None]
+
+
+def closeup_turns(
+    sample: Sample, objects: Sequence[SceneObject], habits: Habits, wrong_name: float, rng: np.random.Generator
+) -> tuple[list[tuple[str, Grounding]], bool]:
+    """The two replies with their choices, and whether the object named is a wrong one.
+
+    Raises DataError for a target without a mark.
+    """
+    target = next((o for o in objects if o.anno_id in sample.expression.anno_ids), None)
+    if target is None or not target.mark:
+        raise DataError(f"clip {sample.clip.name}, {sample.id}: its target has no mark to plan a close look from")
+    legible, total = sorted(sample.expression.legible), sample.clip.num_frames
+    middle = legible[len(legible) // 2]
+    choice = habits.first_choice(middle, total, rng) or Grounding(
+        max(0, legible[0] - int(rng.integers(MARGIN + 1))),
+        min(total - 1, legible[-1] + int(rng.integers(MARGIN + 1))),
+        int(rng.choice(legible)),
+    )
+    others = [o for o in objects if o is not target]
+    noisy = bool(others) and rng.random() < wrong_name
+    named = others[int(rng.integers(len(others)))] if noisy else target
+    when = f"Step 1: they turn from {choice.start} to {choice.end}."
+    query = f"Step 3: query about {target.mark}"
+    first = f"{when} Step 2: no mark is clear. {query}. Action: look again"
+    seen = ", ".join(f"{o.name} {o.mark}" for o in objects)
+    last = f"{when} Step 2: {seen}. {query}, {named.name}. Action: confirmed"
+    turns = [(format_turn(first, Action.SELECT, choice), choice), (format_turn(last, Action.ANSWER, choice), choice)]
+    return turns, noisy

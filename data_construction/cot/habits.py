@@ -1,0 +1,41 @@
+"""What an imperfect writer of traces does at stated rates: reinforcement can only add what the traces do not show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rollout.types import Grounding
+
+WRONG_REACH = 6
+"""A wrong interval has so many frames on either side of its keyframe."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Shares of the traces whose first choice is made so; the rest choose as well as they can."""
+
+    middle: float = 0.0
+    """A too wide interval, one of three halves of the clip, with the keyframe at its very middle."""
+    wrong: float = 0.0
+    """An interval anywhere, with the keyframe at its middle."""
+
+    def first_choice(self, best: int, total: int, rng: np.random.Generator) -> Grounding | None:
+        """The habit's choice instead of one around frame ``best`` of ``total``; None to choose well.
+
+        The three halves make a habit that greedy decoding shows: spread over all frames, its mode would be right.
+        """
+        if not (self.middle or self.wrong):
+            return None  # and nothing is drawn, so that traces without habits are what they were
+        drawn = rng.random()
+        if drawn < self.middle:
+            quarter = total / 4
+            start = round(quarter * min(2, max(0, round((best - quarter) / quarter))))
+            end = min(total - 1, start + total // 2)
+            return Grounding(start, end, (start + end) // 2)
+        if drawn < self.middle + self.wrong:
+            keyframe = int(rng.integers(min(WRONG_REACH, total - 1), max(total - WRONG_REACH, 1 + WRONG_REACH)))
+            keyframe = min(keyframe, total - 1)
+            return Grounding(max(0, keyframe - WRONG_REACH), min(total - 1, keyframe + WRONG_REACH), keyframe)
+        return None

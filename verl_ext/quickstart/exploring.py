@@ -1,0 +1,108 @@
+"""The quickstart's stages in the world where exploring pays: sizes for one GPU, and toy sizes for two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verl_ext.quickstart.settings import QuickstartSettings
+
+RECIPES = (
+    ("segmentation.yaml", "exploring/reading.yaml"),
+    ("cold_start.yaml", "exploring/cold_start.yaml"),
+    ("grpo.yaml", "exploring/grpo.yaml"),
+)
+TEACHER: dict[str, Any] = {"middle_habit": 0.5, "wrong_interval": 0.15, "noise": 0.1}
+"""Half of the traces a keyframe at the middle of half the clip, 15 % a wrong interval, 10 % a wrong name."""
+GOOD_TEACHER: dict[str, Any] = {"middle_habit": 0.0, "wrong_interval": 0.0, "noise": 0.0}
+GPU_POLICY: dict[str, Any] = {
+    "hidden": 512,
+    "layers": 8,
+    "head_dim": 64,
+    "vision_hidden": 256,
+    "vision_layers": 4,
+    "vision_head_dim": 64,
+    "vision_positions": 256,
+}
+"""26 M parameters in the language and vision model."""
+CPU_POLICY: dict[str, Any] = {
+    "hidden": 128,
+    "layers": 3,
+    "vision_hidden": 96,
+    "vision_layers": 2,
+    "vision_positions": 256,
+}
+CPU_RL_STEPS = 30
+ON_CPU = (
+    "device=cpu",
+    "policy.dtype=float32",
+    "rollout.engine.enforce_eager=true",
+    "pool.share_gpu=false",
+    "trainer.gpus_per_node=0",
+    "trainer.loader_workers=1",
+)
+CPU_FRAMES = (
+    "rollout.initial_low_res=8",
+    "rollout.frames_per_turn=3",
+    "rollout.budgets.spatial=6",
+    "rollout.eval.initial_low_res=8",
+    "rollout.eval.budgets.spatial=6",
+    "rollout.engine.max_num_seqs=64",
+    "rollout.engine.max_num_batched_tokens=4096",
+)
+
+
+def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> QuickstartSettings:
+    """What ``videoseg quickstart --world badges`` runs; on a CPU as much of it as fits a quarter of an hour."""
+    shared: dict[str, Any] = {
+        "world": "badges",
+        "recipes": RECIPES,
+        "kinds": {"mark": 4.0},
+        "taught_kinds": ("mark",),
+        "traces": TEACHER,
+        "reading_traces": GOOD_TEACHER,
+        "device": device,
+        "rl_steps": rl_steps,
+    }
+    if device == "cuda":
+        return QuickstartSettings(
+            clips={"train": 1500, "valid": 30, "test": 256},
+            frames=(64, 64),
+            policy=GPU_POLICY,
+            warm_up_steps=600,
+            warm_up_samples=6000,
+            test_samples=1024,
+            **shared,
+        )
+    small, steps = (*ON_CPU, *CPU_FRAMES), rl_steps or CPU_RL_STEPS
+    return QuickstartSettings(
+        clips={"train": 160, "valid": 12, "test": 48},
+        frames=(48, 48),
+        policy=CPU_POLICY,
+        warm_up_steps=200,
+        test_samples=192,
+        segmentation=(
+            *small,
+            "trainer.steps=260",
+            "trainer.prompts_per_step=16",
+            "trainer.micro_batch=8",
+            "optim.lr=1.5e-3",
+        ),
+        cold_start=(
+            *small,
+            "trainer.steps=120",
+            "trainer.prompts_per_step=16",
+            "trainer.micro_batch=8",
+            "optim.lr=1.0e-3",
+        ),
+        grpo=(
+            *small,
+            "rollout.group_size=4",
+            f"trainer.steps={steps}",
+            "trainer.prompts_per_step=16",
+            "trainer.micro_batch=16",
+            "trainer.save_every=10",
+            f"trainer.eval_every={steps}",
+            "trainer.eval_samples=24",
+        ),
+        **shared,
+    )
