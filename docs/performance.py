@@ -39,15 +39,43 @@ def page() -> str:
 
 def section(path: Path) -> str:
     content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("benchmark") == "grpo_step" and "arms" in content:
+        body = step_table(content["arms"])
+    elif content.get("benchmark") == "grpo_step_released_way":
+        body = step_table({"released way": content, "ours": content["ours"]})
+    else:
+        body = figure_table(content)
     versions = content.get("versions", {})
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "verl", "vllm", "sam2") if name in versions)
     facts = "; ".join(part for part in (content["date"][:10], str(content["device"]), named) if part)
+    return "\n".join([f"## {path.stem.replace('_', ' ')}\n", f"{facts}\n", *body, ""])
+
+
+def step_table(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Seconds by phase of an RL step, a column an arm; with two arms, how many times faster the second is."""
+    names, pair = [*arms], len(arms) == 2
+    first, last = arms[names[0]], arms[names[-1]]
+    out = [f"| | {' | '.join(names)} |{' ratio |' if pair else ''}", f"|---|{'---|' * (len(arms) + pair)}"]
+    for phase in last["step_seconds"]:
+        seconds = [arm["step_seconds"].get(phase) for arm in arms.values()]
+        cells = ["" if s is None else f"{s:.2f}" for s in seconds]
+        ratio = f" {seconds[0] / seconds[1]:.1f} |" if pair and None not in seconds else " |" if pair else ""
+        out.append(f"| {phase.replace('_', ' ')}, s | {' | '.join(cells)} |{ratio}")
+    facts = {"rollouts per step": "rollouts", "tokens per step": "tokens", "update mfu": "MFU of the update"}
+    for key, words in (*facts.items(), ("peak gib", "peak of the actor, GiB")):
+        values = [arm.get(key.replace(" ", "_")) for arm in (first, last)[: len(arms)]]
+        if any(v is not None for v in values):
+            cells = ["" if v is None else f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in values]
+            out.append(f"| {words} | {' | '.join(cells)} |{' |' if pair else ''}")
+    return out
+
+
+def figure_table(content: Mapping[str, Any]) -> list[str]:
+    """Every number of a file."""
     figures = [*numbers({k: v for k, v in content.items() if k not in ENVIRONMENT})]
     rows = [f"| {name} | {value} |" for name, value in figures[:MOST_FIGURES]]
     more = [f"\n{len(figures) - MOST_FIGURES} more figures are in the file."] if len(figures) > MOST_FIGURES else []
-    return "\n".join(
-        [f"## {path.stem.replace('_', ' ')}\n", f"{facts}\n", "| figure | value |", "|---|---|", *rows, *more, ""]
-    )
+    return ["| figure | value |", "|---|---|", *rows, *more]
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
