@@ -54,6 +54,12 @@ class ClipEntry:
     """Frames whose masks people drew, where the file tells them from others (ViCaS); None: all."""
 
     @property
+    def silent(self) -> Problem | None:
+        """Of a clip that nothing is asked about, the problem that says so: there is nothing to count."""
+        asked = self.expressions or self.lost
+        return None if asked else next((p for p in self.problems if p.code == NOTHING_ASKED), None)
+
+    @property
     def faults(self) -> tuple[Problem, ...]:
         """Problems by which something cannot be used: not that there is nothing to ask about the clip."""
         return tuple(p for p in self.problems if p.code != NOTHING_ASKED)

@@ -15,9 +15,6 @@ from eval.benchmarks import Benchmark
 from rollout.errors import DataError
 from rollout.types import Expression, Masklets, Sample
 
-NOTHING_ASKED = "no_expressions"
-"""The problem of a clip without expressions: there is nothing to count."""
-
 
 @dataclass(frozen=True)
 class Truth:
@@ -52,6 +49,8 @@ def read_truth(benchmark: Benchmark, dataset: Dataset, clip: str, *, strict: boo
     if strict:
         for problem in (*entry.problems, *entry.odd.values()):
             raise problem.error()
+    if entry.silent is not None:
+        return Truth((), frames=len(entry.frames), odd={entry.name: str(entry.silent)})
     lost = {eid: Expression(eid, "") for eid in entry.lost}
     expressions = (*entry.expressions.values(), *lost.values())
     if entry.refused is not None:
@@ -74,8 +73,6 @@ def read_truth(benchmark: Benchmark, dataset: Dataset, clip: str, *, strict: boo
 
 def _refused(entry: ClipEntry, expressions: tuple[Expression, ...]) -> Truth:
     assert entry.refused is not None
-    if entry.refused.code == NOTHING_ASKED:
-        return Truth((), frames=len(entry.frames), odd={entry.name: str(entry.refused)})
     broken = {e.id: str(entry.refused) for e in expressions} or {entry.name: str(entry.refused)}
     return Truth(expressions, frames=len(entry.frames), broken=broken)
 

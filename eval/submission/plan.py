@@ -13,7 +13,6 @@ from eval.packagers.registry import get_packager
 from eval.results.index import Key, Place, index_results, read_record
 from eval.results.record import ResultRecord, check_name
 from eval.scores.expression import check_fit
-from eval.scores.truth import NOTHING_ASKED
 from rewards.metrics.packing import runs
 from rollout.errors import DataError
 from rollout.types import Clip, Expression, Sample
@@ -72,7 +71,7 @@ class Target:
         for problem in entry.problems:
             if self.strict:
                 raise problem.error()
-        if entry.refused is not None and entry.refused.code == NOTHING_ASKED:
+        if entry.silent is not None:
             return None
         try:
             clip = self.dataset.clip(name)

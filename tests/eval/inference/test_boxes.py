@@ -49,11 +49,11 @@ def test_the_chosen_frame_is_judged_and_no_interval(targets: list[Sample]) -> No
     boxes = [10, 10, 60, 60]
     replies = [box_reply(6, boxes), box_reply(9, boxes), box_reply(4, boxes), "I do not know"]
     records = [ask(sample, reply) for sample, reply in zip(targets, replies, strict=False)]
-    assert [r.chosen for r in records] == [6, 9, None, None]
+    assert [r.chosen for r in records] == [6, 9, 4, None], "as released, also a second that was not shown"
     scores = score_results(records, targets[:5])
-    assert [row.keyframe_hit for row in scores.expressions] == [100.0, 0.0, 0.0, 0.0, 0.0], "the fifth is missing"
+    assert [row.keyframe_hit for row in scores.expressions] == [100.0, 0.0, 100.0, 0.0, 0.0], "the fifth is missing"
     assert [row.interval_iou for row in scores.expressions] == [None] * 5
-    assert scores.overall.metrics["interval_iou"].n == 0 and scores.overall.metrics["keyframe_hit"].mean == 20.0
+    assert scores.overall.metrics["interval_iou"].n == 0 and scores.overall.metrics["keyframe_hit"].mean == 40.0
     assert "interval" not in scores_table(scores) and "keyframe" in scores_table(scores)
 
 
@@ -66,7 +66,7 @@ def test_the_report_marks_the_keyframe_and_misses_no_interval(targets: list[Samp
     assert "Turn 1: answer keyframe 6" in text and "key 6" in text
     assert "parses" not in text and "no frame chosen" not in text
     assert page.count('class="keyframe"') == 1, "a mark on the timeline"
-    lost = ask(targets[0], box_reply(5, [10, 10, 60, 60]))
+    lost = ask(targets[0], box_reply(50, [10, 10, 60, 60]))
     stage = replace(stage, records=[lost], scores=score_results([lost], targets[:1]))
     page = build_report(ReportInput("run", {}, [stage]), tmp_path / "r.html").read_text()
     assert "a time at which no frame was shown" in page

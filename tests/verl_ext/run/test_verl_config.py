@@ -129,7 +129,7 @@ def test_settings_arrive(tiny_recipe: Callable[..., Recipe]) -> None:
 
 def test_vllm_on_a_cpu(tiny_recipe: Callable[..., Recipe]) -> None:
     """One process for engine and model, and prompts in one piece, for seeded requests cannot be continued in parts."""
-    gpu = ("device=cuda", "pool.gpus_per_worker=0", "trainer.gpus_per_node=1")
+    gpu = ("device=cuda", "pool.gpus_per_worker=0", "trainer.gpus_per_node=1", "policy.dtype=bfloat16")
     on_cpu, on_gpu = (grpo_config(tiny_recipe("grpo", *o)).actor_rollout_ref.rollout for o in ((), gpu))
     assert on_cpu.engine_kwargs.vllm.distributed_executor_backend.endswith(".UniProcExecutor")
     assert on_gpu.engine_kwargs.vllm.distributed_executor_backend is None  # verl then chooses
@@ -166,7 +166,7 @@ def test_supervised_validation_needs_held_out_data_and_a_period(tiny_recipe: Cal
 def test_a_running_ray_cluster_is_told_nothing_that_it_refuses(
     tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_gpu_machine = ("device=cuda", "trainer.gpus_per_node=1", "pool.share_gpu=true")
+    one_gpu_machine = ("device=cuda", "trainer.gpus_per_node=1", "pool.share_gpu=true", "policy.dtype=bfloat16")
     for more in ((), one_gpu_machine):
         recipe = tiny_recipe("grpo", *more)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
