@@ -165,6 +165,8 @@ class Source:
             try:
                 _check_text(self.dataset.root, clip, "" if expression is None else expression.text)
                 if expression is None:
+                    if (silent := self.dataset.index[clip].silent) is not None:
+                        raise silent.error()
                     self.dataset.clip(clip)
                     raise DataError(f"{self.dataset.root}: clip {clip} has no expressions; remove the clip")
                 yield Item(id, self.dataset.get(clip, expression.id), attempt, rejected)

@@ -35,6 +35,7 @@ def test_box_dialogues_through_a_real_pool_whose_worker_is_killed(tmp_path: Path
     say = true_box({(s.clip.name, s.expression.id): s for s in expressions})
     direct, _, _ = cluster_of(say)
     expected = infer(direct, expressions, tmp_path / "direct")
+    ray.shutdown()  # what a test before it in this process has left
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
     try:
         with SegmenterPool(SMALL, random_segmenter().sam2_model.state_dict(), num_cpus=1) as pool:

@@ -88,7 +88,7 @@ def test_a_dead_engine_ends_the_step_with_its_own_error(
 def test_a_thin_batch_is_noticed_before_it_is_filled_up(
     step_seven: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = trainer_of(tiny_recipe("grpo"), None, step_seven)
+    trainer = trainer_of(tiny_recipe("grpo", "policy.packing=packed"), None, step_seven)
     trainer.global_steps = 7
     monkeypatch.setattr(PPOTrainerSync, "_balance_batch", lambda self, batch, metrics: batch)
 

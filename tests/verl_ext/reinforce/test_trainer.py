@@ -14,6 +14,7 @@ from tensordict.tensorclass import NonTensorData
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
+import verl_ext.reinforce.credit as credit_module
 import verl_ext.reinforce.trainer as trainer_module
 from rollout.types import Sample
 from tests.verl_ext.batches import ANSWER, SELECT, jagged
@@ -43,6 +44,7 @@ class Queue:
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue = Queue()
     monkeypatch.setattr(trainer_module, "tq", queue)
+    monkeypatch.setattr(credit_module, "tq", queue)
     return queue
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,8 @@ def test_turns_without_or_with_several_tokens(sample: Sample) -> None:
         {"turns": [], "stop": StopReason.CONTEXT_FULL, "spatial_frames": (), "num_frames": sample.clip.num_frames}
     )
     values = np.arange(9, dtype=np.float32) / 10  # three tokens, each its keyframe and two spatial frames
-    (scores,) = ScoredInPass([silent, episode], [values[:0], values]).score([None])
+    (scores,) = ScoredInPass([silent, episode], [values[:0], values]).score([SimpleNamespace(with_masks=False)])
     assert scores.keyframe_ious == pytest.approx((0.0, 0.0, 0.6))
     assert np.allclose(scores.video_ious, [(0.1, 0.2), (0.0, 0.0), (0.7, 0.8)])
     with pytest.raises(SegCountMismatchError, match="sequence 0, IoUs"):
-        ScoredInPass([episode], [values[:6]]).score([None])
+        ScoredInPass([episode], [values[:6]]).score([SimpleNamespace(with_masks=False)])
