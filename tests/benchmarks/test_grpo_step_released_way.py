@@ -24,7 +24,9 @@ HERE = "tests.benchmarks.test_grpo_step_released_way"
 def test_the_released_way(check: str, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     """In a process of its own: verl, once a test has loaded it, has replaced the forward that ``generate`` calls."""
     save_resolved(tiny_recipe("grpo"), tmp_path / "recipe.yaml")
-    code = f"import {HERE} as here; here.{check}(here.load_resolved({str(tmp_path / 'recipe.yaml')!r}))"
+    code = (
+        f"import {HERE} as here, verl_ext.recipe as r; here.{check}(r.load_resolved({str(tmp_path / 'recipe.yaml')!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-3000:]
 
