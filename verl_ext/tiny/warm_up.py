@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,8 @@ def warm_up_segmenter(
         table = WordTable(words, segmenter.prompt_width, s.prompt_std).to(segmenter.device)
     prime_attention(segmenter.sam2_model)
     segmenter.eval()  # the memory attention's dropout would slow so short a training
+    decoder: Any = segmenter.sam2_model.sam_mask_decoder
+    decoder.train()  # else a box's mask that is not stable yet is exchanged for one of those that states draw
     trained_before = [p.requires_grad for p in segmenter.parameters()]
     segmenter.requires_grad_(True)
 
@@ -103,6 +106,7 @@ def warm_up_segmenter(
     optimizer.zero_grad()
     for parameter, trains in zip(segmenter.parameters(), trained_before, strict=True):
         parameter.requires_grad_(trains)
+    decoder.eval()
     if s.single_frame_share >= 1.0:
         silence_memory(segmenter, clips[held_out:])
     return measure(segmenter, table, clips[: max(1, held_out)])

@@ -108,3 +108,15 @@ def test_an_unreadable_frame_names_itself(samples: list[Sample], tmp_path: Path)
     torn = [Sample(clip, Expression("0", "x", ("0red", "0blue")), masklets)]
     with pytest.raises(DataError, match="torn"):
         warm_up_segmenter(Segmenter(SMALL), torn, words(samples), steps=1, settings=SHORT)
+
+
+def test_a_mask_that_is_not_stable_yet_is_trained_all_the_same(samples: list[Sample]) -> None:
+    """SAM 2's decoder exchanges such a mask of a box when it is asked, which would teach another token in its place."""
+    segmenter = Segmenter(SMALL)
+    decoder = segmenter.sam2_model.sam_mask_decoder
+    modes: list[bool] = []
+    decoder.register_forward_pre_hook(lambda module, given: modes.append(module.training))
+    steps = 4
+    warm_up_segmenter(segmenter, samples, words(samples), steps=steps, settings=SHORT)
+    assert all(modes[:steps]) and not modes[-1], "in training, then measured as it is used"
+    assert not decoder.training
