@@ -165,7 +165,10 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if self.rank == 0:
             compiled = ", compiled layers" if p.compile else ""
             who = "reference" if self.engine_config.forward_only else "policy"
-            print(f"policy.packing {p.packing}: the {who}'s passes run over {ways[p.packing]}{compiled}", flush=True)
+            # a warning, for verl's processes log nothing below one
+            logger.warning(
+                "policy.packing %s: the %s's passes run over %s%s", p.packing, who, ways[p.packing], compiled
+            )
 
     def _out_of_memory(self, forward_only: bool, what: str) -> str:
         p, t = self._recipe.policy, self._recipe.trainer
