@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rewards.types import BoxRewardInput, RewardInput, Variant
 from rollout.errors import RecipeError
 
-_Input = TypeVar("_Input", RewardInput, BoxRewardInput)
+_Score = TypeVar("_Score", bound=Callable[..., float])
 _DECORATED = re.compile(r"^@register_reward\(", re.MULTILINE)
 
 
@@ -27,17 +27,21 @@ class Reward:
     """A named pure function from one rollout to a number."""
 
     name: str
-    input_type: type
+    input_types: tuple[type, ...]
+    """What it can score; one of both kinds of answers names both."""
     score: Callable[..., float]
     module: str
     of_masks: bool = False
     """It judges masks by their IoU; the others judge what the text says and chooses."""
+    propagated: bool = False
+    """It judges masks after propagation, which the segmenter makes only if a reward asks for them."""
 
     def __call__(self, x: RewardInput | BoxRewardInput, variant: Variant = "intended") -> float:
         """Score ``x``; raises RecipeError if this reward belongs to the other protocol."""
-        if not isinstance(x, self.input_type):
+        if not isinstance(x, self.input_types):
+            scored = " and ".join(kind.__name__ for kind in self.input_types)
             raise RecipeError(
-                f"reward {self.name!r} scores {self.input_type.__name__}, found {type(x).__name__}; "
+                f"reward {self.name!r} scores {scored}, found {type(x).__name__}; "
                 "multi-turn and box rewards cannot be mixed in one recipe"
             )
         return float(self.score(x, variant))
@@ -48,19 +52,21 @@ _REWARDS: dict[str, Reward] = {}
 
 def register_reward(
     name: str,
-    on: type[_Input] = RewardInput,  # type: ignore[assignment]
+    on: type[Any] | tuple[type[Any], ...] = RewardInput,
     of_masks: bool = False,
-) -> Callable[[Callable[[_Input, Variant], float]], Callable[[_Input, Variant], float]]:
-    """Register ``score(x, variant) -> float`` under ``name``; ``on`` is the kind of input that it reads, ``of_masks``
-    says that it judges masks."""
+    propagated: bool = False,
+) -> Callable[[_Score], _Score]:
+    """Register ``score(x, variant) -> float`` under ``name``; ``on`` is the kind of input that it reads (or several),
+    ``of_masks`` says that it judges masks, ``propagated`` that these are ``x.propagated``."""
 
-    def decorate(score: Callable[[_Input, Variant], float]) -> Callable[[_Input, Variant], float]:
+    def decorate(score: _Score) -> _Score:
         known = _REWARDS.get(name)
         if name == "total":
             raise RecipeError(f"{score.__module__}: a reward cannot be called 'total', that is the weighted sum")
         if known is not None and known.module != score.__module__:
             raise RecipeError(f"reward {name!r} is registered in {known.module} and in {score.__module__}; rename one")
-        _REWARDS[name] = Reward(name, on, score, score.__module__, of_masks)
+        kinds = on if isinstance(on, tuple) else (on,)
+        _REWARDS[name] = Reward(name, kinds, score, score.__module__, of_masks, propagated)
         return score
 
     return decorate
@@ -84,6 +90,11 @@ def reward_names() -> list[str]:
 def mask_reward_names() -> list[str]:
     """Those that judge masks, sorted."""
     return [name for name in reward_names() if _REWARDS[name].of_masks]
+
+
+def propagation_reward_names() -> list[str]:
+    """Those that judge masks after propagation, sorted."""
+    return [name for name in reward_names() if _REWARDS[name].propagated]
 
 
 def get_reward(name: str) -> Reward:

@@ -32,12 +32,17 @@ class Scoring(Protocol):
         """
         ...
 
+    def propagation_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request | None:
+        """What to ask for rewards of masks after propagation; None if no reward is, or nothing was answered."""
+        ...
+
     def masks(self, episode: Episode, answer: Any) -> list[dict[int, RLE]]:
         """Per turn, the masks of an answer ``with_masks`` by clip frame; empty where the turn has none."""
         ...
 
-    def rewards(self, sample: Sample, episode: Episode, answer: Any) -> dict[str, float]:
-        """Every reward by name and their weighted ``total``, from the pool's answer (None if it was not asked)."""
+    def rewards(self, sample: Sample, episode: Episode, answer: Any, propagated: Any = None) -> dict[str, float]:
+        """Every reward by name and their weighted ``total``, from the pool's answers to the two requests (None where it
+        was not asked)."""
         ...
 
     def ious(self, answer: Any) -> dict[str, float]:

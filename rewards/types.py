@@ -24,6 +24,28 @@ Box = tuple[float, float, float, float]
 _IOU_SLACK = 1e-6
 
 
+@dataclass(frozen=True)
+class PropagatedScores:
+    """A rollout's masks as its users get them, propagated over the clip, against ground truth in K judged frames.
+
+    No frames: nothing was answered. Raises ProtocolError if the lists do not fit together.
+    """
+
+    j: Sequence[float] = ()
+    """(K,) region similarity; 1 where neither side has a mask, as in evaluation."""
+    f: Sequence[float] = ()
+    """(K,) boundary accuracy."""
+    predicted: Sequence[bool] = ()
+    """(K,) whether there is a mask."""
+    has_target: bool = True
+    """Whether the expression names anything in this clip."""
+
+    def __post_init__(self) -> None:
+        j, f = (_iou_array(v, f"propagated scores, {n}").size for v, n in ((self.j, "J"), (self.f, "F")))
+        if not j == f == len(self.predicted):
+            raise ProtocolError(f"propagated scores: J of {j} frames, F of {f}, masks of {len(self.predicted)}")
+
+
 def _iou_array(values: Sequence[float], where: str) -> NDArray[np.float64]:
     """(N,) float64; raises ProtocolError naming ``where`` unless every value is a fraction."""
     ious = np.asarray(values, dtype=np.float64)
@@ -55,6 +77,8 @@ class RewardInput:
     stop: StopReason | None = None
     spatial_frames: Sequence[int] | None = None
     """(S,) frame indices behind ``video_ious``; only ``mask_iou_present`` asks for them."""
+    propagated: PropagatedScores | None = None
+    """None if nothing was propagated, because no reward asks for it."""
 
     def __post_init__(self) -> None:
         turns = len(self.turns)
@@ -120,6 +144,8 @@ class BoxRewardInput:
     frame_ious: Sequence[float] | None = None
     """(F,) IoU of the merged SAM 2 masks with ground truth; None if SAM 2 was not asked (see ``matched_boxes``)."""
     stop: StopReason | None = None
+    propagated: PropagatedScores | None = None
+    """None if nothing was propagated, because no reward asks for it."""
 
     def __post_init__(self) -> None:
         frames = len(self.timestamps)

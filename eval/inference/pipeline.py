@@ -26,6 +26,8 @@ from rollout.types import Sample
 if TYPE_CHECKING:
     from rewards.scoring import Scoring
 
+MASKS, DECODED, PROPAGATED = "masks", "decoded", "propagated"
+"""Why the pool is asked about a dialogue: for its result, and for the two kinds of rewards."""
 Progress = Callable[[int, int, str], None]
 TOGETHER = 32
 """Finished dialogues of a clip that do not wait for the clip's others any longer."""
@@ -47,7 +49,8 @@ class _Masks:
 
     sample: Sample
     dialogue: Dialogue
-    answers: list[Future[Any]]
+    answers: dict[str, Future[Any]]
+    """By purpose."""
     waiting: int
 
 
@@ -164,21 +167,22 @@ class Pipeline:
             del self._talking[clip]
 
     def _ask(self, heard: list[tuple[Sample, Dialogue]]) -> None:
-        requests: list[Any] = []
-        entries = []
-        for sample, dialogue in heard:
-            given = (sample, dialogue.episode, dialogue.states)
-            asked = [self._scoring.mask_request(*given)]
-            if self._rewards is not None:
-                judged = self._rewards.reward_request(self._truths[_key(sample)], *given[1:])
-                asked += [] if judged is None else [judged]
-            entries.append((sample, dialogue, len(requests), len(asked)))
-            requests += asked
-        answers = self._pool.submit(requests) if requests else []
-        for sample, dialogue, start, count in entries:
-            masks = _Masks(sample, dialogue, answers[start : start + count], count)
-            for answer in masks.answers:
+        entries = [(sample, dialogue, self._requests(sample, dialogue)) for sample, dialogue in heard]
+        answers = iter(self._pool.submit([r for _, _, asked in entries for r in asked.values()]) if entries else ())
+        for sample, dialogue, asked in entries:
+            masks = _Masks(sample, dialogue, {purpose: next(answers) for purpose in asked}, len(asked))
+            for answer in masks.answers.values():
                 answer.add_done_callback(partial(self._tell, masks))
+
+    def _requests(self, sample: Sample, dialogue: Dialogue) -> dict[str, Any]:
+        """By purpose, what the pool is asked about a dialogue: its masks, and what its rewards need."""
+        given = (dialogue.episode, dialogue.states)
+        asked: dict[str, Any] = {MASKS: self._scoring.mask_request(sample, *given)}
+        if self._rewards is not None:
+            true = self._truths[_key(sample)]
+            asked[DECODED] = self._rewards.reward_request(true, *given)
+            asked[PROPAGATED] = self._rewards.propagation_request(true, *given)
+        return {purpose: request for purpose, request in asked.items() if request is not None}
 
     def _tell(self, masks: _Masks, _: Future[Any]) -> None:
         """From the pool's thread."""
@@ -188,15 +192,18 @@ class Pipeline:
         self._under_way -= 1
         sample = masks.sample
         truth = self._truths.pop(_key(sample), sample)
-        error = next((e for a in masks.answers if (e := a.exception()) is not None), None)
+        error = next((e for a in masks.answers.values() if (e := a.exception()) is not None), None)
         if error is not None:
             self._fail(*_key(sample), Failure(str(error), "data" if isinstance(error, DataError) else "masks"))
             return
         rewards = None
         if self._rewards is not None:
-            judged = masks.answers[1].result() if len(masks.answers) > 1 else None
-            rewards = self._rewards.rewards(truth, masks.dialogue.episode, judged)
-        drawn = masks.answers[0].result()
+            decoded, propagated = (
+                masks.answers[purpose].result() if purpose in masks.answers else None
+                for purpose in (DECODED, PROPAGATED)
+            )
+            rewards = self._rewards.rewards(truth, masks.dialogue.episode, decoded, propagated)
+        drawn = masks.answers[MASKS].result()
         self._results.append(record_of(sample, masks.dialogue, drawn.rles, rewards, drawn.objects))
         self._failures.succeeded(_key(sample))
         self._done += 1

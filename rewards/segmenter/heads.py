@@ -62,11 +62,16 @@ def embed_nothing(model: Any, n: int) -> Prompt:
     return Prompt(sparse, dense, multimask=True)
 
 
-def embed_boxes(model: Any, boxes: Tensor) -> Prompt:
-    """(n, 4) x0, y0, x1, y1 in pixels of the encoder's input, as corner points (labels 2 and 3)."""
+def embed_boxes(model: Any, boxes: Tensor, states: Tensor | None = None) -> Prompt:
+    """(n, 4) x0, y0, x1, y1 in pixels of the encoder's input, as corner points (labels 2 and 3).
+
+    ``states`` (n, C) join them as further prompts: a box says where, and the single mask of a box is what comes out.
+    """
     coords = boxes.reshape(-1, 2, 2).to(model.no_mem_embed)
     labels = torch.tensor([[2, 3]], dtype=torch.int32, device=coords.device).expand(coords.shape[0], 2)
     sparse, dense = model.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=None)
+    if states is not None:
+        sparse = torch.cat([sparse, states[:, None].to(sparse)], dim=1)
     return Prompt(sparse, dense, multimask=False)
 
 

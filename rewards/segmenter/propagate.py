@@ -2,7 +2,8 @@
 
 Same semantics as sam2's ``SAM2VideoPredictor`` with one object and one prompted frame per state: forward from the
 keyframe to the end, then backward to the start, the backward pass still seeing forward memories. A ``[SEG]`` state
-is injected in every frame (SPEC 2.2); boxes only at the keyframe.
+is injected in every frame (SPEC 2.2); boxes only at the keyframe. Items may have videos of their own, of one length:
+frames that are taken from the same features.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
@@ -34,17 +35,19 @@ class Step:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts of B items: either states (B, C), or boxes (B, 4) in pixels of the encoder's input."""
+    """Prompts of B items: states (B, C), boxes (B, 4) in pixels of the encoder's input, or both for every item."""
 
     states: Tensor | None = None
     boxes: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if (self.states is None) == (self.boxes is None):
-            raise ValueError("propagation takes either states or boxes")
+        if self.states is None and self.boxes is None:
+            raise ValueError("propagation takes either states or boxes, or both")
 
     def at_keyframe(self, model: Any, items: list[int]) -> Prompt:
-        return embed_boxes(model, self.boxes[items]) if self.boxes is not None else self.while_tracking(model, items)
+        if self.boxes is None:
+            return self.while_tracking(model, items)
+        return embed_boxes(model, self.boxes[items], None if self.states is None else self.states[items])
 
     def while_tracking(self, model: Any, items: list[int]) -> Prompt:
         return embed_nothing(model, len(items)) if self.states is None else embed_states(model, self.states[items])
@@ -60,26 +63,30 @@ class Propagation:
         keyframes: Sequence[int],
         prompts: PromptBatch,
         *,
+        videos: Sequence[Sequence[int]] | None = None,
         gate: bool = True,
         max_batch: int = 64,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        self._num_frames = len(videos[0]) if videos else source.num_frames
         for k in keyframes:
-            if not 0 <= k < source.num_frames:
-                raise ValueError(f"keyframe {k} lies outside the clip's 0..{source.num_frames - 1}")
-        self._model, self._source, self._prompts = model, source, prompts
+            if not 0 <= k < self._num_frames:
+                raise ValueError(f"keyframe {k} lies outside the clip's 0..{self._num_frames - 1}")
+        if videos is not None and {len(video) for video in videos} != {self._num_frames}:
+            raise ValueError(f"videos of {sorted({len(v) for v in videos})} frames cannot be propagated together")
+        self._model, self._source, self._prompts, self._videos = model, source, prompts, videos
         self._keyframes = list(keyframes)
         self._gate, self._max_batch, self._autocast = gate, max_batch, autocast
-        self._bank = MemoryBank(model, self._keyframes, source.num_frames)
+        self._bank = MemoryBank(model, self._keyframes, self._num_frames)
 
     def steps(self) -> Iterator[Step]:
         """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
         everyone = list(range(len(self._keyframes)))
         yield from self._run(0, everyone, self._first)
         for reverse in (False, True):
-            for s in range(1, self._source.num_frames):
+            for s in range(1, self._num_frames):
                 offset = -s if reverse else s
-                items = [i for i in everyone if 0 <= self._keyframes[i] + offset < self._source.num_frames]
+                items = [i for i in everyone if 0 <= self._keyframes[i] + offset < self._num_frames]
                 if not items:
                     break
                 yield from self._run(offset, items, self._track)
@@ -94,13 +101,19 @@ class Propagation:
             items = active[start : start + self._max_batch]
             frames = [self._keyframes[i] + offset for i in items]
             with self._autocast():
-                levels = self._source.gather(frames)
+                levels = self._source.gather(self._rows(items, frames))
                 image, prompt = fuse(items, levels, offset)
                 head = run_heads(self._model, image, levels, prompt, gate=self._gate)
                 memories.append(encode_memory(self._model, levels[2], head, by_user=by_user))
             pointers.append(head.pointer.float())
             yield Step(items, frames, head)
         self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))
+
+    def _rows(self, items: list[int], frames: list[int]) -> list[int]:
+        """Of the source, for each item's frame."""
+        if self._videos is None:
+            return frames
+        return [self._videos[i][t] for i, t in zip(items, frames, strict=True)]
 
     def _first(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
         image = levels[2] + self._model.no_mem_embed.reshape(1, -1, 1, 1)

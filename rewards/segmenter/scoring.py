@@ -14,7 +14,7 @@ from rewards.segmenter.cache import FeatureCache, LoadFrames
 from rewards.segmenter.features import Features
 from rewards.segmenter.masks import encode_rles, mask_to_clip_size
 from rewards.segmenter.segmenter import Segmenter
-from rewards.segmenter.tracks import propagate_boxes, propagate_states
+from rewards.segmenter.tracks import propagate_group
 from rewards.segmenter.truth import Truth
 from rewards.segmenter.types import (
     BoxRequest,
@@ -57,15 +57,16 @@ class RequestScorer:
         kinds: dict[type, Callable[..., list[Any]]] = {
             SegRequest: self._decode,
             MaskRequest: self._compare,
-            PropagateRequest: partial(propagate_states, self.segmenter, self.cache, self._max_batch),
-            BoxRequest: partial(propagate_boxes, self.segmenter, self.cache, self._max_batch),
+            PropagateRequest: partial(propagate_group, self.segmenter, self.cache, self._max_batch),
+            BoxRequest: partial(propagate_group, self.segmenter, self.cache, self._max_batch),
         }
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, request in enumerate(requests):
             if type(request) not in kinds:
                 raise TypeError(f"{type(request).__name__} is not a request to the segmenter")
-            frames = tuple(request.frames) if isinstance(request, BoxRequest) else ()
-            groups.setdefault((type(request), request.clip.name, request.clip.frames, frames), []).append(i)
+            # only videos of one length are propagated together
+            length = len(request.video) if isinstance(request, PropagateRequest | BoxRequest) else 0
+            groups.setdefault((type(request), request.clip.name, request.clip.frames, length), []).append(i)
         truth = Truth(self.segmenter.device)
         outcomes: dict[int, Outcome] = {}
         for (kind, *_), members in groups.items():

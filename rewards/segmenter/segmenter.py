@@ -33,6 +33,7 @@ class Prompts(TypedDict, total=False):
     states: Tensor | None
     boxes: Tensor | None
     clip_size: tuple[int, int] | None
+    videos: Sequence[Sequence[int]] | None
     max_batch: int
 
 
@@ -155,14 +156,19 @@ class Segmenter(nn.Module):
         states: Tensor | None = None,
         boxes: Tensor | None = None,
         clip_size: tuple[int, int] | None = None,
+        videos: Sequence[Sequence[int]] | None = None,
         max_batch: int = 64,
     ) -> Iterator[Step]:
         """Propagate B items, yielding each (item, frame) once; follows the caller's gradient mode.
+
+        Items are prompted with states, with boxes, or with both.
 
         Args:
             keyframes: (B,) frame of each item's prompt.
             states: (B, C), injected in every frame.
             boxes: (B, 4) x0, y0, x1, y1 in pixels of the clip, with ``clip_size`` = (H, W).
+            videos: (B, K) rows of ``features`` that are each item's video; keyframes and the steps' frames then count
+                along it. None: all of them, in order.
         """
         if states is not None:
             self._check_states(states, len(keyframes))
@@ -181,6 +187,7 @@ class Segmenter(nn.Module):
             features,
             keyframes,
             PromptBatch(states, boxes),
+            videos=videos,
             gate=self.config.propagation_gate,
             max_batch=max_batch,
             autocast=self.autocast,

@@ -3,157 +3,215 @@
 What is held beside the memory bank: the logits of one step, the full-size masks of the frames that a step touches, and
 the finished frames' RLEs. A clip of 2 000 frames therefore needs the memory of one of 20.
 
-Shape legend: B items of a step, T frames of a clip, H x W pixels of the clip, N boxes of a request.
+Shape legend: B items of a step (a request's state, or one of its boxes), K frames of a request's video, H x W pixels of
+the clip.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rewards.segmenter.agreement import drawn_by
 from rewards.segmenter.cache import FeatureCache
 from rewards.segmenter.masks import encode_rles, mask_to_clip_size
-from rewards.segmenter.segmenter import Segmenter
+from rewards.segmenter.propagate import Step
+from rewards.segmenter.segmenter import Prompts, Segmenter
 from rewards.segmenter.truth import Truth
-from rewards.segmenter.types import BoxRequest, BoxScores, PropagatedMasks, PropagateRequest
-from rollout.types import RLE
+from rewards.segmenter.types import BoxRequest, BoxScores, DrawnBy, PropagatedMasks, PropagateRequest, State
+from rewards.types import PropagatedScores
+from rollout.types import RLE, Masklets
 
 FULL_SIZE_PIXELS = 64_000_000
 """Masks of a step are brought to the clip's size in groups of about so many pixels."""
+Propagated = PropagateRequest | BoxRequest
+Place = tuple[int, int]
+"""A request, and a position in its video."""
+Judgement = tuple[float, float, bool]
+"""J, F and whether there is a mask, of one frame."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One prompted object."""
+
+    request: int
+    box: Sequence[float] | None
+    state: State | None
+
+
+def propagate_group(
+    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[Propagated], truth: Truth
+) -> list[PropagatedMasks | BoxScores]:
+    """Masks and scores of one clip's requests; their videos have one length. A box is an object, merged by union.
+
+    Raises DataError for a frame that cannot be read.
+    """
+    tracks, by = _Tracks(group, truth), drawn_by(segmenter, cache, max_batch, group)
+    for items in _alike(group, by):
+        _propagate(segmenter, cache, max_batch, group, items, tracks)
+    return [tracks.answer(r, by[r]) for r in range(len(group))]
+
+
+def _alike(group: Sequence[Propagated], by: Sequence[DrawnBy]) -> Iterator[list[_Item]]:
+    """The group's items by their kind of prompt: only alike ones make a batch."""
+    for kinds in ({DrawnBy.SEG}, {DrawnBy.BOTH}, {DrawnBy.BOXES, DrawnBy.BOXES_AGAINST_SEG}):
+        items = []
+        for r in (r for r, kind in enumerate(by) if kind in kinds):
+            request = group[r]
+            boxes = [None] if by[r] is DrawnBy.SEG or not isinstance(request, BoxRequest) else request.boxes
+            state = request.state if by[r] in (DrawnBy.SEG, DrawnBy.BOTH) else None
+            items += [_Item(r, box, state) for box in boxes]
+        if items:
+            yield items
+
+
+def _propagate(
+    segmenter: Segmenter,
+    cache: FeatureCache,
+    max_batch: int,
+    group: Sequence[Propagated],
+    items: Sequence[_Item],
+    tracks: _Tracks,
+) -> None:
+    """Run one batch of items through the clip and hand their masks to ``tracks``."""
+    clip = group[0].clip
+    shown = sorted({t for item in items for t in group[item.request].video})
+    row = {t: i for i, t in enumerate(shown)}
+    prompts = Prompts(max_batch=max_batch, videos=[[row[t] for t in group[item.request].video] for item in items])
+    states = [item.state for item in items if item.state is not None]
+    if states:
+        prompts["states"] = torch.from_numpy(np.stack(states)).float().to(segmenter.device)
+    if items[0].box is not None:
+        prompts["boxes"] = torch.tensor([item.box for item in items], dtype=torch.float32)
+        prompts["clip_size"] = (clip.height, clip.width)
+    keyframes = [group[item.request].video.index(group[item.request].keyframe) for item in items]
+    objects = _Objects([item.request for item in items])
+    for step in segmenter.propagation_steps(cache.source(clip, shown), keyframes, **prompts):
+        for numbers, positions, masks in _full_size(step, items, tracks, (clip.height, clip.width)):
+            objects.add(numbers, positions, masks)
+            tracks.put_objects(items, numbers, positions, masks)
+            if whole := objects.take():
+                tracks.put(list(whole), torch.stack(list(whole.values())))
+
+
+def _full_size(
+    step: Step, items: Sequence[_Item], tracks: _Tracks, size: tuple[int, int]
+) -> Iterator[tuple[list[int], list[int], Tensor]]:
+    """(items, positions, (n, H, W) masks) of a step, without what nobody asked to see."""
+    places = list(zip(step.items, step.frames, strict=True))
+    wanted = [i for i, (item, position) in enumerate(places) if tracks.wants(items[item].request, position)]
+    at_once = max(1, FULL_SIZE_PIXELS // (size[0] * size[1]))
+    for start in range(0, len(wanted), at_once):
+        part = wanted[start : start + at_once]
+        logits = step.head.logits if len(part) == len(places) else step.head.logits[part]
+        yield [places[i][0] for i in part], [places[i][1] for i in part], mask_to_clip_size(logits, *size)
 
 
 class _Tracks:
-    """RLEs and IoUs of the group's requests as they grow, frame by frame; nothing is predicted until it is told."""
+    """RLEs and scores of the group's requests as they grow, frame by frame; nothing is predicted until it is told."""
 
-    def __init__(self, group: Sequence[PropagateRequest | BoxRequest], frames: Sequence[int], truth: Truth) -> None:
-        self._frames, self._truth = frames, truth
-        self._masklets = [request.masklets for request in group]
-        self._kept = [not isinstance(request, BoxRequest) or request.with_masks for request in group]
+    def __init__(self, group: Sequence[Propagated], truth: Truth) -> None:
+        self._group, self._truth = group, truth
         clip = group[0].clip
         empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
-        self._rles: list[list[RLE]] = [[empty] * len(frames) if kept else [] for kept in self._kept]
+        self._rles: list[list[RLE]] = [[empty] * len(r.video) if r.with_masks else [] for r in group]
+        self._objects: list[dict[int, list[RLE]]] = [{} for _ in group]
         self._ious: list[dict[int, float]] = [{} for _ in group]
+        self._judged: list[dict[int, Judgement]] = [{} for _ in group]
+        self._empty = empty
+        self._judge = [frozenset(r.judged) for r in group]
 
-    def put(self, places: Sequence[tuple[int, int]], masks: Tensor) -> None:
-        """(n, H, W) masks at n (request, place in ``frames``)."""
-        kept = [i for i, (request, _) in enumerate(places) if self._kept[request]]
+    def wants(self, request: int, position: int) -> bool:
+        """Whether the mask at that place is of any use."""
+        r = self._group[request]
+        scored = r.masklets is not None and not r.judged
+        return r.with_masks or scored or r.video[position] in self._judge[request]
+
+    def put(self, places: Sequence[Place], masks: Tensor) -> None:
+        """(n, H, W) merged masks at n places."""
+        kept = [i for i, (r, _) in enumerate(places) if self._group[r].with_masks]
         for i, rle in zip(kept, encode_rles(masks if len(kept) == len(places) else masks[kept]), strict=True):
             request, position = places[i]
             self._rles[request][position] = rle
-        targets = [(i, truth) for i, (r, _) in enumerate(places) if (truth := self._masklets[r]) is not None]
-        if targets:
-            scored = masks[[i for i, _ in targets]]
-            values = self._truth.score_masks(scored, [(truth, self._frames[places[i][1]]) for i, truth in targets])
-            for (i, _), value in zip(targets, values, strict=True):
+        scored = [i for i, (r, _) in enumerate(places) if self._group[r].masklets and not self._group[r].judged]
+        if scored:
+            values = self._truth.score_masks(masks[scored], [self._target(places[i]) for i in scored])
+            for i, value in zip(scored, values, strict=True):
+                self._ious[places[i][0]][places[i][1]] = value
+        judged = [i for i, (r, p) in enumerate(places) if self._group[r].video[p] in self._judge[r]]
+        if judged:
+            values_jf = self._truth.judge_masks(masks[judged], [self._target(places[i]) for i in judged])
+            for i, judgement in zip(judged, values_jf, strict=True):
                 request, position = places[i]
-                self._ious[request][position] = value
+                self._judged[request][self._group[request].video[position]] = judgement
 
-    def rles(self, request: int) -> tuple[RLE, ...] | None:
-        return tuple(self._rles[request]) if self._kept[request] else None
+    def put_objects(self, items: Sequence[_Item], numbers: Sequence[int], positions: Sequence[int], m: Tensor) -> None:
+        """(n, H, W) masks of single items: RLEs of each box's own object, of requests that want masks and have several
+        boxes."""
+        for item, position, mask in zip(numbers, positions, m, strict=True):
+            request = self._group[items[item].request]
+            if request.with_masks and isinstance(request, BoxRequest) and len(request.boxes) > 1:
+                track = self._objects[items[item].request].setdefault(item, [self._empty] * len(request.video))
+                track[position] = encode_rles(mask[None])[0]
 
-    def ious(self, request: int) -> tuple[float, ...] | None:
+    def _target(self, place: Place) -> tuple[Masklets, int]:
+        request = self._group[place[0]]
+        assert request.masklets is not None
+        return request.masklets, request.video[place[1]]
+
+    def answer(self, request: int, by: DrawnBy) -> PropagatedMasks | BoxScores:
+        r = self._group[request]
+        rles = tuple(self._rles[request]) if r.with_masks else None
+        if isinstance(r, PropagateRequest):
+            objects = () if by is DrawnBy.NOTHING else None
+            return PropagatedMasks(rles or (), self._all_ious(request), objects, self._all_judged(request), by)
+        own = tuple(tuple(track) for _, track in sorted(self._objects[request].items())) or None
+        if r.with_masks and by is DrawnBy.NOTHING:
+            own = ()
+        return BoxScores(self._all_ious(request) or (), rles, own, self._all_judged(request), by)
+
+    def _all_ious(self, request: int) -> tuple[float, ...] | None:
         """One a frame, where nothing was predicted those of an empty mask: 1 where nothing is visible, else 0."""
-        truth, known = self._masklets[request], self._ious[request]
-        if truth is None:
+        r, known = self._group[request], self._ious[request]
+        if r.masklets is None or r.judged:
             return None
         return tuple(
-            known[i] if i in known else float(not self._truth.union(truth, t).any()) for i, t in enumerate(self._frames)
+            known[i] if i in known else float(not self._truth.union(r.masklets, t).any()) for i, t in enumerate(r.video)
         )
 
-
-def propagate_states(
-    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[PropagateRequest], truth: Truth
-) -> list[PropagatedMasks]:
-    """The masks of one clip's requests. Raises DataError for a frame that cannot be read."""
-    clip = group[0].clip
-    tracks = _Tracks(group, range(clip.num_frames), truth)
-    states = {r: request.state for r, request in enumerate(group) if request.state is not None}
-    if states:
-        prompted = list(states)
-        steps = segmenter.propagation_steps(
-            cache.source(clip, range(clip.num_frames)),
-            [group[r].keyframe for r in prompted],
-            states=torch.from_numpy(np.stack(list(states.values()))).float().to(segmenter.device),
-            max_batch=max_batch,
-        )
-        at_once = max(1, FULL_SIZE_PIXELS // (clip.height * clip.width))
-        for step in steps:
-            places = [(prompted[item], frame) for item, frame in zip(step.items, step.frames, strict=True)]
-            for start in range(0, len(places), at_once):
-                part = slice(start, start + at_once)
-                tracks.put(places[part], mask_to_clip_size(step.head.logits[part], clip.height, clip.width))
-    return [
-        PropagatedMasks(tracks.rles(r) or (), tracks.ious(r), None if r in states else ()) for r in range(len(group))
-    ]
-
-
-def propagate_boxes(
-    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[BoxRequest], truth: Truth
-) -> list[BoxScores]:
-    """The same for boxes, one object each, merged by union; a request's boxes share its keyframe, hence every step."""
-    clip, frames = group[0].clip, list(group[0].frames)
-    tracks, objects = _Tracks(group, frames, truth), _Objects(group)
-    owners = [r for r, request in enumerate(group) for _ in request.boxes]
-    if owners:
-        steps = segmenter.propagation_steps(
-            cache.source(clip, frames),
-            [frames.index(group[r].keyframe) for r in owners],
-            boxes=torch.tensor([box for request in group for box in request.boxes], dtype=torch.float32),
-            clip_size=(clip.height, clip.width),
-            max_batch=max_batch,
-        )
-        unions = _Unions(owners)
-        for step in steps:
-            for item, position, logits in zip(step.items, step.frames, step.head.logits, strict=True):
-                mask = mask_to_clip_size(logits[None], clip.height, clip.width)
-                unions.add(item, position, mask)
-                objects.put(item, position, mask)
-            if whole := unions.take():
-                tracks.put(list(whole), torch.cat(list(whole.values())))
-    return [BoxScores(tracks.ious(r) or (), tracks.rles(r), objects.of(r)) for r in range(len(group))]
+    def _all_judged(self, request: int) -> PropagatedScores | None:
+        r, known = self._group[request], self._judged[request]
+        if not r.judged or r.masklets is None:
+            return None
+        rows: list[Judgement] = []
+        for t in r.judged:
+            empty = float(not self._truth.union(r.masklets, t).any())
+            rows.append(known.get(t, (empty, empty, False)))
+        j, f, predicted = zip(*rows, strict=True)
+        return PropagatedScores(j, f, predicted)
 
 
 class _Objects:
-    """RLEs of each box's own object, of requests that want masks and have several boxes."""
-
-    def __init__(self, group: Sequence[BoxRequest]) -> None:
-        self._group = group
-        self._kept = {r for r, request in enumerate(group) if request.with_masks and len(request.boxes) > 1}
-        self._owners = [r for r, request in enumerate(group) for _ in request.boxes]
-        clip = group[0].clip
-        empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
-        self._rles = {item: [empty] * len(group[r].frames) for item, r in enumerate(self._owners) if r in self._kept}
-
-    def put(self, item: int, position: int, mask: Tensor) -> None:
-        """(1, H, W): a box's object at a place in the frames."""
-        if item in self._rles:
-            self._rles[item][position] = encode_rles(mask)[0]
-
-    def of(self, request: int) -> tuple[tuple[RLE, ...], ...] | None:
-        """None where the request has one box, or wants no masks."""
-        wanted = self._group[request]
-        if not wanted.with_masks or len(wanted.boxes) == 1:
-            return None
-        return tuple(tuple(rles) for item, rles in self._rles.items() if self._owners[item] == request)
-
-
-class _Unions:
     """Masks of objects merged per request and frame, until all of a request's objects are in (steps may split them)."""
 
     def __init__(self, owners: Sequence[int]) -> None:
-        self._owners, self._objects = owners, Counter(owners)
-        self._open: dict[tuple[int, int], tuple[Tensor, int]] = {}
+        self._owners, self._count = owners, Counter(owners)
+        self._open: dict[Place, tuple[Tensor, int]] = {}
 
-    def add(self, item: int, position: int, mask: Tensor) -> None:
-        place = self._owners[item], position
-        merged, count = self._open.get(place, (mask, 0))
-        self._open[place] = merged | mask, count + 1
+    def add(self, items: Sequence[int], positions: Sequence[int], masks: Tensor) -> None:
+        """(n, H, W) masks of n items at their positions."""
+        for item, position, mask in zip(items, positions, masks, strict=True):
+            place = self._owners[item], position
+            merged, count = self._open.get(place, (mask, 0))
+            self._open[place] = merged | mask if count else mask, count + 1
 
-    def take(self) -> dict[tuple[int, int], Tensor]:
-        """(1, H, W) of every (request, frame) that is whole; they are forgotten here."""
-        whole = [place for place, (_, count) in self._open.items() if count == self._objects[place[0]]]
+    def take(self) -> dict[Place, Tensor]:
+        """(H, W) of every (request, frame) that is whole; they are forgotten here."""
+        whole = [place for place, (_, count) in self._open.items() if count == self._count[place[0]]]
         return {place: self._open.pop(place)[0] for place in whole}

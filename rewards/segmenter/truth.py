@@ -56,3 +56,12 @@ class Truth:
             return []
         truth = torch.stack([self.union(masklets, frame) for masklets, frame in targets])
         return [float(x) for x in mask_iou(masks, truth).tolist()]
+
+    def judge_masks(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[tuple[float, float, bool]]:
+        """J, F (`rewards.metrics`) and whether there is a mask, of (N, H, W) bool masks against N (masklets, frame)."""
+        from rewards.metrics import jf_masks
+
+        truth = torch.stack([self.union(masklets, frame) for masklets, frame in targets])
+        predicted = masks.flatten(1).any(1).tolist()
+        j, f = jf_masks(masks.cpu().numpy(), truth.cpu().numpy())
+        return list(zip(j.tolist(), f.tolist(), predicted, strict=True))

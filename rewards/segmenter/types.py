@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rewards.types import PropagatedScores
 from rollout.errors import DataError
 from rollout.types import RLE, Clip, Masklets
 
@@ -79,6 +81,17 @@ class MaskScores:
     own size; None for a turn without ``[SEG]``."""
 
 
+class DrawnBy(StrEnum):
+    """Which prompt drew a request's masks at the keyframe, and led them from there."""
+
+    NOTHING = "nothing"
+    BOXES = "boxes"
+    SEG = "seg"
+    BOTH = "both"
+    BOXES_AGAINST_SEG = "boxes_against_seg"
+    """Both were there and contradicted each other: the boxes alone, see `rewards.segmenter.agreement`."""
+
+
 @dataclass(frozen=True)
 class PropagateRequest:
     """Masks on all T frames from one state at one keyframe (SPEC 2.2, evaluation)."""
@@ -89,11 +102,23 @@ class PropagateRequest:
     """None predicts nothing in any frame."""
     masklets: Masklets | None = None
     """With ground truth the answer carries IoUs."""
+    frames: Sequence[int] | None = None
+    """Clip frame numbers, in order: the video that SAM 2 sees; None: all T."""
+    judged: Sequence[int] = ()
+    """Those of the frames in which J and F are wanted, in place of IoUs; needs ground truth."""
+    with_masks: bool = True
 
     def __post_init__(self) -> None:
         _check_frames(self.clip, (self.keyframe,), "keyframe")
         if self.masklets is not None:
             _check_masklets(self.clip, self.masklets)
+        _check_video(self.clip, self.video, self.keyframe)
+        _check_judged(self.clip, self.video, self.judged, self.masklets)
+
+    @property
+    def video(self) -> Sequence[int]:
+        """The frames that SAM 2 sees."""
+        return range(self.clip.num_frames) if self.frames is None else self.frames
 
 
 @dataclass(frozen=True)
@@ -101,9 +126,13 @@ class PropagatedMasks:
     """(T,) masks at the clip's own size."""
 
     rles: tuple[RLE, ...]
+    """() if no masks were asked for."""
     ious: tuple[float, ...] | None
     objects: tuple[tuple[RLE, ...], ...] | None = None
     """() where nothing was predicted; None: one object, whose masks are ``rles``."""
+    judged: PropagatedScores | None = None
+    """Of the request's ``judged`` frames; None if it has none."""
+    drawn_by: DrawnBy = DrawnBy.SEG
 
 
 @dataclass(frozen=True)
@@ -121,13 +150,22 @@ class BoxRequest:
     """With ground truth the answer carries IoUs."""
     with_masks: bool = False
     """Also return the merged masks (evaluation; rewards need only the IoUs)."""
+    judged: Sequence[int] = ()
+    """Those of the frames in which J and F are wanted, in place of IoUs; needs ground truth."""
+    state: State | None = None
+    """A ``[SEG]`` state that prompts SAM 2 as well, in every frame: with each box, or alone where there is none. One
+    that contradicts the boxes is left out (`rewards.segmenter.agreement`)."""
 
     def __post_init__(self) -> None:
-        _check_frames(self.clip, self.frames, "frames")
-        if self.keyframe not in self.frames:
-            raise ValueError(f"clip {self.clip.name}: keyframe {self.keyframe} is not among frames {self.frames}")
+        _check_video(self.clip, self.frames, self.keyframe)
         if self.masklets is not None:
             _check_masklets(self.clip, self.masklets)
+        _check_judged(self.clip, self.frames, self.judged, self.masklets)
+
+    @property
+    def video(self) -> Sequence[int]:
+        """The frames that SAM 2 sees."""
+        return self.frames
 
 
 @dataclass(frozen=True)
@@ -139,6 +177,9 @@ class BoxScores:
     """One mask for each of the request's frames at the clip's own size, if it asked for them."""
     objects: tuple[tuple[RLE, ...], ...] | None = None
     """The same object by object, where they are not those of one object; () where nothing was predicted."""
+    judged: PropagatedScores | None = None
+    """Of the request's ``judged`` frames; None if it has none."""
+    drawn_by: DrawnBy = DrawnBy.BOXES
 
 
 Request = SegRequest | MaskRequest | PropagateRequest | BoxRequest
@@ -157,6 +198,19 @@ def _check_frames(clip: Clip, frames: Sequence[int], what: str) -> None:
     for t in frames:
         if not 0 <= t < clip.num_frames:
             raise ValueError(f"clip {clip.name}: {what} names frame {t}; the clip has 0..{clip.num_frames - 1}")
+
+
+def _check_video(clip: Clip, frames: Sequence[int], keyframe: int) -> None:
+    _check_frames(clip, frames, "frames")
+    if keyframe not in frames:
+        raise ValueError(f"clip {clip.name}: keyframe {keyframe} is not among frames {frames}")
+
+
+def _check_judged(clip: Clip, frames: Sequence[int], judged: Sequence[int], masklets: Masklets | None) -> None:
+    if judged and masklets is None:
+        raise DataError(f"clip {clip.name}: J and F are asked for, but there is no ground truth")
+    if outside := set(judged) - set(frames):
+        raise ValueError(f"clip {clip.name}: judged frame {min(outside)} is not among those propagated")
 
 
 def _check_masklets(clip: Clip, masklets: Masklets) -> None:

@@ -9,6 +9,7 @@ import random
 import pytest
 
 from rewards import VEASON_REWARDS, BoxRewardInput, RewardInput, Variant, compute_rewards, reward_names
+from rewards.types import PropagatedScores
 from tests.rewards.conftest import turn_text
 
 TURN_REWARDS = [name for name in reward_names() if not name.startswith("veason_")]
@@ -53,6 +54,7 @@ def test_turn_rewards_never_raise(seed: int, variant: Variant) -> None:
             video_ious=[[rng.random() for _ in range(2)] for _ in turns],
             keyframe_ious=[rng.random() for _ in turns],
             spatial_frames=[0, frames - 1],
+            propagated=PropagatedScores([rng.random()], [rng.random()], [True], has_target=rng.random() < 0.5),
         )
         for name, value in compute_rewards(x, TURN_REWARDS, variant).items():
             assert math.isfinite(value), (name, text)

@@ -154,7 +154,7 @@ def rewards_fit_the_method(r: Recipe) -> Iterator[str]:
         except RecipeError as e:
             yield f"rewards.weights.{name}: {e}"
             continue
-        if reward.input_type is not wanted:
+        if wanted not in reward.input_types:
             other = "[SEG] dialogues" if wanted is BoxRewardInput else "box answers"
             yield (
                 f"rewards.weights.{name}: scores {other}, but method is {r.method}; remove it "

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ANSWERS = {"videoseg_o3": "masks", "veason_r1": "boxes"}
 """What each method's replies hold."""
-MASK_REWARDS_WITHOUT_HEAD = "veason_consistency"
+BOX_CONSISTENCY = "veason_consistency"
 
 
 @rule
@@ -35,10 +35,33 @@ def veason_has_no_mask_head(r: Recipe) -> Iterator[str]:
     for key, coef in (("mask_ce", r.sft_loss.mask_ce), ("dice", r.sft_loss.dice)):
         if r.stage == "sft" and coef:
             yield f"sft_loss.{key}: {coef:g} {why}; set it to 0"
-    if r.stage == "grpo" and MASK_REWARDS_WITHOUT_HEAD in r.rewards.weights and r.pool.checkpoint is None:
+    asking = [name for name in (BOX_CONSISTENCY, *_propagated()) if name in r.rewards.weights]
+    if r.stage == "grpo" and asking and r.pool.checkpoint is None:
         yield (
-            f"pool.checkpoint: null, but rewards.weights.{MASK_REWARDS_WITHOUT_HEAD} needs SAM 2 and a box policy has "
+            f"pool.checkpoint: null, but rewards.weights.{asking[0]} needs SAM 2 and a box policy has "
             f"none; name SAM 2 weights of preset {r.pool.preset}, or drop the reward"
+        )
+
+
+def _propagated() -> list[str]:
+    from rewards.registry import propagation_reward_names
+
+    return propagation_reward_names()
+
+
+@rule
+def propagation_is_bounded(r: Recipe) -> Iterator[str]:
+    p = r.rewards.propagation
+    if r.stage == "grpo" and p.form == "bounded" and p.frames is None:
+        yield (
+            "rewards.propagation.frames: null with form: bounded bounds nothing; give a number of frames, for example "
+            "16, or set rewards.propagation.form=exact"
+        )
+    asking = (p.form, p.frames) != ("exact", None)
+    if r.stage == "grpo" and asking and not any(name in r.rewards.weights for name in _propagated()):
+        yield (
+            f"rewards.propagation: form {p.form}, frames {p.frames}, but no reward judges propagated masks "
+            f"({', '.join(_propagated())}); add one to rewards.weights, or leave rewards.propagation out"
         )
 
 

@@ -9,6 +9,18 @@ Variant = Literal["intended", "released"]
 
 
 @dataclass
+class PropagationRecipe:
+    """How masks are propagated for the rewards that judge them so (``propagated_iou``, ``propagated_jf``, ``n_acc``,
+    ``t_acc``); nothing is propagated without one of these."""
+
+    form: Literal["exact", "bounded"] = "exact"
+    """``exact``: SAM 2 sees every frame, as in evaluation. ``bounded``: only the judged frames and the keyframe, so
+    that a clip costs the same whatever its length."""
+    frames: int | None = None
+    """Evenly spaced frames that are judged; null judges all."""
+
+
+@dataclass
 class RewardsRecipe:
     """A weighted sum of registered rewards."""
 
@@ -19,6 +31,8 @@ class RewardsRecipe:
     existence: Literal["visible", "legible"] = "visible"
     """Which frames ``interval`` and ``keyframe_hit`` are after: those in which the target is visible (published), or
     those in which it can be told from others, where the data set says so."""
+    propagation: PropagationRecipe = field(default_factory=PropagationRecipe)
+    """Of the masks that users get."""
 
 
 @dataclass

@@ -42,6 +42,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.engine.gpu_memory_utilization": 0.01,
     "rollout.engine.kv_cache_gib": 1,
     "rollout.engine.max_num_seqs": 1,
+    "rewards.propagation.frames": 1,
     "pool.workers": 1,
     "pool.cpus_per_worker": 0,
     "pool.gpus_per_worker": 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rewards.propagated import accuracies
 from rewards.truth import truth
 from rollout.types import RLE, Masklets
 
@@ -20,19 +21,23 @@ def union_rles(masklets: Masklets) -> list[RLE | None]:
 
 
 def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE | None] | None]) -> dict[str, float]:
-    """``val/jf`` (0..100), its standard error, and one value per kind of expression.
+    """``val/jf`` (0..100), its standard error, one value per kind of expression, and ``val/n_acc`` and ``val/t_acc``:
+    the share (0..1) of expressions without a target that got no mask, and of the others that got one.
 
     masks: per rollout, the predicted mask of each frame of its clip; None where the dialogue failed, which scores 0
         (also where no target is visible, for nothing was predicted there).
     """
-    from rewards.metrics import jf_rles
+    from rewards.metrics import score_clip
 
     values: dict[str, list[float]] = {}
+    told: dict[str, list[float]] = {}
     for rollout, predicted in zip(rollouts, masks, strict=True):
-        score = 0.0
+        score, drawn = 0.0, []
         if predicted is not None:
-            j, f = jf_rles(list(predicted), union_rles(truth(rollout.sample)))
-            score = 50.0 * float(j.mean() + f.mean())
+            found = score_clip(list(predicted), union_rles(truth(rollout.sample)), where=rollout.sample.id)
+            score, drawn = 50.0 * float(found.j.mean() + found.f.mean()), found.pred_visible.tolist()
+        for name, value in accuracies(drawn, bool(rollout.sample.expression.anno_ids)).items():
+            told.setdefault(name, []).append(value)
         values.setdefault("", []).append(score)
         values.setdefault(rollout.sample.expression.kind or "all", []).append(score)
     out = {}
@@ -40,4 +45,4 @@ def held_out_metrics(rollouts: Sequence[Rollout], masks: Sequence[Sequence[RLE |
         out[f"val/jf/{kind}" if kind else "val/jf"] = float(np.mean(scores))
     if len(values.get("", [])) > 1:
         out["val/jf_std_error"] = float(np.std(values[""], ddof=1) / np.sqrt(len(values[""])))
-    return out
+    return out | {f"val/{name}": float(np.mean(right)) for name, right in told.items()}

@@ -19,10 +19,12 @@ from rewards.veason import chosen_position, matched_boxes, read_reply
 from rollout.box_protocol import parse_box_turn
 from rollout.environments.single_turn_boxes import BoxSettings
 from rollout.types import RLE, Episode, Masklets, Sample
+from verl_ext.recipe.objective import PropagationRecipe
+from verl_ext.scoring.propagation import answered, judged_request, propagated_scores, wants_propagation
 from verl_ext.scoring.rollouts import Remembered
 
 NEEDS_MASKS = "veason_consistency"
-"""The one reward that asks SAM 2."""
+"""The one reward of the method's own that asks SAM 2."""
 
 FrameTruth = tuple[list[list[Box]], list[int]]
 """Per shown frame: (O, 4) boxes in the prompt's units, and the pixels that the objects cover together."""
@@ -37,11 +39,12 @@ class BoxScoring:
     variant: Variant
     columns: tuple[str, ...] = ()
     kept_as: Mapping[str, str] = field(default_factory=dict)
+    propagation: PropagationRecipe = field(default_factory=PropagationRecipe)
     _truth: Remembered[FrameTruth] = field(default_factory=Remembered)
 
     @property
     def needs_pool(self) -> bool:
-        return NEEDS_MASKS in self.weights
+        return NEEDS_MASKS in self.weights or wants_propagation(self.weights)
 
     def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
         return [[None] * len(e.turns) for e in episodes]
@@ -50,7 +53,7 @@ class BoxScoring:
         self, sample: Sample, episode: Episode, states: Sequence[State | None], with_masks: bool = False
     ) -> BoxRequest | None:
         """The matched boxes at the chosen frame, propagated over the frames that were shown."""
-        if not self.needs_pool:
+        if NEEDS_MASKS not in self.weights:
             return None
         x = self.reward_input(sample, episode)
         boxes = matched_boxes(x, self.variant)
@@ -61,12 +64,22 @@ class BoxScoring:
         keyframe, prompts = frames[position], self._in_clip(boxes, sample)
         return BoxRequest(sample.clip, frames, keyframe, prompts, truth(sample), with_masks)
 
+    def propagation_request(
+        self, sample: Sample, episode: Episode, states: Sequence[State | None]
+    ) -> BoxRequest | None:
+        """The boxes that evaluation would propagate. An answer without boxes is one, and right without a target."""
+        if not wants_propagation(self.weights) or not answered(episode):
+            return None
+        return judged_request(self.mask_request(sample, episode, states), sample, self.propagation)
+
     def masks(self, episode: Episode, answer: BoxScores) -> list[dict[int, RLE]]:
         return [dict(zip(episode.spatial_frames, answer.rles or (), strict=False))]
 
-    def rewards(self, sample: Sample, episode: Episode, answer: BoxScores | None) -> dict[str, float]:
+    def rewards(
+        self, sample: Sample, episode: Episode, answer: BoxScores | None, propagated: BoxScores | None = None
+    ) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
-        x = self.reward_input(sample, episode)
+        x = replace(self.reward_input(sample, episode), propagated=propagated_scores(sample, propagated))
         if answer is not None:
             x = replace(x, frame_ious=answer.ious)
         return compute_rewards(x, self.weights, self.variant)

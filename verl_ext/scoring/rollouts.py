@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from rewards.propagated import accuracies
 from rewards.scoring import Scoring
 from rewards.segmenter.types import State
 from rollout.environment import answers_of
 from rollout.errors import DataError
 from rollout.types import RLE, Action, Episode, Grounding, Sample, StopReason, Turn
 from verl_ext.recipe.rollout_settings import environment_of
+from verl_ext.scoring.propagation import propagated_scores
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
 
 T = TypeVar("T")
 
+DECODED, PROPAGATED = "decoded", "propagated"
+"""What the pool is asked for before a rollout has its rewards."""
 SCORINGS = {"masks": "verl_ext.scoring.seg", "boxes": "verl_ext.scoring.boxes"}
 """By what replies hold: the module whose ``build(settings, weights, variant)`` makes their :class:`Scoring`."""
 
@@ -42,6 +46,8 @@ class Rollout:
     ious: dict[str, float] = field(default_factory=dict)
     masks: list[dict[int, RLE]] = field(default_factory=list)
     """Per turn, by clip frame: those that its rewards judged, if they were asked for."""
+    answers: dict[str, float] = field(default_factory=dict)
+    """0 or 1, if its masks were propagated: ``n_acc`` without a target, else ``t_acc``."""
     failed: bool = False
     """Its dialogue raised: the rewards are those of an empty reply, nothing else of it counts."""
 
@@ -60,6 +66,8 @@ def recipe_scoring(recipe: Recipe) -> Scoring:
     scoring = scoring_of(name, settings, recipe.rewards.weights, recipe.rewards.variant)
     if hasattr(scoring, "existence"):
         scoring.existence = recipe.rewards.existence
+    if hasattr(scoring, "propagation"):
+        scoring.propagation = recipe.rewards.propagation
     return scoring
 
 
@@ -80,16 +88,24 @@ def score_rollouts(
             without ground truth has none either.
     """
     check_begun(samples, episodes)
-    given = enumerate(zip(samples, episodes, states, strict=True))
-    requests = [scoring.reward_request(*parts, with_masks=i in with_masks) for i, parts in given]
-    asked = [i for i, request in enumerate(requests) if request is not None]
-    answers = dict(zip(asked, pool.score([requests[i] for i in asked]), strict=True)) if asked else {}
+    given = list(zip(samples, episodes, states, strict=True))
+    asked: dict[tuple[str, int], Any] = {}
+    for i, parts in enumerate(given):
+        asked[DECODED, i] = scoring.reward_request(*parts, with_masks=i in with_masks)
+    for i, parts in enumerate(given):
+        asked[PROPAGATED, i] = scoring.propagation_request(*parts)
+    asked = {key: request for key, request in asked.items() if request is not None}
+    answers = dict(zip(asked, pool.score(list(asked.values())), strict=True)) if asked else {}
     out = []
     for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
-        answer = answers.get(i)
-        rollout = Rollout(sample, episode, states[i], scoring.rewards(sample, episode, answer))
+        answer, after = answers.get((DECODED, i)), answers.get((PROPAGATED, i))
+        rollout = Rollout(sample, episode, states[i], scoring.rewards(sample, episode, answer, after))
+        if after is not None:
+            scores = propagated_scores(sample, after)
+            rollout.ious["propagated"] = float(np.mean(scores.j))
+            rollout.answers = accuracies(scores.predicted, scores.has_target)
         if answer is not None:
-            rollout.ious = scoring.ious(answer)
+            rollout.ious |= scoring.ious(answer)
             rollout.masks = scoring.masks(episode, answer) if i in with_masks else []
         out.append(rollout)
     return out
@@ -156,4 +172,6 @@ def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float
     out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in ended])) if ended else 0.0
     for name in dict.fromkeys(name for r in rollouts for name in r.ious):
         out[f"{prefix}iou/{name}"] = float(np.mean([r.ious[name] for r in rollouts if name in r.ious]))
+    for name in dict.fromkeys(name for r in rollouts for name in r.answers):
+        out[f"{prefix}answers/{name}"] = float(np.mean([r.answers[name] for r in rollouts if name in r.answers]))
     return out

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewards.compose import compute_rewards
-from rewards.segmenter.types import MaskScores, PropagateRequest, SegRequest, State
+from rewards.segmenter.types import BoxRequest, MaskScores, PropagatedMasks, PropagateRequest, SegRequest, State
 from rewards.truth import legible_frames, truth
 from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import RLE, Episode, Sample
+from verl_ext.recipe.objective import PropagationRecipe
+from verl_ext.scoring.propagation import answered, judged_request, propagated_scores, wants_propagation
 from verl_ext.scoring.rollouts import Remembered
 from verl_ext.seg.calibration import SegCountMismatchError
 
@@ -33,6 +35,7 @@ class SegScoring:
     needs_pool: bool = True
     existence: str = "visible"
     """``legible``: rewards of intervals and keyframes ask for frames in which the target can be told from others."""
+    propagation: PropagationRecipe = field(default_factory=PropagationRecipe)
     _existence: Remembered[NDArray[np.uint8]] = field(default_factory=Remembered)
 
     def states(self, episodes: Sequence[Episode], columns: Mapping[str, Any]) -> list[list[State | None]]:
@@ -54,12 +57,25 @@ class SegScoring:
         keyframes = [t.keyframe for t in episode.turns]
         return SegRequest(sample.clip, truth(sample), list(episode.spatial_frames), list(states), keyframes, with_masks)
 
+    def propagation_request(
+        self, sample: Sample, episode: Episode, states: Sequence[State | None]
+    ) -> PropagateRequest | None:
+        """What evaluation would propagate. An answer without ``[SEG]`` is one without masks, right without a target."""
+        if not wants_propagation(self.weights):
+            return None
+        whole = self.mask_request(sample, episode, states)
+        if whole.state is None and not answered(episode):
+            return None
+        return judged_request(whole, sample, self.propagation)
+
     def masks(self, episode: Episode, answer: MaskScores) -> list[dict[int, RLE]]:
         frames = [(*episode.spatial_frames, turn.keyframe) for turn in episode.turns]
         turns = zip(frames, answer.rles or (), strict=False)
         return [{} if rles is None else dict(zip(shown, rles, strict=True)) for shown, rles in turns]
 
-    def rewards(self, sample: Sample, episode: Episode, answer: MaskScores | None) -> dict[str, float]:
+    def rewards(
+        self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: PropagatedMasks | None = None
+    ) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
         turns = episode.texts or [""]
         spatial = list(episode.spatial_frames) or [sample.clip.num_frames // 2]
@@ -68,7 +84,8 @@ class SegScoring:
         else:
             video, key = [list(v) for v in answer.video_ious], list(answer.keyframe_ious)
         existence = self._existence.get(sample, lambda: self._wanted_frames(sample))
-        x = RewardInput(turns, existence, video, key, stop=episode.stop, spatial_frames=spatial)
+        after = propagated_scores(sample, propagated)
+        x = RewardInput(turns, existence, video, key, stop=episode.stop, spatial_frames=spatial, propagated=after)
         return compute_rewards(x, self.weights, self.variant)
 
     def _wanted_frames(self, sample: Sample) -> NDArray[np.uint8]:
@@ -113,12 +130,15 @@ class ScoredInPass:
     pool: Any = None
     """Draws the masks that are asked for, which the pass does not hand over."""
 
-    def score(self, requests: Sequence[Any]) -> list[MaskScores]:
-        """``requests``: those of :meth:`SegScoring.reward_request`, one for each dialogue that has a turn.
+    def score(self, requests: Sequence[Any]) -> list[Any]:
+        """``requests``: those of :meth:`SegScoring.reward_request`, one for each dialogue that has a turn, and behind
+        them any for propagation, which the pool answers.
 
         Raises:
             SegCountMismatchError: a dialogue has another number of IoUs than its tokens draw masks.
         """
+        after = [request for request in requests if isinstance(request, PropagateRequest | BoxRequest)]
+        requests = requests[: len(requests) - len(after)]
         begun = [i for i, episode in enumerate(self.episodes) if episode.turns]
         if len(requests) != len(begun):
             raise SegCountMismatchError("dialogues", len(begun), len(requests))
@@ -127,7 +147,7 @@ class ScoredInPass:
         masks = self.pool.score([requests[n] for n in drawn]) if drawn else []
         for n, answer in zip(drawn, masks, strict=True):
             answers[n] = replace(answers[n], rles=answer.rles)
-        return answers
+        return [*answers, *(self.pool.score(after) if after else ())]
 
     def _scores(self, i: int) -> MaskScores:
         episode, frames = self.episodes[i], len(self.episodes[i].spatial_frames)
