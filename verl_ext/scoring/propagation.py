@@ -37,9 +37,9 @@ def judged_request(whole: R, sample: Sample, propagation: PropagationRecipe) -> 
         DataError: the split has no masks to score against.
     """
     total = sample.clip.num_frames
-    frames = evenly_spaced(0, total - 1, min(propagation.frames or total, total))
-    seen: Sequence[int] = range(total) if propagation.form == "exact" else sorted({*frames, whole.keyframe})
-    return replace(whole, frames=seen, judged=tuple(frames), masklets=truth(sample), with_masks=False)
+    places: list[int] = evenly_spaced(0, total - 1, min(propagation.frames or total, total))
+    seen: Sequence[int] = range(total) if propagation.form == "exact" else sorted({*places, whole.keyframe})
+    return replace(whole, frames=seen, judged=tuple(places), masklets=truth(sample), with_masks=False)
 
 
 def propagated_scores(sample: Sample, answer: PropagatedMasks | BoxScores | None) -> PropagatedScores:

@@ -1,0 +1,161 @@
+"""What rewards of propagated masks cost a step: the pool's seconds without them, bounded, and exact.
+
+``python -m benchmarks.propagation_rewards --json out.json`` for the tiny SAM 2 on a CPU; ``--device cuda --preset
+sam2.1_hiera_l --prompts 16 --rollouts 4`` is a step of VideoSEG-O3 at its real size. Frames are noise on disk, states,
+boxes and weights random: the work is that of real ones. Each way starts with an empty cache, as a step does, and all are
+timed in turn, so that a busy machine slows all. ``--step-seconds`` is the time of a step without them, for the share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.common import environment_facts, write_json
+from rewards.segmenter import PRESETS, RequestScorer, Segmenter, SegmenterConfig
+from rewards.segmenter.types import BoxRequest, PropagateRequest, Request, SegRequest
+from rollout.frames import evenly_spaced
+from rollout.types import Clip, Expression, Masklets, Sample
+from verl_ext.recipe.objective import PropagationRecipe
+from verl_ext.scoring.propagation import judged_request
+
+KINDS = ("seg", "boxes")
+SPATIAL = 5
+"""Frames on which VideoSEG-O3's own rewards decode each turn's mask, beside its keyframe."""
+
+
+def make_sample(root: Path, number: int, args: argparse.Namespace) -> Sample:
+    """A clip of noise with a disc that grows, as ground truth."""
+    from rewards.segmenter import encode_rles
+
+    rng = np.random.default_rng([args.seed, number])
+    folder, size = root / str(number), (args.height, args.width)
+    folder.mkdir()
+    y, x = np.ogrid[: size[0], : size[1]]
+    discs = np.stack([(y - size[0] / 2) ** 2 + (x - size[1] / 2) ** 2 < (20 + t) ** 2 for t in range(args.frames)])
+    paths = []
+    for t in range(args.frames):
+        paths.append(str(folder / f"{t:05d}.jpg"))
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(paths[-1])
+    masklets = Masklets(*size, (tuple(encode_rles(discs)),), args.frames)
+    return Sample(Clip(str(number), tuple(paths), *size), Expression("0", "the disc", ("0",)), masklets)
+
+
+def requests_of(
+    sample: Sample, kind: str, args: argparse.Namespace, width: int
+) -> tuple[list[Request], list[PropagateRequest | BoxRequest]]:
+    """(what a method's own rewards ask, what evaluation asks) about a prompt's rollouts."""
+    rng = np.random.default_rng([args.seed, int(sample.clip.name), 1])
+    own: list[Request] = []
+    whole: list[PropagateRequest | BoxRequest] = []
+    clip, masklets = sample.clip, sample.masklets
+    assert masklets is not None
+    shown = evenly_spaced(0, args.frames - 1, SPATIAL)
+    for _ in range(args.rollouts):
+        keyframe = int(rng.integers(args.frames))
+        if kind == "seg":
+            states = [rng.normal(size=width).astype(np.float32) for _ in range(2)]
+            own.append(SegRequest(clip, masklets, shown, states, [args.frames // 2, keyframe]))
+            whole.append(PropagateRequest(clip, keyframe, states[1]))
+        else:
+            corner = rng.random(2) * (clip.width / 2, clip.height / 2)
+            box = (*corner, *(corner + (clip.width / 4, clip.height / 4)))
+            frames = sorted({*shown, keyframe})
+            own.append(BoxRequest(clip, frames, keyframe, [box], masklets))
+            whole.append(BoxRequest(clip, range(args.frames), keyframe, [box], masklets))
+    return own, whole
+
+
+def measure(args: argparse.Namespace, samples: list[Sample]) -> dict[str, Any]:
+    """Seconds of a step's requests, by kind of answer and way; the median of ``--repeats`` after one warm-up."""
+    config = SegmenterConfig(preset=args.preset, compute_dtype=args.dtype)
+    scorer = RequestScorer(Segmenter(config).to(args.device).eval(), max_resident_frames=args.cache_frames)
+    forms = {
+        "bounded": PropagationRecipe("bounded", args.judged),
+        "exact": PropagationRecipe("exact", args.judged),
+        "exact_all": PropagationRecipe("exact", None),
+    }
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        asked = [(s, *requests_of(s, kind, args, config.prompt_width)) for s in samples]
+        ways: dict[str, list[list[Any]]] = {"without": [list(own) for _, own, _ in asked]}
+        for name, form in forms.items():
+            ways[name] = [[*own, *(judged_request(r, s, form) for r in whole)] for s, own, whole in asked]
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for repeat in range(args.repeats + 1):
+            for name, by_clip in ways.items():
+                spent = seconds(scorer, by_clip, args.device)
+                if repeat:
+                    times[name].append(spent)
+        median = {name: statistics.median(t) for name, t in times.items()}
+        added = {name: round(median[name] - median["without"], 4) for name in forms}
+        found[kind] = {
+            "seconds": {name: [round(t, 4) for t in ts] for name, ts in times.items()},
+            "added_seconds": added,
+            "times_without": {name: round(median[name] / median["without"], 2) for name in forms},
+        }
+        if args.step_seconds:
+            found[kind]["share_of_step"] = {n: round(a / args.step_seconds / args.workers, 4) for n, a in added.items()}
+    return found
+
+
+def seconds(scorer: RequestScorer, by_clip: list[list[Any]], device: str) -> float:
+    """One step's requests, a clip at a time as the pool hands them over."""
+    scorer.cache.clear()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for requests in by_clip:
+        for outcome in scorer.score(requests):
+            if isinstance(outcome, Exception):
+                raise outcome
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="tiny")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on cuda, else float32")
+    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--rollouts", type=int, default=4, help="of a prompt")
+    parser.add_argument("--frames", type=int, default=60, help="of a clip")
+    parser.add_argument("--judged", type=int, default=16)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=854)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads on a CPU")
+    parser.add_argument("--cache-frames", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=1, help="pool workers among which a step's clips are divided")
+    parser.add_argument("--step-seconds", type=float, help="a step without these rewards")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the result here")
+    args = parser.parse_args()
+    args.dtype = args.dtype or ("bfloat16" if args.device == "cuda" else "float32")
+    torch.set_num_threads(args.threads)
+    with TemporaryDirectory() as folder:
+        samples = [make_sample(Path(folder), i, args) for i in range(args.prompts)]
+        figures = measure(args, samples)
+    result = {
+        "benchmark": "propagation_rewards",
+        **environment_facts(args.device, ("torch", "sam2")),
+        "settings": {k: v for k, v in vars(args).items() if k != "json"},
+        "kinds": figures,
+        "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if args.device == "cuda" else None,
+    }
+    if args.json:
+        write_json(args.json, result)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
