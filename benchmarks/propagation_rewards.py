@@ -1,9 +1,9 @@
 """What rewards of propagated masks cost a step: the pool's seconds without them, bounded, and exact.
 
-``python -m benchmarks.propagation_rewards --json out.json`` for the tiny SAM 2 on a CPU; ``--device cuda --preset
-sam2.1_hiera_l --prompts 16 --rollouts 4`` is a step of VideoSEG-O3 at its real size. Frames are noise on disk, states,
-boxes and weights random: the work is that of real ones. Each way starts with an empty cache, as a step does, and all are
-timed in turn, so that a busy machine slows all. ``--step-seconds`` is the time of a step without them, for the share.
+``python benchmarks/propagation_rewards.py --json out.json`` for the tiny SAM 2 on a CPU; ``--device cuda --preset
+sam2.1_hiera_l --prompts 16`` is a step of VideoSEG-O3 at its real size. Frames are noise on disk, states, boxes and
+weights random: the work is that of real ones. Each way starts with an empty cache, as a step does, and all are timed in
+turn, so that a busy machine slows all. ``--step-seconds`` is the time of a step without them, for the share.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def requests_of(
             own.append(SegRequest(clip, masklets, shown, states, [args.frames // 2, keyframe]))
             whole.append(PropagateRequest(clip, keyframe, states[1]))
         else:
-            corner = rng.random(2) * (clip.width / 2, clip.height / 2)
-            box = (*corner, *(corner + (clip.width / 4, clip.height / 4)))
+            x, y = (rng.random(2) * (clip.width / 2, clip.height / 2)).tolist()
+            box = (x, y, x + clip.width / 4, y + clip.height / 4)
             frames = sorted({*shown, keyframe})
             own.append(BoxRequest(clip, frames, keyframe, [box], masklets))
             whole.append(BoxRequest(clip, range(args.frames), keyframe, [box], masklets))

@@ -11,13 +11,14 @@ this package loads neither.
 
 from rewards.compose import VEASON_REWARDS, VIDEOSEG_O3_REWARDS, compute_rewards
 from rewards.registry import Reward, get_reward, register_reward, reward_names
-from rewards.types import Box, BoxRewardInput, RewardInput, Variant
+from rewards.types import Box, BoxRewardInput, CombinedRewardInput, RewardInput, Variant
 
 __all__ = [
     "VEASON_REWARDS",
     "VIDEOSEG_O3_REWARDS",
     "Box",
     "BoxRewardInput",
+    "CombinedRewardInput",
     "Reward",
     "RewardInput",
     "Variant",

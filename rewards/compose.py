@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from rewards.registry import get_reward
-from rewards.types import BoxRewardInput, RewardInput, Variant
+from rewards.types import AnyRewardInput, Variant
 from rollout.errors import RecipeError
 
 VIDEOSEG_O3_REWARDS = (
@@ -25,7 +25,7 @@ VEASON_REWARDS = ("veason_format", "veason_keyframe", "veason_spatial", "veason_
 
 
 def compute_rewards(
-    x: RewardInput | BoxRewardInput,
+    x: AnyRewardInput,
     names_or_weights: Mapping[str, float] | Iterable[str],
     variant: Variant = "intended",
 ) -> dict[str, float]:

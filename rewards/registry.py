@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rewards.types import BoxRewardInput, RewardInput, Variant
+from rewards.types import AnyRewardInput, CombinedRewardInput, RewardInput, Variant
 from rollout.errors import RecipeError
 
 _Score = TypeVar("_Score", bound=Callable[..., float])
@@ -36,8 +36,10 @@ class Reward:
     propagated: bool = False
     """It judges masks after propagation, which the segmenter makes only if a reward asks for them."""
 
-    def __call__(self, x: RewardInput | BoxRewardInput, variant: Variant = "intended") -> float:
-        """Score ``x``; raises RecipeError if this reward belongs to the other protocol."""
+    def __call__(self, x: AnyRewardInput, variant: Variant = "intended") -> float:
+        """Score ``x``, or its part of a combined answer; raises RecipeError if it belongs to another protocol."""
+        if isinstance(x, CombinedRewardInput):
+            x = x.part(self.input_types)
         if not isinstance(x, self.input_types):
             scored = " and ".join(kind.__name__ for kind in self.input_types)
             raise RecipeError(

@@ -16,6 +16,8 @@ class Scoring(Protocol):
     """What the actor's log-prob pass hands over for it."""
     kept_as: Mapping[str, str]
     """Columns that later passes would overwrite -> the name under which the update finds them."""
+    combines: bool
+    """Whether replies hold two prompts for the segmenter, of which one or both draw."""
     needs_pool: bool
     """Whether its rewards ask the segmenter at all."""
 

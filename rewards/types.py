@@ -131,6 +131,18 @@ class RewardInput:
 
 
 @dataclass(frozen=True)
+class CombinedRewardInput:
+    """One reply with boxes and ``[SEG]``: rewards of either kind of answer score their part of it."""
+
+    seg: RewardInput
+    boxes: BoxRewardInput
+
+    def part(self, kinds: tuple[type, ...]) -> CombinedRewardInput | RewardInput | BoxRewardInput:
+        """What a reward of ``kinds`` of input scores."""
+        return next((x for x in (self, self.seg, self.boxes) if isinstance(x, kinds)), self)
+
+
+@dataclass(frozen=True)
 class BoxRewardInput:
     """One reply of the single-turn box protocol (SPEC 3), and the ground truth of its F sampled frames."""
 
@@ -163,3 +175,6 @@ class BoxRewardInput:
             ious = _iou_array(self.frame_ious, "box reward input, frame IoUs")
             if ious.size != frames:
                 raise ProtocolError(f"box reward input: {ious.size} frame IoUs for {frames} sampled frames")
+
+
+AnyRewardInput = RewardInput | BoxRewardInput | CombinedRewardInput

@@ -37,6 +37,7 @@ _DEEPEST = 8
 MAX_BOXES = 120
 """Boxes beyond this many are not looked at: matching them is cubic in their number."""
 
+MISSING = object()
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frames as they were shown."""
 
@@ -47,6 +48,13 @@ class BoxReply:
 
     timestamp: Any = None
     boxes: list[Any] | None = None
+    mask: Any = MISSING
+    """Of an answer that also holds ``[SEG]`` (`rollout.environments.combined_answers`)."""
+
+    @property
+    def says_nothing(self) -> bool:
+        """An answer in full form that there is no target: no box, and null for the mask."""
+        return whole_second(self.timestamp) is not None and self.boxes == [] and self.mask is None
 
     @property
     def candidates(self) -> list[Any]:
@@ -92,7 +100,8 @@ def read_box_reply(text: str, strict: bool = True) -> BoxReply | None:
     if not isinstance(data, dict):
         return None
     boxes = data.get("bbox_2d_list")
-    return BoxReply(data.get("keyframe_timestamp"), boxes if isinstance(boxes, list) else None)
+    mask = data.get("mask", MISSING)
+    return BoxReply(data.get("keyframe_timestamp"), boxes if isinstance(boxes, list) else None, mask)
 
 
 def read_answer(text: str) -> BoxAnswer | None:

@@ -35,7 +35,8 @@ class EnvironmentClass(Protocol):
     """What is registered: builds itself from a sample and a recipe's plain settings.
 
     It may say what its replies hold, and so which method's settings, rewards and masks are theirs: ``answers`` is
-    ``"masks"`` (``[SEG]``, videoseg_o3; so without a word) or ``"boxes"`` (veason_r1).
+    ``"masks"`` (``[SEG]``, videoseg_o3; so without a word), ``"boxes"`` (veason_r1), or ``"both"`` in one answer, which
+    takes the settings of boxes and the policy of ``[SEG]``.
     """
 
     @classmethod
@@ -76,7 +77,7 @@ def get_environment(name: str) -> type[EnvironmentClass]:
 
 
 def answers_of(name: str) -> str:
-    """``masks`` or ``boxes``: what replies in the environment ``name`` hold. Raises as `get_environment`."""
+    """``masks``, ``boxes`` or ``both``: what replies in the environment ``name`` hold. Raises as `get_environment`."""
     return getattr(get_environment(name), "answers", "masks")
 
 

@@ -171,6 +171,21 @@ class BoxPromptSet(Asked):
         return [Message.text("system", filled(self.system, values)), user] if self.system else [user]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CombinedPromptSet(BoxPromptSet):
+    """For policies that answer with boxes and ``[SEG]``."""
+
+    kind: ClassVar[str] = "combined"
+    called: ClassVar[str] = "prompts for boxes and a mask"
+    shipped: ClassVar[tuple[str, ...]] = ("full", "brief")
+
+    def check(self) -> None:
+        super().check()
+        for name in ("stamp", "opening", "question"):
+            if SEG_TOKEN in getattr(self, name):
+                raise RecipeError(f"prompt set {self.name}: {name} holds {SEG_TOKEN}, which only the policy may write")
+
+
 S = TypeVar("S", bound=Asked)
 _REGISTERED: dict[tuple[type[Asked], str], Asked] = {}
 

@@ -204,7 +204,8 @@ class Pipeline:
             )
             rewards = self._rewards.rewards(truth, masks.dialogue.episode, decoded, propagated)
         drawn = masks.answers[MASKS].result()
-        self._results.append(record_of(sample, masks.dialogue, drawn.rles, rewards, drawn.objects))
+        by = drawn.drawn_by.value if self._scoring.combines else None
+        self._results.append(record_of(sample, masks.dialogue, drawn.rles, rewards, drawn.objects, by))
         self._failures.succeeded(_key(sample))
         self._done += 1
 

@@ -16,8 +16,10 @@ def record_of(
     masks: Sequence[Any],
     rewards: dict[str, float] | None,
     objects: Sequence[Sequence[Any]] | None = None,
+    drawn_by: str | None = None,
 ) -> ResultRecord:
-    """What is written for one expression: ``masks`` of all objects, and ``objects`` one by one unless it is one."""
+    """What is written for one expression: ``masks`` of all objects, and ``objects`` one by one unless it is one;
+    ``drawn_by`` says which prompt drew them, where there could be two."""
     episode = dialogue.episode
     turns = tuple(
         TurnRecord(t.text, t.action, t.grounding, t.keyframe, tuple(t.shown), len(t.shown)) for t in episode.turns
@@ -38,4 +40,5 @@ def record_of(
         objects=None if objects is None else tuple(tuple(track) for track in objects),
         rewards=rewards,
         tokens=dialogue.tokens,
+        drawn_by=drawn_by,
     )

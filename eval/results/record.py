@@ -64,6 +64,9 @@ class ResultRecord:
     objects: tuple[tuple[RLE | None, ...], ...] | None = None
     """The prediction object by object, (T,) masks each, where it is not that of one object; () if none was predicted.
     None: one object, whose masks are ``prediction``, as in files that know nothing else."""
+    drawn_by: str | None = None
+    """Which of the answer's prompts drew its masks (`rewards.segmenter.types.DrawnBy`); None where it could be one
+    alone."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -109,6 +112,8 @@ class ResultRecord:
             turn["action"] = None if turn["action"] is None else turn["action"].value
         out["prediction"] = _plain_track(self.prediction)
         del out["objects"]
+        if self.drawn_by is None:
+            del out["drawn_by"]
         if self.objects is not None:
             out["objects"] = [_plain_track(track) for track in self.objects]
         return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class BoxSettings:
     rewards is in the same.
     """
 
+    asked: ClassVar[type[BoxPromptSet]] = BoxPromptSet
+    """The kind of prompt sets."""
     frames: int = 6
     side: int = 560
     sampling: str = "keyframe_congruent"
@@ -56,14 +58,14 @@ class BoxSettings:
             raise RecipeError(f"sampling = {self.sampling!r}: expected keyframe_congruent or evenly_spaced")
         if self.units not in COORDINATES:
             raise RecipeError(f"units = {self.units!r}: expected {' or '.join(COORDINATES)}")
-        get_prompts(self.prompts, BoxPromptSet)
+        get_prompts(self.prompts, self.asked)
         if self.frames < 2 or self.fps < 0:
             raise RecipeError(f"frames = {self.frames}, fps = {self.fps}: at least 2 frames, and no negative rate")
 
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> BoxSettings:
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From a recipe; see `settings_from_dict`."""
-        return settings_from_dict(BoxSettings, values)
+        return settings_from_dict(cls, values)
 
     def timestamps(self, clip: Clip, frames: Sequence[int]) -> tuple[int, ...]:
         """Whole seconds of frames, as the prompt writes them."""
@@ -128,7 +130,7 @@ class SingleTurnBoxes:
         s, clip = self.settings, self.sample.clip
         parts = [FramePart(frame, s.side, s.side) for frame in self.frames]
         length = s.timestamps(clip, [clip.num_frames - 1])[0] + 1
-        prompts = get_prompts(s.prompts, BoxPromptSet)
+        prompts = get_prompts(s.prompts, s.asked)
         return prompts.messages(parts, self.timestamps, self.query, length, COORDINATES[s.units])
 
     def step(self, reply: str) -> list[Message] | StopReason:

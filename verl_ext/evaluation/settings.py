@@ -24,6 +24,13 @@ SEG_PROTOCOL = ("rollout.turn_length=1024", "rollout.response_length=5120")
 BOX_SETTINGS = ("method=veason_r1", "rollout.max_turns=1", "sft_loss.mask_ce=0", "sft_loss.dice=0")
 BOX_PROTOCOL = ("rollout.turn_length=1024", "rollout.box_frames=8")
 BOX_SIDE = 560
+PROTOCOLS = {"masks": SEG_PROTOCOL, "boxes": BOX_PROTOCOL, "both": BOX_PROTOCOL}
+METHODS = {
+    "masks": (),
+    "boxes": BOX_SETTINGS,
+    "both": ("rollout.environment=combined_answers", "rollout.max_turns=1"),
+}
+"""By what a policy answers."""
 OF_ONE_BENCHMARK = ("environment_settings", "images")
 """Inference settings in which benchmarks of one command may differ: the engine does not depend on them."""
 
@@ -35,6 +42,7 @@ def recipe_of(request: Request, target: Target) -> Recipe:
     ``--set``; the policy is asked in the words in which it was trained, as far as its folder says.
     """
     from verl_ext.recipe import load_recipe, override, recipe_from_overrides
+    from verl_ext.recipe.asking import answers_of_policy
 
     policy = override("policy.path", str(request.policy))
     if request.recipe is not None:
@@ -46,22 +54,21 @@ def recipe_of(request: Request, target: Target) -> Recipe:
     settings = ["stage=sft", policy, override("data", [source]), f"device={where}"]
     settings += CPU_SETTINGS if where == "cpu" else ()
     protocol = [override(key, value) for key, value in benchmark.protocol.items()]
-    masks = (request.policy / HEAD_FOLDER).is_dir()
-    settings += _as_trained(request.policy, masks)
-    settings += [*SEG_PROTOCOL, *protocol] if masks else [*BOX_PROTOCOL, *protocol, *BOX_SETTINGS]
+    answers = answers_of_policy(request.policy, (request.policy / HEAD_FOLDER).is_dir())
+    settings += _as_trained(request.policy, answers)
+    settings += [*PROTOCOLS[answers], *protocol, *METHODS[answers]]
     return recipe_from_overrides("eval", [*settings, *request.overrides])
 
 
-def _as_trained(policy: Path, masks: bool) -> list[str]:
+def _as_trained(policy: Path, answers: str) -> list[str]:
     """Words and units of a policy: as its training recorded them. A box policy that says nothing is taken for a
     release, or an untrained model."""
     from verl_ext.recipe import override
     from verl_ext.recipe.asking import cell_of_policy, recorded_prompts, setting_of, units_of_policy
 
     own = recorded_prompts(policy)
-    method = "videoseg_o3" if masks else "veason_r1"
-    words = [] if own is None else [override("policy.prompt_set", setting_of(own, method))]
-    if masks:
+    words = [] if own is None else [override("policy.prompt_set", setting_of(own, answers))]
+    if answers == "masks":
         return words
     cell = cell_of_policy(policy)
     side = max(1, round(BOX_SIDE / cell)) * cell

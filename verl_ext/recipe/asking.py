@@ -10,13 +10,26 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout.prompts import SUFFIXES, BoxPromptSet, PromptSet, get_prompts, prompt_names, read_prompts
+from rollout.prompts import (
+    SUFFIXES,
+    BoxPromptSet,
+    CombinedPromptSet,
+    PromptSet,
+    get_prompts,
+    prompt_names,
+    read_prompts,
+)
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
 
 PROMPTS_FILE = "prompts.yaml"
-KINDS: dict[str, type[PromptSet] | type[BoxPromptSet]] = {"videoseg_o3": PromptSet, "veason_r1": BoxPromptSet}
+KINDS: dict[str, type[PromptSet] | type[BoxPromptSet]] = {
+    "masks": PromptSet,
+    "boxes": BoxPromptSet,
+    "both": CombinedPromptSet,
+}
+"""By what replies hold."""
 CELL = 28
 """Qwen2.5-VL's patch 14 times its merge 2."""
 THOUSANDTHS = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
@@ -25,7 +38,7 @@ THOUSANDTHS = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 
 def prompts_of(recipe: Recipe) -> PromptSet | BoxPromptSet:
     """The recipe's set. Raises RecipeError for one that is not there or not sound."""
-    return get_prompts(recipe.policy.prompt_set, KINDS[recipe.method])
+    return get_prompts(recipe.policy.prompt_set, KINDS[recipe.answers])
 
 
 def prompt_setting(recipe: Recipe) -> str:
@@ -48,7 +61,7 @@ def recorded_prompts(folder: str | Path) -> Path | None:
 
 def record_prompts(recipe: Recipe) -> str:
     """The text of `PROMPTS_FILE` for a policy trained by ``recipe``."""
-    units = {"units": recipe.rollout.box_units} if recipe.method == "veason_r1" else {}
+    units = {"units": recipe.rollout.box_units} if recipe.has_boxes else {}
     return prompts_text(prompts_of(recipe).to_dict() | units)
 
 
@@ -59,12 +72,30 @@ def prompts_text(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, allow_unicode=True, sort_keys=False, width=120)  # type: ignore[no-any-return]
 
 
-def setting_of(file: Path, method: str) -> str:
+def setting_of(file: Path, answers: str) -> str:
     """``policy.prompt_set`` for the set in ``file``: its name where it is one that has a name, else the file."""
-    kind = KINDS[method]
+    kind = KINDS[answers]
     texts = get_prompts(str(file), kind).to_dict()
-    texts |= {"units": ""} if method == "veason_r1" else {}
+    texts |= {} if answers == "masks" else {"units": ""}
     return next((name for name in prompt_names(kind) if get_prompts(name, kind).to_dict() == texts), str(file))
+
+
+def answers_of_policy(folder: str | Path, has_head: bool) -> str:
+    """``masks``, ``boxes`` or ``both``: how a policy answers, by its head and the prompts that it was trained with."""
+    own = recorded_prompts(folder)
+    if not has_head:
+        return "boxes"
+    return "both" if own is not None and "stamp" in _mapping(own) else "masks"
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}  # what is wrong with it is said where it is read
+    return found if isinstance(found, dict) else {}
 
 
 def units_of_policy(folder: str | Path) -> str:

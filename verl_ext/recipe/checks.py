@@ -15,6 +15,7 @@ from verl_ext.recipe.ranges import out_of_range
 from verl_ext.recipe.rules import RULES, rule
 
 if TYPE_CHECKING:
+    from rewards.registry import Reward
     from verl_ext.recipe.schema import Recipe
 
 STANZA_SUFFIXES = (".yaml", ".yml")
@@ -141,22 +142,37 @@ def a_sequence_fits_a_row(r: Recipe) -> Iterator[str]:
 @rule
 def rewards_fit_the_method(r: Recipe) -> Iterator[str]:
     from rewards.registry import get_reward
-    from rewards.types import BoxRewardInput, RewardInput
 
     if r.stage != "grpo":
         return
     if not r.rewards.weights:
         yield "rewards.weights: is empty; reinforcement needs at least one reward, for example mask_iou: 1.0"
-    wanted = BoxRewardInput if r.method == "veason_r1" else RewardInput
     for name in r.rewards.weights:
         try:
             reward = get_reward(name)
         except RecipeError as e:
             yield f"rewards.weights.{name}: {e}"
             continue
-        if wanted not in reward.input_types:
-            other = "[SEG] dialogues" if wanted is BoxRewardInput else "box answers"
+        if not scores_answers(reward, r.answers):
+            who = "method" if r.rollout.environment is None else "rollout.environment"
             yield (
-                f"rewards.weights.{name}: scores {other}, but method is {r.method}; remove it "
-                f"(rewards.weights.{name}=0) or change the method"
+                f"rewards.weights.{name}: scores {_scored(reward)}, but {who} is {r.rollout.environment or r.method}; "
+                f"remove it (rewards.weights.{name}=0) or change the {who}"
             )
+
+
+def scores_answers(reward: Reward, answers: str) -> bool:
+    """Whether a reward can score replies that hold ``answers``. Of combined ones those that read a dialogue's intervals
+    cannot; nor does ``veason_consistency``, whose SAM 2 sees the boxes alone."""
+    from rewards.types import BoxRewardInput, CombinedRewardInput, RewardInput
+
+    kinds = reward.input_types
+    if answers != "both":
+        return {"masks": RewardInput, "boxes": BoxRewardInput}[answers] in kinds
+    boxes = BoxRewardInput in kinds and reward.name != "veason_consistency"
+    return CombinedRewardInput in kinds or boxes or reward.of_masks
+
+
+def _scored(reward: Reward) -> str:
+    names = {"RewardInput": "[SEG] dialogues", "BoxRewardInput": "box answers", "CombinedRewardInput": "both in one"}
+    return " and ".join(names[kind.__name__] for kind in reward.input_types)

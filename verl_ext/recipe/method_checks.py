@@ -13,8 +13,8 @@ from verl_ext.recipe.rules import rule
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
 
-ANSWERS = {"videoseg_o3": "masks", "veason_r1": "boxes"}
-"""What each method's replies hold."""
+ANSWERS = {"videoseg_o3": ("masks", "both"), "veason_r1": ("boxes",)}
+"""What each method's replies may hold; only videoseg_o3's policy has ``[SEG]``."""
 BOX_CONSISTENCY = "veason_consistency"
 
 
@@ -77,11 +77,14 @@ def environment_fits_the_method(r: Recipe) -> Iterator[str]:
     except RecipeError as e:
         yield f"rollout.environment: {e}"
         return
-    if answers != ANSWERS[r.method]:
+    if answers not in ANSWERS[r.method]:
+        scored = " or ".join(ANSWERS[r.method])
         yield (
-            f"rollout.environment: replies in {name} hold {answers}, but method {r.method} scores {ANSWERS[r.method]}; "
+            f"rollout.environment: replies in {name} hold {answers}, but method {r.method} scores {scored}; "
             "change one of the two"
         )
+    if answers == "both" and r.rollout.max_turns != 1:
+        yield f"rollout.max_turns: {r.rollout.max_turns}, but {name} answers in one turn; set it to 1"
 
 
 @rule
@@ -138,7 +141,7 @@ def tokens_fit(r: Recipe) -> Iterator[str]:
 
 @rule
 def frames_are_shown(r: Recipe) -> Iterator[str]:
-    if r.method == "veason_r1":
+    if r.has_boxes:
         if r.rollout.box_side % CELL and r.rollout.box_side % cell_of_policy(r.policy.path):
             yield (
                 f"rollout.box_side: {r.rollout.box_side} is not a multiple of {CELL}, a cell of Qwen2.5-VL's "

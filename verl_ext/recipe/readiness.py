@@ -108,7 +108,7 @@ def _environment(r: Recipe) -> Iterator[str]:
 
 def _box_side(r: Recipe) -> Iterator[str]:
     cell, side = cell_of_policy(r.policy.path), r.rollout.box_side
-    if r.method == "veason_r1" and side % cell:
+    if r.has_boxes and side % cell:
         yield (
             f"rollout.box_side: {side} is not a multiple of {cell}, a cell of this policy's vision tower "
             f"({model_type(r.policy.path)}); take {max(1, round(side / cell)) * cell}"

@@ -21,7 +21,7 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     """
     r = recipe.rollout
     name = r.environment or ENVIRONMENTS[recipe.method]
-    if recipe.method == "veason_r1":
+    if recipe.has_boxes:
         return name, {
             "frames": (r.eval.box_frames if evaluation else None) or r.box_frames,
             "side": r.box_side,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rollout.errors import RecipeError
 from verl_ext.recipe.data import DataSource
 from verl_ext.recipe.objective import ObjectiveRecipe, RewardsRecipe, SftLossRecipe
 from verl_ext.recipe.policy import PolicyRecipe
@@ -55,6 +56,22 @@ class Recipe:
         supervised stage is plain LoRA.
         """
         return self.stage == "sft" and self.method == "videoseg_o3"
+
+    @property
+    def answers(self) -> str:
+        """``masks``, ``boxes`` or ``both``: what replies hold in the recipe's environment."""
+        from rollout.environment import answers_of
+
+        own = {"videoseg_o3": "masks", "veason_r1": "boxes"}[self.method]
+        try:
+            return own if self.rollout.environment is None else answers_of(self.rollout.environment)
+        except RecipeError:  # no such environment: a rule of its own says so
+            return own
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the policy is shown timestamped squares and answers boxes, alone or with ``[SEG]``."""
+        return self.answers != "masks"
 
     @property
     def rollouts_per_step(self) -> int:

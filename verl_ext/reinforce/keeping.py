@@ -77,7 +77,7 @@ class KeepsRollouts:
         keys = [row.key for row in rows]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=wanted)
         columns = {name: list(data[name].unbind()) for name in wanted if name in data.keys()}  # noqa: SIM118
-        side = self.recipe.rollout.box_side if self.recipe.method == "veason_r1" else None
+        side = self.recipe.rollout.box_side if self.recipe.has_boxes else None
         self.keeper.write(self.global_steps, lambda: kept_groups(rows, columns, side))
 
 

@@ -47,7 +47,7 @@ def load_samples(recipe: Recipe, held_out: bool = False) -> list[Sample]:
             if not source.kinds or sample.expression.kind in source.kinds:
                 query_of(sample)  # raises for what no dialogue can ask
                 found.append(sample)
-        if recipe.method == "veason_r1" and not recipe.rollout.box_no_target:
+        if recipe.has_boxes and not recipe.rollout.box_no_target:
             found = [s for s in found if s.expression.anno_ids]
         share = _share(found, source, recipe.seed + i, held_out)
         if not share:

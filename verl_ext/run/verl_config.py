@@ -240,7 +240,7 @@ def sft_config(recipe: Recipe) -> DictConfig:
 def images_per_dialogue(recipe: Recipe) -> int:
     """The most images that one dialogue can hold, in training or evaluation."""
     r = recipe.rollout
-    if recipe.method == "veason_r1":
+    if recipe.has_boxes:
         return max(r.box_frames, r.eval.box_frames or 0) + 2
     # Training shows all of a clip that has one frame more than either choice would take.
     trained = r.initial_low_res + r.initial_spatial + (2 if r.initial_low_res == r.initial_spatial else 1)

@@ -38,6 +38,7 @@ class BoxScoring:
     weights: Mapping[str, float]
     variant: Variant
     columns: tuple[str, ...] = ()
+    combines: bool = False
     kept_as: Mapping[str, str] = field(default_factory=dict)
     propagation: PropagationRecipe = field(default_factory=PropagationRecipe)
     _truth: Remembered[FrameTruth] = field(default_factory=Remembered)

@@ -16,7 +16,7 @@ import numpy as np
 
 from rewards.propagated import accuracies
 from rewards.scoring import Scoring
-from rewards.segmenter.types import State
+from rewards.segmenter.types import DrawnBy, State
 from rollout.environment import answers_of
 from rollout.errors import DataError
 from rollout.types import RLE, Action, Episode, Grounding, Sample, StopReason, Turn
@@ -30,7 +30,11 @@ T = TypeVar("T")
 
 DECODED, PROPAGATED = "decoded", "propagated"
 """What the pool is asked for before a rollout has its rewards."""
-SCORINGS = {"masks": "verl_ext.scoring.seg", "boxes": "verl_ext.scoring.boxes"}
+SCORINGS = {
+    "masks": "verl_ext.scoring.seg",
+    "boxes": "verl_ext.scoring.boxes",
+    "both": "verl_ext.scoring.combined",
+}
 """By what replies hold: the module whose ``build(settings, weights, variant)`` makes their :class:`Scoring`."""
 
 
@@ -47,7 +51,8 @@ class Rollout:
     masks: list[dict[int, RLE]] = field(default_factory=list)
     """Per turn, by clip frame: those that its rewards judged, if they were asked for."""
     answers: dict[str, float] = field(default_factory=dict)
-    """0 or 1, if its masks were propagated: ``n_acc`` without a target, else ``t_acc``."""
+    """0 or 1, if its masks were propagated: ``n_acc`` without a target, else ``t_acc``; of an answer with two prompts
+    also which drew."""
     failed: bool = False
     """Its dialogue raised: the rewards are those of an empty reply, nothing else of it counts."""
 
@@ -104,6 +109,8 @@ def score_rollouts(
             scores = propagated_scores(sample, after)
             rollout.ious["propagated"] = float(np.mean(scores.j))
             rollout.answers = accuracies(scores.predicted, scores.has_target)
+            if scoring.combines:
+                rollout.answers |= {f"drawn_by_{kind}": float(after.drawn_by is kind) for kind in DrawnBy}
         if answer is not None:
             rollout.ious |= scoring.ious(answer)
             rollout.masks = scoring.masks(episode, answer) if i in with_masks else []

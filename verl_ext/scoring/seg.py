@@ -33,6 +33,7 @@ class SegScoring:
         default_factory=lambda: {"mask_log_prob": "old_mask_log_prob", "mask_target": "old_mask_target"}
     )
     needs_pool: bool = True
+    combines: bool = False
     existence: str = "visible"
     """``legible``: rewards of intervals and keyframes ask for frames in which the target can be told from others."""
     propagation: PropagationRecipe = field(default_factory=PropagationRecipe)
@@ -77,6 +78,12 @@ class SegScoring:
         self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: PropagatedMasks | None = None
     ) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
+        return compute_rewards(self.reward_input(sample, episode, answer, propagated), self.weights, self.variant)
+
+    def reward_input(
+        self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: PropagatedMasks | None
+    ) -> RewardInput:
+        """What rewards see of a dialogue."""
         turns = episode.texts or [""]
         spatial = list(episode.spatial_frames) or [sample.clip.num_frames // 2]
         if answer is None:
@@ -85,8 +92,7 @@ class SegScoring:
             video, key = [list(v) for v in answer.video_ious], list(answer.keyframe_ious)
         existence = self._existence.get(sample, lambda: self._wanted_frames(sample))
         after = propagated_scores(sample, propagated)
-        x = RewardInput(turns, existence, video, key, stop=episode.stop, spatial_frames=spatial, propagated=after)
-        return compute_rewards(x, self.weights, self.variant)
+        return RewardInput(turns, existence, video, key, stop=episode.stop, spatial_frames=spatial, propagated=after)
 
     def _wanted_frames(self, sample: Sample) -> NDArray[np.uint8]:
         """(T,) 0/1. Raises DataError where legible frames are asked for and the data set does not know them."""
