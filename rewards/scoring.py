@@ -18,6 +18,9 @@ class Scoring(Protocol):
     """Columns that later passes would overwrite -> the name under which the update finds them."""
     combines: bool
     """Whether replies hold two prompts for the segmenter, of which one or both draw."""
+    verifies: bool
+    """Whether the policy sees its own masks and judges them: then ``first_request`` is asked too, and its answer handed
+    to ``rewards`` (`verl_ext.scoring.verified`)."""
     needs_pool: bool
     """Whether its rewards ask the segmenter at all."""
 
@@ -38,13 +41,19 @@ class Scoring(Protocol):
         """What to ask for rewards of masks after propagation; None if no reward is, or nothing was answered."""
         ...
 
+    def first_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> Request | None:
+        """Where the policy saw its own masks: what to ask about the answer before that."""
+        ...
+
     def masks(self, episode: Episode, answer: Any) -> list[dict[int, RLE]]:
         """Per turn, the masks of an answer ``with_masks`` by clip frame; empty where the turn has none."""
         ...
 
-    def rewards(self, sample: Sample, episode: Episode, answer: Any, propagated: Any = None) -> dict[str, float]:
-        """Every reward by name and their weighted ``total``, from the pool's answers to the two requests (None where it
-        was not asked)."""
+    def rewards(
+        self, sample: Sample, episode: Episode, answer: Any, propagated: Any = None, first: Any = None
+    ) -> dict[str, float]:
+        """Every reward by name and their weighted ``total``, from the pool's answers to the requests (None where it was
+        not asked)."""
         ...
 
     def ious(self, answer: Any) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.errors import ProtocolError
-from rollout.types import StopReason
+from rollout.types import StopReason, Verdict
 
 Variant = Literal["intended", "released"]
 """``intended``: the rule as the paper means it. ``released``: the published code, quirks included."""
@@ -59,6 +59,16 @@ def _iou_array(values: Sequence[float], where: str) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """What a policy made of its own masks in a verification turn."""
+
+    first: PropagatedScores
+    """Of the answer before it; ``propagated`` are those of the answer that stands."""
+    verdict: Verdict | None
+    """None if there was no such turn."""
+
+
+@dataclass(frozen=True)
 class RewardInput:
     """One finished rollout of the multi-turn protocol (SPEC 2.5).
 
@@ -79,6 +89,8 @@ class RewardInput:
     """(S,) frame indices behind ``video_ious``; only ``mask_iou_present`` asks for them."""
     propagated: PropagatedScores | None = None
     """None if nothing was propagated, because no reward asks for it."""
+    verification: Verification | None = None
+    """Only of dialogues in which the policy sees its own masks."""
 
     def __post_init__(self) -> None:
         turns = len(self.turns)
@@ -158,6 +170,8 @@ class BoxRewardInput:
     stop: StopReason | None = None
     propagated: PropagatedScores | None = None
     """None if nothing was propagated, because no reward asks for it."""
+    verification: Verification | None = None
+    """Only of dialogues in which the policy sees its own masks."""
 
     def __post_init__(self) -> None:
         frames = len(self.timestamps)

@@ -18,6 +18,7 @@ from rollout.chat_format import ChatFormat, Tokenizer
 from rollout.errors import ProtocolError
 from rollout.frames import load_frame_resized
 from rollout.messages import FramePart, Message
+from rollout.overlay import draw_mask
 from rollout.positions import mrope_positions
 from rollout.types import Clip
 
@@ -30,7 +31,12 @@ ReadPictures = Callable[[Clip, Sequence[FramePart]], "list[Image]"]
 
 def read_frames(clip: Clip, parts: Sequence[FramePart]) -> list[Image]:
     """From disk, one after another. `rollout.pictures.PictureStore.of_clip` reads what dialogues share once."""
-    return [load_frame_resized(clip, p.frame, p.height, p.width) for p in parts]
+    return [part_image(clip, p, load_frame_resized(clip, p.frame, p.height, p.width)) for p in parts]
+
+
+def part_image(clip: Clip, part: FramePart, image: Image) -> Image:
+    """What is shown of a frame at its size: with the policy's own mask where it has one."""
+    return image if part.drawn is None else draw_mask(image, part.drawn, (clip.height, clip.width))
 
 
 @dataclass(frozen=True)

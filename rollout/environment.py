@@ -13,6 +13,7 @@ from rollout.errors import RecipeError
 from rollout.messages import Message
 from rollout.plugins import import_files_of
 from rollout.types import Episode, Sample, StopReason
+from rollout.verification import MasksWanted
 
 
 class Environment(Protocol):
@@ -22,8 +23,12 @@ class Environment(Protocol):
         """The opening messages (system, first user), or why there will be no dialogue."""
         ...
 
-    def step(self, reply: str) -> list[Message] | StopReason:
-        """Records a reply; the next user message, or why the episode ended. Never raises for a bad reply."""
+    def step(self, reply: str) -> list[Message] | StopReason | MasksWanted:
+        """Records a reply; the next user message, or why the episode ended. Never raises for a bad reply.
+
+        An environment that shows the policy its own masks may say `MasksWanted`, and gets them by ``see(masks)``, which
+        returns what ``step`` would have (`rollout.environments.verified`).
+        """
         ...
 
     def episode(self, stop: StopReason) -> Episode:
@@ -79,6 +84,11 @@ def get_environment(name: str) -> type[EnvironmentClass]:
 def answers_of(name: str) -> str:
     """``masks``, ``boxes`` or ``both``: what replies in the environment ``name`` hold. Raises as `get_environment`."""
     return getattr(get_environment(name), "answers", "masks")
+
+
+def verifies(name: str) -> bool:
+    """Whether the environment ``name`` shows the policy its own masks. Raises as `get_environment`."""
+    return bool(getattr(get_environment(name), "verifies", False))
 
 
 def make_environment(name: str, sample: Sample, settings: Mapping[str, Any], factor: int) -> Environment:

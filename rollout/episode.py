@@ -17,7 +17,8 @@ from rollout.environment import Environment
 from rollout.errors import DataError
 from rollout.messages import Message
 from rollout.protocol import clamp
-from rollout.types import Action, Episode, StopReason
+from rollout.types import RLE, Action, Episode, StopReason
+from rollout.verification import MasksWanted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,14 +53,25 @@ class Generate(Protocol):
     ) -> Generated: ...
 
 
+class Draw(Protocol):
+    """The segmenter: what it draws of an answered dialogue in some frames, at the clip's size. Sees no ground truth."""
+
+    async def __call__(
+        self, answer: Episode, conversation: Conversation, frames: Sequence[int], /
+    ) -> Mapping[int, RLE]: ...
+
+
 async def roll_out(
     environment: Environment,
     conversation: Conversation,
     generate: Generate,
     sampling: Mapping[str, Any],
     turn_length: int,
+    draw: Draw | None = None,
 ) -> Episode:
     """One episode. ``sampling`` goes to the engine as it is, with a ``logit_bias`` that rules out control tokens.
+
+    ``draw`` makes the masks of an answer for an environment that shows them; without it such an environment is told so.
 
     A turn begins only if its user message *and* ``turn_length`` tokens fit. The reply may take as many, or one less
     where nothing would be left for the closing token, which is ours after a cut reply. A clip whose frames cannot be
@@ -81,9 +93,14 @@ async def roll_out(
             break
         limit, stops = min(turn_length, conversation.room - 1), conversation.stop_token_ids()
         out = await generate(list(conversation.token_ids), images, limit, stops, params)
-        outcome = _take_turn(environment, conversation, out, seg_positions)
+        said = _take_turn(environment, conversation, out, seg_positions)
         if _was_cut(out, limit, stops):
             outcome = StopReason.LENGTH
+        elif isinstance(said, MasksWanted):
+            answer = _finish(environment, StopReason.ANSWERED, seg_positions)
+            outcome = environment.see(None if draw is None else await draw(answer, conversation, said.frames))  # type: ignore[attr-defined]
+        else:
+            outcome = said
     return _finish(environment, outcome, seg_positions)
 
 
@@ -101,14 +118,15 @@ def replay(environment: Environment, conversation: Conversation, replies: Sequen
         if not conversation.append_user(outcome, reserve=len(ids)):
             outcome = StopReason.CONTEXT_FULL
             break
-        outcome = _take_turn(environment, conversation, Generated(ids, None, "stop"), seg_positions)
+        said = _take_turn(environment, conversation, Generated(ids, None, "stop"), seg_positions)
+        outcome = environment.see(None) if isinstance(said, MasksWanted) else said  # type: ignore[attr-defined]
     stop = outcome if isinstance(outcome, StopReason) else StopReason.TURN_LIMIT
     return _finish(environment, stop, seg_positions)
 
 
 def _take_turn(
     environment: Environment, conversation: Conversation, out: Generated, seg_positions: list[list[int]]
-) -> list[Message] | StopReason:
+) -> list[Message] | StopReason | MasksWanted:
     reply = conversation.append_assistant(out.token_ids, out.log_probs)
     seg_positions.append(list(reply.seg_positions))
     return environment.step(reply.text)

@@ -22,6 +22,8 @@ class FramePart:
     frame: int
     height: int
     width: int
+    drawn: str | None = None
+    """The policy's own mask of the frame, drawn on it: COCO run lengths at the clip's size."""
 
 
 Part = TextPart | FramePart

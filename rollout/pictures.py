@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from rollout.frames import load_frame_resized
 from rollout.messages import FramePart
+from rollout.overlay import draw_mask
 from rollout.types import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Key = tuple[str, int, int, str | None]
 DIGEST = "videoseg_digest"
 """Key of an image's ``info`` under which `mark` leaves its name."""
 READERS = 8
@@ -30,17 +32,18 @@ READERS = 8
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame of ``clip`` at height x width pixels."""
+    """A frame of ``clip`` at height x width pixels, with a mask drawn on it or without."""
 
     clip: Clip
     frame: int
     height: int
     width: int
+    drawn: str | None = None
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """File and size: equal for equal pixels."""
-        return self.clip.frames[self.frame], self.height, self.width
+    def key(self) -> Key:
+        """File, size and mask: equal for equal pixels."""
+        return self.clip.frames[self.frame], self.height, self.width, self.drawn
 
     @property
     def nbytes(self) -> int:
@@ -56,6 +59,13 @@ def mark(image: Image) -> Image:
     return image
 
 
+def read_picture(picture: Picture) -> Image:
+    """From disk, with its mask. Raises `DataError` (clip, frame and file named)."""
+    clip = picture.clip
+    image = load_frame_resized(clip, picture.frame, picture.height, picture.width)
+    return image if picture.drawn is None else draw_mask(image, picture.drawn, (clip.height, clip.width))
+
+
 class PictureStore:
     """Least recently used out first, at most ``limit`` bytes of pixels. For any number of threads: who asks for what
     another one is reading waits for it."""
@@ -65,7 +75,7 @@ class PictureStore:
         self._readers = readers
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[str, int, int], tuple[Future[Image], int]] = OrderedDict()
+        self._held: OrderedDict[Key, tuple[Future[Image], int]] = OrderedDict()
         self._bytes = 0
         self.asked = 0
         """Pictures that were asked for so far."""
@@ -80,7 +90,7 @@ class PictureStore:
 
     def of_clip(self, clip: Clip, parts: Sequence[FramePart]) -> list[Image]:
         """The frames that a conversation shows, in order, each with its `mark`."""
-        return [mark(image) for image in self.get([Picture(clip, p.frame, p.height, p.width) for p in parts])]
+        return [mark(image) for image in self.get([Picture(clip, p.frame, p.height, p.width, p.drawn) for p in parts])]
 
     def read_ahead(self, pictures: Iterable[Picture]) -> None:
         """Begin to read what is not held, as far as it fits beside the rest of ``pictures``; returns at once."""
@@ -115,7 +125,7 @@ class PictureStore:
         self._bytes += picture.nbytes
         return future
 
-    def _make_room(self, nbytes: int, keep: Iterable[tuple[str, int, int]]) -> bool:
+    def _make_room(self, nbytes: int, keep: Iterable[Key]) -> bool:
         """Drop the oldest, but none of ``keep``, until ``nbytes`` fit; whether they do."""
         while self._held and self._bytes + nbytes > self.limit:
             oldest = next(iter(self._held))
@@ -124,7 +134,7 @@ class PictureStore:
             self._drop(oldest)
         return True
 
-    def _drop(self, key: tuple[str, int, int]) -> None:
+    def _drop(self, key: Key) -> None:
         found = self._held.pop(key, None)
         if found is not None:
             self._bytes -= found[1]
@@ -132,7 +142,7 @@ class PictureStore:
     def _read(self, picture: Picture, future: Future[Image]) -> None:
         began = time.perf_counter()
         try:
-            image = load_frame_resized(picture.clip, picture.frame, picture.height, picture.width)
+            image = read_picture(picture)
         except Exception as error:
             with self._lock:
                 if self._held.get(picture.key, (None, 0))[0] is future:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rollout.conversation import ReadPictures, read_frames
+from rollout.conversation import ReadPictures, part_image, read_frames
 from rollout.errors import DataError
 from rollout.frames import load_frame_resized
 from rollout.types import Clip, Sample, StandIn
@@ -82,7 +82,7 @@ def read_of(sample: Sample) -> ReadPictures:
     if sample.stand_in is None:
         return read_frames
     stand_in = sample.stand_in
-    return lambda clip, parts: [picture(stand_in, p.frame, p.height, p.width) for p in parts]
+    return lambda clip, parts: [part_image(clip, p, picture(stand_in, p.frame, p.height, p.width)) for p in parts]
 
 
 def check_way(name: str, clips: dict[str, int]) -> None:

@@ -186,6 +186,15 @@ class Turn:
     """Frame indices that the user message before this turn showed, in order (a frame may be shown twice)."""
 
 
+class Verdict(StrEnum):
+    """What a policy made of its own masks, in a dialogue with a verification turn (`rollout.verification`)."""
+
+    CONFIRMED = "confirmed"
+    CORRECTED = "corrected"
+    NO_TARGET = "no_target"
+    UNREAD = "unread"
+
+
 @dataclass
 class Episode:
     """A finished dialogue."""
@@ -195,6 +204,8 @@ class Episode:
     spatial_frames: tuple[int, ...]
     """The initial high-resolution frames, on which every turn's ``[SEG]`` is also decoded."""
     num_frames: int
+    verdict: Verdict | None = None
+    """What the last turn said of the answer before it; None where it is no verification turn."""
 
     @property
     def texts(self) -> list[str]:

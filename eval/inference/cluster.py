@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.inference.fleet import Fleet, WorkerDiedError
+from rewards.pool.desk import DeskServer
+from rollout.environment import verifies
 from rollout.errors import EnvironmentMismatchError, RecipeError, VideosegError, WorkerError
 from rollout.ray_env import joins_a_cluster, ray_address, socket_problem
 
@@ -91,6 +93,8 @@ class Cluster:
     """The folder that a replaced worker starts with."""
     decoder_weights: Callable[[Path], dict[str, Any]] = lambda folder: {}
     """What the pool's workers need of another policy."""
+    desk: DeskServer | None = None
+    """Between dialogues that show the policy its own masks and the pool."""
 
     @property
     def workers(self) -> list[Any]:
@@ -105,6 +109,8 @@ class Cluster:
     def close(self) -> None:
         import ray
 
+        if self.desk is not None:
+            self.desk.close()
         self.pool.close()
         for worker in self.workers:
             ray.kill(worker)
@@ -156,6 +162,7 @@ def start_cluster(
         )
     handles: list[RayHandle] = []
     pool: Any = None
+    desk: DeskServer | None = None
     try:
         have = int(ray.cluster_resources().get("GPU", 0))
         if device == "cuda" and gpus > have:
@@ -163,9 +170,12 @@ def start_cluster(
         share = {"num_gpus": POLICY_SHARE} if device == "cuda" else {}
         actor = ray.remote(worker_class or PolicyWorker).options(max_concurrency=4 * settings.concurrency, **share)
         current = {"folder": str(folder)}
+        if verifies(settings.environment):
+            desk = DeskServer(lambda: pool, name=None)
+        asked = None if desk is None else desk.desk
 
         def make(slot: int) -> RayHandle:
-            return RayHandle(actor.remote(current["folder"], settings, device, environment))
+            return RayHandle(actor.remote(current["folder"], settings, device, environment, asked))
 
         handles += [make(i) for i in range(gpus if device == "cuda" else 1)]
         starts = [handle.start() for handle in handles]
@@ -175,6 +185,8 @@ def start_cluster(
     except BaseException:
         for handle in handles:  # a Ray that others started lives on, and would keep them and their GPUs
             handle.kill()
+        if desk is not None:
+            desk.close()
         if pool is not None:
             pool.close()
         if started:
@@ -184,7 +196,8 @@ def start_cluster(
     held = settings.concurrency + max(2, settings.concurrency // 4)  # a few wait there, so that no slot runs dry
     fleet = Fleet(make, handles, held, events.put, stall_seconds=settings.stall_seconds)
     scoring = settings.backend.scoring(settings.environment, settings.environment_settings)
-    return Cluster(fleet, events, pool, scoring, started, str(folder), current, settings.backend.decoder_weights)
+    weights = settings.backend.decoder_weights
+    return Cluster(fleet, events, pool, scoring, started, str(folder), current, weights, desk)
 
 
 def use_policy(cluster: Cluster, folder: Path) -> None:

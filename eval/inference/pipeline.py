@@ -26,8 +26,8 @@ from rollout.types import Sample
 if TYPE_CHECKING:
     from rewards.scoring import Scoring
 
-MASKS, DECODED, PROPAGATED = "masks", "decoded", "propagated"
-"""Why the pool is asked about a dialogue: for its result, and for the two kinds of rewards."""
+MASKS, DECODED, PROPAGATED, FIRST = "masks", "decoded", "propagated", "first"
+"""Why the pool is asked about a dialogue: for its result, and for three kinds of rewards."""
 Progress = Callable[[int, int, str], None]
 TOGETHER = 32
 """Finished dialogues of a clip that do not wait for the clip's others any longer."""
@@ -182,6 +182,7 @@ class Pipeline:
             true = self._truths[_key(sample)]
             asked[DECODED] = self._rewards.reward_request(true, *given)
             asked[PROPAGATED] = self._rewards.propagation_request(true, *given)
+            asked[FIRST] = self._rewards.first_request(true, *given)
         return {purpose: request for purpose, request in asked.items() if request is not None}
 
     def _tell(self, masks: _Masks, _: Future[Any]) -> None:
@@ -198,11 +199,9 @@ class Pipeline:
             return
         rewards = None
         if self._rewards is not None:
-            decoded, propagated = (
-                masks.answers[purpose].result() if purpose in masks.answers else None
-                for purpose in (DECODED, PROPAGATED)
-            )
-            rewards = self._rewards.rewards(truth, masks.dialogue.episode, decoded, propagated)
+            purposes = (DECODED, PROPAGATED, FIRST)
+            judged = [masks.answers[p].result() if p in masks.answers else None for p in purposes]
+            rewards = self._rewards.rewards(truth, masks.dialogue.episode, *judged)
         drawn = masks.answers[MASKS].result()
         by = drawn.drawn_by.value if self._scoring.combines else None
         self._results.append(record_of(sample, masks.dialogue, drawn.rles, rewards, drawn.objects, by))

@@ -18,10 +18,11 @@ import numpy as np
 from eval.inference.dialogue import Dialogue, InferenceSettings
 from eval.inference.seg_states import collapse_runs, pixels_of, seg_states
 from eval.results.failures import Failure
+from rewards.pool.drawing import drawer
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import make_environment
-from rollout.episode import Generate, Generated, roll_out
+from rollout.episode import Draw, Generate, Generated, roll_out
 from rollout.errors import DataError, RecipeError
 from rollout.spoilt import read_of
 from rollout.types import Episode, Sample, StopReason
@@ -43,11 +44,13 @@ class PolicyWorker:
         settings: InferenceSettings,
         device: str,
         environment: Mapping[str, str],
+        desk: Any = None,
     ) -> None:
+        """``desk``: of the pool, for dialogues that show the policy its own masks (`rewards.pool.desk`)."""
         os.environ.update(environment)
         import torch
 
-        self.settings, self.device = settings, device
+        self.settings, self.device, self._desk = settings, device, desk
         if device == "cpu":
             torch.set_num_threads(1)
         self._engine: Any = None
@@ -124,15 +127,27 @@ class PolicyWorker:
         return bool(getattr(self._engine, "errored", False)) or "CUDA error" in str(error)
 
     async def _run(self, sample: Sample, environment_settings: Mapping[str, Any] | None) -> Dialogue:
+        draw = self._draw(sample, environment_settings)
         episode, conversation = await converse(
-            sample, self.settings, environment_settings, self.processor.tokenizer, self.chat, self._generate
+            sample, self.settings, environment_settings, self.processor.tokenizer, self.chat, self._generate, draw
         )
-        states: list[np.ndarray[Any, Any] | None] = [None] * len(episode.turns)
-        if self.model is not None and any(t.seg_positions for t in episode.turns):
-            pixels = await asyncio.to_thread(pixels_of, self.processor, conversation)
-            async with self._forward:
-                states = await asyncio.to_thread(seg_states, self.model, conversation, episode, pixels, self.device)
-        return Dialogue(episode, states, sum(conversation.loss_mask))
+        return Dialogue(episode, await self._states(episode, conversation), sum(conversation.loss_mask))
+
+    async def _states(self, episode: Episode, conversation: Conversation) -> list[np.ndarray[Any, Any] | None]:
+        """Of a dialogue that is over, or waits for its masks."""
+        if self.model is None or not any(t.seg_positions for t in episode.turns):
+            return [None] * len(episode.turns)
+        pixels = await asyncio.to_thread(pixels_of, self.processor, conversation)
+        async with self._forward:
+            return await asyncio.to_thread(seg_states, self.model, conversation, episode, pixels, self.device)
+
+    def _draw(self, sample: Sample, environment_settings: Mapping[str, Any] | None) -> Draw | None:
+        if self._desk is None:
+            return None
+        s = self.settings
+        given = s.environment_settings if environment_settings is None else environment_settings
+        scoring = s.backend.scoring(s.environment, given)
+        return drawer(scoring, sample, lambda request: self._desk.ask.remote(request), self._states)
 
     async def _generate(
         self,
@@ -165,6 +180,7 @@ async def converse(
     tokenizer: Any,
     chat: ChatFormat,
     generate: Generate,
+    draw: Draw | None = None,
 ) -> tuple[Episode, Conversation]:
     """One greedy episode on a sample.
 
@@ -183,7 +199,8 @@ async def converse(
         max_response_tokens=settings.max_response_tokens,
         read=read_of(sample),
     )
-    episode = await roll_out(environment, conversation, generate, {"temperature": 0.0}, settings.turn_length)
+    greedy = {"temperature": 0.0}
+    episode = await roll_out(environment, conversation, generate, greedy, settings.turn_length, draw)
     if episode.stop is StopReason.REFUSED_CLIP:
         await asyncio.to_thread(conversation.images)  # says which frame it was
         raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from rollout.control_text import query_of
 from rollout.environment import register_environment
+from rollout.episode import final_keyframe
 from rollout.errors import RecipeError
 from rollout.frames import MIN_UNITS, PixelBudget, evenly_spaced
 from rollout.messages import FramePart, Message
@@ -136,6 +137,19 @@ class KeyframeExploration:
         interval = self._parts(evenly_spaced(asked.start, asked.end, s.frames_per_turn), s.temporal_budget)
         (keyframe,) = self._parts([asked.keyframe], s.keyframe_budget)
         return [self._show(self._prompts.follow_up_parts(interval, keyframe, self.query, clip.num_frames))]
+
+    def look_at(self, frames: Sequence[int], keyframe: int) -> list[FramePart]:
+        """Frames as the policy sees keyframes, and others as it sees spatial ones."""
+        s = self.settings
+        return [self._parts([t], s.keyframe_budget if t == keyframe else s.spatial_budget)[0] for t in frames]
+
+    def answered_at(self) -> int:
+        """The frame from which the last ``[SEG]`` is propagated."""
+        return final_keyframe(self.episode(StopReason.ANSWERED))
+
+    def again(self) -> Self:
+        """A new dialogue on the same frames."""
+        return type(self)(self.sample, self.settings, self.factor, spatial_frames=self.spatial_frames)
 
     def episode(self, stop: StopReason) -> Episode:
         return Episode(self._turns, stop, self.spatial_frames, self.sample.clip.num_frames)

@@ -108,6 +108,7 @@ class SingleTurnBoxes:
             raise RecipeError(f"side = {settings.side} is not a multiple of {factor} (patch * merge of the policy)")
         self.sample = sample
         self.settings = settings
+        self._factor = factor
         self.query = query_of(sample)
         self.frames = tuple(self._sample_frames() if frames is None else frames)
         self.answer: BoxAnswer | None = None
@@ -128,7 +129,7 @@ class SingleTurnBoxes:
         if not self.frames or not all(0 <= f < self.sample.clip.num_frames for f in self.frames):
             return StopReason.REFUSED_CLIP
         s, clip = self.settings, self.sample.clip
-        parts = [FramePart(frame, s.side, s.side) for frame in self.frames]
+        parts = self.look_at(self.frames, self.frames[0])
         length = s.timestamps(clip, [clip.num_frames - 1])[0] + 1
         prompts = get_prompts(s.prompts, s.asked)
         return prompts.messages(parts, self.timestamps, self.query, length, COORDINATES[s.units])
@@ -146,6 +147,18 @@ class SingleTurnBoxes:
         keyframe = clip.num_frames // 2 if found is None else found
         self._turns.append(Turn(reply, action, None, keyframe, shown=self.frames))
         return StopReason.BAD_ACTION if found is None else StopReason.ANSWERED
+
+    def look_at(self, frames: Sequence[int], keyframe: int) -> list[FramePart]:
+        """Frames as the policy sees them."""
+        return [FramePart(frame, self.settings.side, self.settings.side) for frame in frames]
+
+    def answered_at(self) -> int:
+        """The frame that the answer named."""
+        return self._turns[-1].keyframe
+
+    def again(self) -> Self:
+        """A new dialogue on the same frames."""
+        return type(self)(self.sample, self.settings, self._factor, frames=self.frames)
 
     def episode(self, stop: StopReason) -> Episode:
         return Episode(self._turns, stop, self.frames, self.sample.clip.num_frames)

@@ -35,7 +35,7 @@ from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_it
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
 from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
-from verl_ext.policy.pictures import PixelValues
+from verl_ext.policy.pictures import DRAWN, PixelValues
 from verl_ext.recipe.context import active_recipe
 from verl_ext.seg.batch import (
     KEYFRAME,
@@ -180,6 +180,7 @@ class SegFSDPEngine(RowEngine):
         if self.packing == "none":
             repair_position_ids(micro_batch)
         inputs, args = super().prepare_model_inputs(micro_batch)
+        inputs.pop(DRAWN, None)
         if inputs.pop("pictures", None) is not None:
             inputs["pixel_values"] = self._pixels.of([p for row in batch_pictures(micro_batch) for p in row])
         self._pending = None

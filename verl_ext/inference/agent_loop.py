@@ -16,18 +16,21 @@ from uuid import uuid4
 from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
+from rewards.pool.desk import find_desk
+from rewards.pool.drawing import drawer
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
-from rollout.environment import make_environment
-from rollout.episode import Generated, roll_out
+from rollout.environment import make_environment, verifies
+from rollout.episode import Draw, Generated, roll_out
 from rollout.errors import DataError
 from rollout.messages import FramePart
-from rollout.types import Clip, Sample, StopReason
+from rollout.types import Clip, Episode, Sample, StopReason
 from verl_ext.inference.failures import remembered
 from verl_ext.inference.traffic import KEY, Traffic
 from verl_ext.policy.pictures import picture_inputs, process_store
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
+from verl_ext.scoring.rollouts import scoring_of
 
 
 def held_out_seed(seed: int, sample: str, draw: int, generation: int) -> int:
@@ -37,6 +40,21 @@ def held_out_seed(seed: int, sample: str, draw: int, generation: int) -> int:
     difference most of what is chance. A vLLM seed, 0 .. 2^31 - 1; dialogues and generations have their own.
     """
     return zlib.crc32(f"{seed}/{sample}/{draw}/{generation}".encode()) & 0x7FFFFFFF
+
+
+def _draw(name: str, settings: Mapping[str, Any], sample: Sample) -> Draw | None:
+    """For an environment that shows the policy its own masks: the trainer's pool draws them."""
+    if not verifies(name):
+        return None
+    desk = find_desk()
+    return drawer(scoring_of(name, settings, {}), sample, lambda request: desk.ask.remote(request))
+
+
+def _plain(episode: Episode) -> dict[str, Any]:
+    """As it travels; see `verl_ext.scoring.rollouts.episode_from_dict`."""
+    found = asdict(episode) | {"stop": episode.stop.value}
+    del found["verdict"]
+    return found if episode.verdict is None else found | {"verdict": episode.verdict.value}
 
 
 class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
@@ -92,7 +110,8 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             return Generated(list(out.token_ids), out.log_probs, out.stop_reason or "completed")
 
         with traffic.timed("seconds"):
-            episode = await roll_out(environment, conversation, generate, sampling_params, recipe.rollout.turn_length)
+            length, masks = recipe.rollout.turn_length, _draw(name, settings, sample)
+            episode = await roll_out(environment, conversation, generate, sampling_params, length, masks)
         if episode.stop is StopReason.REFUSED_CLIP:
             await asyncio.to_thread(conversation.images)  # says which frame it was
             raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
@@ -105,7 +124,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         extra: dict[str, Any] = {
             "min_global_steps": min(versions),
             "max_global_steps": max(versions),
-            "episode": asdict(episode) | {"stop": episode.stop.value},
+            "episode": _plain(episode),
             "picture_inputs": picture_inputs(conversation.frames if len(prompt) > 1 else [], chat),
             KEY: traffic.as_dict(),
             "turn_scores": [],

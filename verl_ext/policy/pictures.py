@@ -1,7 +1,8 @@
 """Pictures travel by reference; the process that computes with their pixels reads them, once for all who show them.
 
 A dialogue's ``multi_modal_inputs`` hold ``image_grid_thw`` (N, 3) as ever and, in the place of ``pixel_values``,
-``pictures`` (N, 3) int64: frame of the dialogue's clip, height and width in pixels.
+``pictures`` (N, 3) int64: frame of the dialogue's clip, height and width in pixels. Where some bear the policy's own
+masks, ``drawn`` has these as text, a line a picture, in uint8.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from rollout.chat_format import ChatFormat
 from rollout.messages import FramePart
-from rollout.pictures import Picture, PictureStore
+from rollout.pictures import Key, Picture, PictureStore
 from rollout.types import Sample
 
+DRAWN = "drawn"
 STORE_BYTES = 256 << 20
 """Decoded pictures that a process keeps, uint8: those of some 280 VideoSEG-O3 rollouts in groups of 4."""
 
@@ -36,16 +38,25 @@ def picture_inputs(frames: Sequence[FramePart], chat: ChatFormat) -> dict[str, T
     """A dialogue's ``multi_modal_inputs`` as they travel; empty if it shows nothing."""
     if not frames:
         return {}
-    return {
+    out = {
         "image_grid_thw": torch.tensor([chat.grid(f) for f in frames]),
         "pictures": torch.tensor([(f.frame, f.height, f.width) for f in frames]),
     }
+    if any(f.drawn is not None for f in frames):
+        text = "\n".join(f.drawn or "" for f in frames) + "\n"
+        out[DRAWN] = torch.tensor(list(text.encode("ascii")), dtype=torch.uint8)
+    return out
 
 
 def pictures_of(sample: Sample, inputs: dict[str, Any] | None) -> list[Picture]:
     """What a dialogue about ``sample`` shows, in order."""
-    shown = (inputs or {}).get("pictures")
-    return [] if shown is None else [Picture(sample.clip, *row) for row in shown.tolist()]
+    inputs = inputs or {}
+    shown, drawn = inputs.get("pictures"), inputs.get(DRAWN)
+    if shown is None:
+        return []
+    masks = [""] * len(shown) if drawn is None else bytes(drawn.tolist()).decode("ascii").split("\n")[:-1]
+    rows: list[list[int]] = shown.tolist()
+    return [Picture(sample.clip, t, h, w, mask or None) for (t, h, w), mask in zip(rows, masks, strict=True)]
 
 
 class PixelValues:
@@ -56,7 +67,7 @@ class PixelValues:
     ) -> None:
         """device: where they are made from uint8; the numbers are the same."""
         self._processor, self._device = image_processor, torch.device(device)
-        self._kept: dict[tuple[str, int, int], Tensor] = {}
+        self._kept: dict[Key, Tensor] = {}
         self._bytes = 0
         self._store = process_store() if store is None else store
 
@@ -81,7 +92,7 @@ class PixelValues:
             self._keep({key: found[key] for key in missing})
         return torch.cat([found[p.key] for p in pictures])
 
-    def _keep(self, made: dict[tuple[str, int, int], Tensor]) -> None:
+    def _keep(self, made: dict[Key, Tensor]) -> None:
         """On a CPU for the next pass, oldest out first; a GPU makes them anew faster than it would hold them."""
         if self._device.type != "cpu":
             return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ANSWERS = {"videoseg_o3": ("masks", "both"), "veason_r1": ("boxes",)}
 """What each method's replies may hold; only videoseg_o3's policy has ``[SEG]``."""
 BOX_CONSISTENCY = "veason_consistency"
+VERIFICATION = "verification_change"
 
 
 @rule
@@ -85,6 +86,29 @@ def environment_fits_the_method(r: Recipe) -> Iterator[str]:
         )
     if answers == "both" and r.rollout.max_turns != 1:
         yield f"rollout.max_turns: {r.rollout.max_turns}, but {name} answers in one turn; set it to 1"
+
+
+@rule
+def verification_can_be_drawn(r: Recipe) -> Iterator[str]:
+    if r.stage != "grpo":
+        return
+    if VERIFICATION in r.rewards.weights and not r.verifies:
+        yield (
+            f"rewards.weights.{VERIFICATION}: needs a turn in which the policy sees its own masks; set "
+            "rollout.environment to one of verified_boxes, verified_masks, verified_combined, or drop the reward"
+        )
+    if not r.verifies:
+        return
+    if r.answers != "boxes":
+        yield (
+            f"rollout.environment: {r.rollout.environment} shows masks of [SEG] in mid-dialogue, whose states training "
+            "has only after it; evaluate with it, or train with verified_boxes"
+        )
+    elif r.pool.checkpoint is None:
+        yield (
+            f"pool.checkpoint: null, but {r.rollout.environment} shows the policy its own masks; name SAM 2 weights of "
+            f"preset {r.pool.preset}"
+        )
 
 
 @rule

@@ -30,6 +30,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.eval.box_frames": 2,
     "rollout.box_frames": 2,
     "rollout.box_side": 28,
+    "rollout.verify_frames": 0,
     "rollout.prompt_length": 1,
     "rollout.response_length": 1,
     "rollout.turn_length": 1,

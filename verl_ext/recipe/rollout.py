@@ -82,6 +82,8 @@ class RolloutRecipe:
     box_units: Literal["pixels", "thousandths"] = "pixels"
     """Veason-R1: what boxes are in, asked, read and rewarded: ``pixels`` of those frames, or ``thousandths`` of their
     sides, as an untrained Qwen3-VL answers (``videoseg eval`` of one takes these by itself)."""
+    verify_frames: int = 3
+    """In environments that show the policy its own masks: frames beside the keyframe."""
     box_no_target: bool = False
     """Veason-R1: also train on expressions without a target, which the paper leaves out; no box answers them."""
     prompt_length: int = 8192

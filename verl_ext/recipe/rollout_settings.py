@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from rollout.verification import FRAMES
 from verl_ext.recipe.asking import prompt_setting
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
     """
     r = recipe.rollout
     name = r.environment or ENVIRONMENTS[recipe.method]
+    verified = {FRAMES: r.verify_frames} if recipe.verifies else {}
     if recipe.has_boxes:
-        return name, {
+        return name, verified | {
             "frames": (r.eval.box_frames if evaluation else None) or r.box_frames,
             "side": r.box_side,
             "sampling": "evenly_spaced" if evaluation else "keyframe_congruent",
@@ -32,7 +34,7 @@ def environment_of(recipe: Recipe, evaluation: bool = False) -> tuple[str, dict[
             "units": r.box_units,
         }
     source = r.eval if evaluation else r
-    return name, {
+    return name, verified | {
         "temporal_frames": source.initial_low_res,
         "spatial_frames": source.initial_spatial,
         "frames_per_turn": r.frames_per_turn,

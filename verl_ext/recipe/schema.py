@@ -69,6 +69,14 @@ class Recipe:
             return own
 
     @property
+    def verifies(self) -> bool:
+        """Whether the policy is shown its own masks, in one more turn."""
+        from rollout.environment import environment_names, verifies
+
+        name = self.rollout.environment
+        return name is not None and name in environment_names() and verifies(name)
+
+    @property
     def has_boxes(self) -> bool:
         """Whether the policy is shown timestamped squares and answers boxes, alone or with ``[SEG]``."""
         return self.answers != "masks"

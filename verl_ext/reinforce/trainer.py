@@ -17,6 +17,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
+from rewards.pool.desk import DeskServer
 from rollout.chat_format import IMAGE_PAD
 from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
@@ -84,6 +85,7 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
         self.run_dir = Path(self.recipe.output_dir)
         self.scoring = recipe_scoring(self.recipe)
         self.pool = build_pool(self.recipe)
+        self.desk = DeskServer(lambda: self.pool) if self.pool is not None and self.scoring.verifies else None
         self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts, self.publish_rollouts)
         super()._setup()
 

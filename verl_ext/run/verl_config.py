@@ -240,9 +240,10 @@ def sft_config(recipe: Recipe) -> DictConfig:
 def images_per_dialogue(recipe: Recipe) -> int:
     """The most images that one dialogue can hold, in training or evaluation."""
     r = recipe.rollout
+    verified = r.verify_frames + 1 if recipe.verifies else 0
     if recipe.has_boxes:
-        return max(r.box_frames, r.eval.box_frames or 0) + 2
+        return max(r.box_frames, r.eval.box_frames or 0) + 2 + verified
     # Training shows all of a clip that has one frame more than either choice would take.
     trained = r.initial_low_res + r.initial_spatial + (2 if r.initial_low_res == r.initial_spatial else 1)
     first = max(trained, r.eval.initial_low_res + r.eval.initial_spatial)
-    return first + (r.max_turns - 1) * (r.frames_per_turn + 1)
+    return first + (r.max_turns - 1) * (r.frames_per_turn + 1) + verified

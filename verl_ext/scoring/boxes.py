@@ -6,7 +6,7 @@ Shape legend: F frames shown, O objects. Prompt pixels are those of the square f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from rollout.box_protocol import parse_box_turn
 from rollout.environments.single_turn_boxes import BoxSettings
 from rollout.types import RLE, Episode, Masklets, Sample
 from verl_ext.recipe.objective import PropagationRecipe
-from verl_ext.scoring.propagation import answered, judged_request, propagated_scores, wants_propagation
+from verl_ext.scoring.propagation import OneAnswer, answered, judged_request, propagated_scores, wants_propagation
 from verl_ext.scoring.rollouts import Remembered
 
 NEEDS_MASKS = "veason_consistency"
@@ -31,7 +31,7 @@ FrameTruth = tuple[list[list[Box]], list[int]]
 
 
 @dataclass
-class BoxScoring:
+class BoxScoring(OneAnswer):
     """See :class:`verl_ext.scoring.rollouts.Scoring`."""
 
     settings: BoxSettings
@@ -77,13 +77,15 @@ class BoxScoring:
         return [dict(zip(episode.spatial_frames, answer.rles or (), strict=False))]
 
     def rewards(
-        self, sample: Sample, episode: Episode, answer: BoxScores | None, propagated: BoxScores | None = None
+        self,
+        sample: Sample,
+        episode: Episode,
+        answer: BoxScores | None,
+        propagated: BoxScores | None = None,
+        first: None = None,
     ) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
-        x = replace(self.reward_input(sample, episode), propagated=propagated_scores(sample, propagated))
-        if answer is not None:
-            x = replace(x, frame_ious=answer.ious)
-        return compute_rewards(x, self.weights, self.variant)
+        return compute_rewards(self.reward_input(sample, episode, answer, propagated), self.weights, self.variant)
 
     def ious(self, answer: BoxScores) -> dict[str, float]:
         return {"frames": float(np.mean(answer.ious))}
@@ -98,12 +100,19 @@ class BoxScoring:
         frames = list(range(sample.clip.num_frames))
         return BoxRequest(sample.clip, frames, keyframe or 0, boxes, sample.masklets, with_masks=True)
 
-    def reward_input(self, sample: Sample, episode: Episode) -> BoxRewardInput:
-        """The reply and the ground truth of the frames that were shown."""
+    def reward_input(
+        self,
+        sample: Sample,
+        episode: Episode,
+        answer: BoxScores | None = None,
+        propagated: BoxScores | None = None,
+    ) -> BoxRewardInput:
+        """The reply, the ground truth of the frames that were shown, and what the pool said."""
         frames = episode.spatial_frames or (sample.clip.num_frames // 2,)
         boxes, areas = self._truth.get(sample, lambda: frame_truth(truth(sample), frames, self.settings.span), frames)
         times = self.settings.timestamps(sample.clip, frames)
-        return BoxRewardInput(_text(episode), times, boxes, areas, stop=episode.stop)
+        ious, after = None if answer is None else answer.ious, propagated_scores(sample, propagated)
+        return BoxRewardInput(_text(episode), times, boxes, areas, ious, stop=episode.stop, propagated=after)
 
     def _in_clip(self, boxes: Sequence[Box], sample: Sample) -> list[tuple[float, ...]]:
         """From the prompt's units to the clip's pixels, cut to the frame: SAM 2 has no number for a box far away."""

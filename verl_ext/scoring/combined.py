@@ -13,12 +13,12 @@ from rollout.environments.combined_answers import CombinedSettings
 from rollout.types import RLE, Episode, Sample
 from verl_ext.recipe.objective import PropagationRecipe
 from verl_ext.scoring.boxes import BoxScoring
-from verl_ext.scoring.propagation import answered, judged_request, propagated_scores, wants_propagation
+from verl_ext.scoring.propagation import OneAnswer, answered, judged_request, wants_propagation
 from verl_ext.scoring.seg import SegScoring
 
 
 @dataclass
-class CombinedScoring:
+class CombinedScoring(OneAnswer):
     """See :class:`verl_ext.scoring.rollouts.Scoring`."""
 
     seg: SegScoring
@@ -61,13 +61,22 @@ class CombinedScoring:
         return self.seg.masks(episode, answer)
 
     def rewards(
-        self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: BoxScores | None = None
+        self,
+        sample: Sample,
+        episode: Episode,
+        answer: MaskScores | None,
+        propagated: BoxScores | None = None,
+        first: None = None,
     ) -> dict[str, float]:
         """Rewards of boxes, of ``[SEG]`` masks and of the whole answer, each of its part."""
-        after = propagated_scores(sample, propagated)
-        seg = replace(self.seg.reward_input(sample, episode, answer, None), propagated=after)
-        boxes = replace(self.boxes.reward_input(sample, episode), propagated=after)
-        return compute_rewards(CombinedRewardInput(seg, boxes), self.weights, self.variant)
+        return compute_rewards(self.reward_input(sample, episode, answer, propagated), self.weights, self.variant)
+
+    def reward_input(
+        self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: BoxScores | None
+    ) -> CombinedRewardInput:
+        """Both parts of the answer."""
+        seg = self.seg.reward_input(sample, episode, answer, propagated)
+        return CombinedRewardInput(seg, self.boxes.reward_input(sample, episode, None, propagated))
 
     def ious(self, answer: MaskScores) -> dict[str, float]:
         return self.seg.ious(answer)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rewards.registry import propagation_reward_names
-from rewards.segmenter.types import BoxRequest, BoxScores, PropagatedMasks, PropagateRequest
+from rewards.segmenter.types import BoxRequest, BoxScores, PropagatedMasks, PropagateRequest, State
 from rewards.truth import truth
 from rewards.types import PropagatedScores
 from rollout.frames import evenly_spaced
@@ -15,6 +15,15 @@ from rollout.types import Action, Episode, Sample
 from verl_ext.recipe.objective import PropagationRecipe
 
 R = TypeVar("R", PropagateRequest, BoxRequest)
+
+
+class OneAnswer:
+    """A scoring of dialogues whose policy does not see its own masks."""
+
+    verifies: bool = False
+
+    def first_request(self, sample: Sample, episode: Episode, states: Sequence[State | None]) -> None:
+        """There is no answer before another one."""
 
 
 def wants_propagation(weights: Mapping[str, float]) -> bool:

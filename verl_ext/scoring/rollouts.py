@@ -17,9 +17,10 @@ import numpy as np
 from rewards.propagated import accuracies
 from rewards.scoring import Scoring
 from rewards.segmenter.types import DrawnBy, State
-from rollout.environment import answers_of
+from rollout.environment import answers_of, verifies
 from rollout.errors import DataError
-from rollout.types import RLE, Action, Episode, Grounding, Sample, StopReason, Turn
+from rollout.types import RLE, Action, Episode, Grounding, Sample, StopReason, Turn, Verdict
+from rollout.verification import FRAMES
 from verl_ext.recipe.rollout_settings import environment_of
 from verl_ext.scoring.propagation import propagated_scores
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DECODED, PROPAGATED = "decoded", "propagated"
+DECODED, PROPAGATED, FIRST = "decoded", "propagated", "first"
 """What the pool is asked for before a rollout has its rewards."""
 SCORINGS = {
     "masks": "verl_ext.scoring.seg",
@@ -61,8 +62,13 @@ def scoring_of(
     environment: str, settings: Mapping[str, Any], weights: Mapping[str, float], variant: str = "intended"
 ) -> Scoring:
     """The scoring of dialogues in ``environment``; without weights it only makes masks."""
-    scoring: Scoring = import_module(SCORINGS[answers_of(environment)]).build(settings, dict(weights), variant)
-    return scoring
+    weighed, given = dict(weights), {key: value for key, value in settings.items() if key != FRAMES}
+    scoring: Any = import_module(SCORINGS[answers_of(environment)]).build(given, weighed, variant)
+    if verifies(environment):
+        from verl_ext.scoring.verified import VerifiedScoring
+
+        scoring = VerifiedScoring(scoring, weighed, variant)  # type: ignore[arg-type]
+    return scoring  # type: ignore[no-any-return]
 
 
 def recipe_scoring(recipe: Recipe) -> Scoring:
@@ -99,12 +105,14 @@ def score_rollouts(
         asked[DECODED, i] = scoring.reward_request(*parts, with_masks=i in with_masks)
     for i, parts in enumerate(given):
         asked[PROPAGATED, i] = scoring.propagation_request(*parts)
+        asked[FIRST, i] = scoring.first_request(*parts)
     asked = {key: request for key, request in asked.items() if request is not None}
     answers = dict(zip(asked, pool.score(list(asked.values())), strict=True)) if asked else {}
     out = []
     for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
         answer, after = answers.get((DECODED, i)), answers.get((PROPAGATED, i))
-        rollout = Rollout(sample, episode, states[i], scoring.rewards(sample, episode, answer, after))
+        rewards = scoring.rewards(sample, episode, answer, after, answers.get((FIRST, i)))
+        rollout = Rollout(sample, episode, states[i], rewards)
         if after is not None:
             scores = propagated_scores(sample, after)
             rollout.ious["propagated"] = float(np.mean(scores.j))
@@ -142,7 +150,8 @@ def episode_from_dict(d: dict[str, Any]) -> Episode:
         grounding = Grounding(**t["grounding"]) if t["grounding"] else None
         action = Action(t["action"]) if t["action"] else None
         turns.append(Turn(**{**t, "grounding": grounding, "action": action, "shown": tuple(t["shown"])}))
-    return Episode(turns, StopReason(d["stop"]), tuple(d["spatial_frames"]), d["num_frames"])
+    verdict = Verdict(d["verdict"]) if d.get("verdict") else None
+    return Episode(turns, StopReason(d["stop"]), tuple(d["spatial_frames"]), d["num_frames"], verdict)
 
 
 class Remembered(Generic[T]):
@@ -176,6 +185,9 @@ def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float
     stops = Counter(r.episode.stop for r in ended)
     for reason in StopReason:
         out[f"{prefix}stop/{reason.value}"] = stops[reason] / max(1, len(ended))
+    seen = Counter(r.episode.verdict for r in ended if r.episode.verdict is not None)
+    if seen:
+        out |= {f"{prefix}verdict/{v.value}": seen[v] / seen.total() for v in Verdict}
     out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in ended])) if ended else 0.0
     for name in dict.fromkeys(name for r in rollouts for name in r.ious):
         out[f"{prefix}iou/{name}"] = float(np.mean([r.ious[name] for r in rollouts if name in r.ious]))

@@ -10,19 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewards.compose import compute_rewards
-from rewards.segmenter.types import BoxRequest, MaskScores, PropagatedMasks, PropagateRequest, SegRequest, State
+from rewards.segmenter.types import (
+    BoxRequest,
+    BoxScores,
+    MaskScores,
+    PropagatedMasks,
+    PropagateRequest,
+    SegRequest,
+    State,
+)
 from rewards.truth import legible_frames, truth
 from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import RLE, Episode, Sample
 from verl_ext.recipe.objective import PropagationRecipe
-from verl_ext.scoring.propagation import answered, judged_request, propagated_scores, wants_propagation
+from verl_ext.scoring.propagation import OneAnswer, answered, judged_request, propagated_scores, wants_propagation
 from verl_ext.scoring.rollouts import Remembered
 from verl_ext.seg.calibration import SegCountMismatchError
 
 
 @dataclass
-class SegScoring:
+class SegScoring(OneAnswer):
     """See :class:`verl_ext.scoring.rollouts.Scoring`."""
 
     weights: Mapping[str, float]
@@ -75,13 +83,22 @@ class SegScoring:
         return [{} if rles is None else dict(zip(shown, rles, strict=True)) for shown, rles in turns]
 
     def rewards(
-        self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: PropagatedMasks | None = None
+        self,
+        sample: Sample,
+        episode: Episode,
+        answer: MaskScores | None,
+        propagated: PropagatedMasks | None = None,
+        first: None = None,
     ) -> dict[str, float]:
         """A dialogue without a turn (its first message did not fit) is scored like an empty reply."""
         return compute_rewards(self.reward_input(sample, episode, answer, propagated), self.weights, self.variant)
 
     def reward_input(
-        self, sample: Sample, episode: Episode, answer: MaskScores | None, propagated: PropagatedMasks | None
+        self,
+        sample: Sample,
+        episode: Episode,
+        answer: MaskScores | None,
+        propagated: PropagatedMasks | BoxScores | None,
     ) -> RewardInput:
         """What rewards see of a dialogue."""
         turns = episode.texts or [""]
