@@ -172,10 +172,10 @@ def start_cluster(
         current = {"folder": str(folder)}
         if verifies(settings.environment):
             desk = DeskServer(lambda: pool, name=None)
-        asked = None if desk is None else desk.desk
+        asked = () if desk is None else (desk.desk,)
 
         def make(slot: int) -> RayHandle:
-            return RayHandle(actor.remote(current["folder"], settings, device, environment, asked))
+            return RayHandle(actor.remote(current["folder"], settings, device, environment, *asked))
 
         handles += [make(i) for i in range(gpus if device == "cuda" else 1)]
         starts = [handle.start() for handle in handles]

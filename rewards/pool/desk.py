@@ -52,6 +52,10 @@ class Desk:
             self._came.clear()
         return [] if self._closed else taken
 
+    async def asked(self) -> list[int]:
+        """Who waits for an answer."""
+        return list(self._answers)
+
     async def answer(self, key: int, outcome: Any) -> None:
         """``outcome``: the pool's answer, or what went wrong."""
         found = self._answers.pop(key, None)

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rewards.compose import VIDEOSEG_O3_REWARDS
 from rollout.errors import DataError
 from rollout.types import Sample, StopReason
 from tests.verl_ext.batches import ANSWER, SELECT
+from verl_ext.policy.pictures import pictures_of
 from verl_ext.recipe import Recipe
 
 SETTINGS = ("rollout.turn_length=160", "rollout.response_length=640", "rollout.engine.max_model_len=1024")
@@ -131,3 +133,31 @@ def test_an_unreadable_frame_stops_the_dialogue_with_its_name(run: Run, sample: 
         run(replace(sample, clip=replace(sample.clip, frames=frames)), [ANSWER])
     with pytest.raises(DataError, match="0 frames, there is nothing to show"):
         run(replace(sample, clip=replace(sample.clip, frames=())), [ANSWER])
+
+
+def test_a_verified_dialogue_waits_for_its_own_masks(
+    run: Run, sample: Sample, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come from the trainer's pool, asked without ground truth, and travel on with the dialogue's pictures."""
+    asked: list[Any] = []
+
+    async def ask(request: Any) -> Any:
+        asked.append(request)
+        return pool.score([request])[0]
+
+    desk = SimpleNamespace(ask=SimpleNamespace(remote=ask))
+    monkeypatch.setattr("verl_ext.inference.agent_loop.find_desk", lambda: desk)
+    box = '<think>a</think><answer>{"keyframe_timestamp": 0, "bbox_2d_list": [[9, 9, 90, 90]]}</answer>'
+    keys = ["method=veason_r1", "rollout.environment=verified_boxes", "rollout.max_turns=1", "rollout.box_side=224"]
+    keys += ["rollout.verify_frames=1", "rollout.box_frames=2", "rollout.prompt_length=1024", "pool.checkpoint=sam2.pt"]
+    keys += ["rollout.engine.max_model_len=2048", "objective.aux_coef=0", "objective.calibration.enabled=false"]
+    keys += [f"rewards.weights.{name}=0" for name in VIDEOSEG_O3_REWARDS] + ["rewards.weights.verification_change=1"]
+    output, servers = run(sample, [box, "<answer>confirm</answer>"], *keys)
+    (request,) = asked
+    assert request.masklets is None and request.with_masks and request.keyframe == 0
+    episode = output.extra_fields["episode"]
+    assert episode["verdict"] == "confirmed" and len(episode["turns"]) == 2 and len(servers.requests) == 2
+    first, second = (len(request["image_data"]) for request in servers.requests)
+    drawn = [p.drawn for p in pictures_of(sample, output.extra_fields["picture_inputs"])]
+    assert first < second == len(drawn) and not any(drawn[:first]) and any(drawn[first:])
+    assert output.response_mask.count(1) < len(output.response_mask), "the message between is not the policy's"

@@ -15,7 +15,7 @@ from rollout.frames import load_frame_resized
 from rollout.messages import FramePart
 from rollout.pictures import PictureStore
 from rollout.types import Sample
-from verl_ext.policy.pictures import PixelValues, picture_inputs, pictures_of
+from verl_ext.policy.pictures import DRAWN, PixelValues, picture_inputs, pictures_of
 
 
 @pytest.fixture(params=["qwen3_vl", "qwen2_5_vl"])
@@ -129,3 +129,29 @@ def test_vllm_tells_images_apart_by_their_mark() -> None:
 
     assert hashed("red") == hashed("red") != hashed("blue")
     assert [len(part) for part in hashed("red")] == [16]
+
+
+def test_the_policys_own_masks_travel_as_text_and_are_drawn_where_pixels_are_made(
+    processor: Any, sample: Sample
+) -> None:
+    """Log-prob pass, reference and update see what the dialogue showed."""
+    from rewards.truth import truth
+    from rollout.overlay import draw_mask
+
+    chat, clip = ChatFormat.from_processor(processor), sample.clip
+    side = 4 * chat.factor
+    rle = next(rle for rle in truth(sample).rles[0] if rle is not None)  # any mask will do
+    counts = rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode()
+    plain = [FramePart(0, side, side), FramePart(3, side, side)]
+    shown = [*plain, FramePart(3, side, side, counts)]
+    inputs = picture_inputs(shown, chat)
+    assert inputs[DRAWN].dtype == torch.uint8 and DRAWN not in picture_inputs(plain, chat)
+    pictures = pictures_of(sample, inputs)
+    assert [p.drawn for p in pictures] == [None, None, counts]
+    images = [load_frame_resized(clip, p.frame, side, side) for p in shown]
+    images[2] = draw_mask(images[2], counts, (clip.height, clip.width))
+    expected = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+    made = PixelValues(processor.image_processor, store=PictureStore(1 << 20)).of(pictures)
+    torch.testing.assert_close(made, expected)
+    rows = inputs["image_grid_thw"].prod(dim=1).tolist()
+    assert not torch.equal(*made.split(rows)[1:])

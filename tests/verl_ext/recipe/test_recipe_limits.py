@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from rollout import ChatFormat, Clip, Conversation, Expression, Masklets, Sample, StopReason
 from rollout.environment import make_environment
 from rollout.environments.single_turn_boxes import SingleTurnBoxes
+from rollout.environments.verified import Verified
 from rollout.episode import roll_out, scripted
 from tests.rollout.helpers import build_tokenizer, turn
 from verl_ext.recipe import load_recipe
@@ -47,7 +49,7 @@ def longest(tokenizer: Any, limit: int, make: Callable[[str], str]) -> str:
 def test_a_perfect_policy_answers_however_long_it_thinks(
     path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rollout.conversation.load_frame_resized", lambda *_: object())
+    monkeypatch.setattr("rollout.conversation.load_frame_resized", lambda *_: Image.new("RGB", (8, 8)))
     recipe = load_recipe(path)
     brief = recipe.policy.prompt_set == "brief"  # these go with a tokenizer that knows their words
     tokenizer = train_tokenizer([WORDS * 50 + turn("select", 1, 50, 20, " x" * 9) * 50]) if brief else build_tokenizer()
@@ -56,13 +58,21 @@ def test_a_perfect_policy_answers_however_long_it_thinks(
     environment = make_environment(name, sample, settings, chat.factor)
     conversation = Conversation(tokenizer, chat, sample.clip, **conversation_limits(recipe))
     limit = recipe.rollout.turn_length - 2  # the closing token, and that of a cut reply
-    if isinstance(environment, SingleTurnBoxes):
-        answer = json.dumps({"keyframe_timestamp": environment.timestamps[0], "bbox_2d_list": [[1, 2, 300, 400]] * 4})
-        replies = [longest(tokenizer, limit, lambda think: f"<think>{think}</think><answer>{answer}</answer>")]
+    dialogue = environment.inner if isinstance(environment, Verified) else environment
+    if isinstance(dialogue, SingleTurnBoxes):
+        answer = json.dumps({"keyframe_timestamp": dialogue.timestamps[0], "bbox_2d_list": [[1, 2, 300, 400]] * 4})
+        said = [answer] if dialogue is environment else [answer, answer]  # the second corrects the first
+        make = [lambda think, a=a: f"<think>{think}</think><answer>{a}</answer>" for a in said]  # type: ignore[misc]
+        replies = [longest(tokenizer, limit, one) for one in make]
     else:
         actions = ["select"] * (recipe.rollout.max_turns - 1) + ["answer"]
         replies = [longest(tokenizer, limit, lambda think, a=a: turn(a, 10, 50, 20, think)) for a in actions]  # type: ignore[misc]
     policy = scripted(conversation, replies)
-    episode = asyncio.run(roll_out(environment, conversation, policy, {}, recipe.rollout.turn_length))
+
+    async def draw(answer: Any, conversation: Any, frames: Any) -> Any:
+        assert sample.masklets is not None
+        return {t: sample.masklets.rles[0][t] for t in frames}
+
+    episode = asyncio.run(roll_out(environment, conversation, policy, {}, recipe.rollout.turn_length, draw))
     assert episode.stop is StopReason.ANSWERED and episode.texts == replies
     assert len(conversation.response_ids) <= recipe.rollout.response_length

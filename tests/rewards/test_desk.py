@@ -1,0 +1,121 @@
+"""Masks for dialogues in other processes: a real Ray actor between them and the pool."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from rewards.pool.desk import DESK, DeskServer, find_desk
+from rewards.segmenter import BoxRequest, RequestScorer
+from rollout.errors import DataError, WorkerError
+from rollout.types import Clip, Masklets
+from tests.rewards.segmenter.clips import FRAMES, write_clip
+from tests.rewards.segmenter.conftest import random_segmenter
+
+BOX = (8.0, 5.0, 20.0, 17.0)
+
+
+class Pool:
+    """The pool's interface over a segmenter in this process; waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.scorer = RequestScorer(random_segmenter())
+        self.calls: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.broken = False
+
+    def submit(self, requests: Sequence[Any]) -> list[Future[Any]]:
+        self.go.wait()
+        if self.broken:
+            raise WorkerError("the pool is closed")
+        self.calls.append(len(requests))
+        futures: list[Future[Any]] = [Future() for _ in requests]
+        for future, answer in zip(futures, self.scorer.score(requests), strict=True):
+            future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
+        return futures
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.shutdown()
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def served(cluster: None) -> Iterator[tuple[Pool, DeskServer]]:
+    pool = Pool()
+    server = DeskServer(lambda: pool)
+    yield pool, server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clip, Masklets]:
+    return write_clip(tmp_path_factory.mktemp("clips"))
+
+
+def asking(clip: Clip, keyframe: int = 2) -> BoxRequest:
+    return BoxRequest(clip, range(FRAMES), keyframe, [BOX], None, with_masks=True)
+
+
+def test_dialogues_get_the_pools_own_masks_and_wait_together(
+    served: tuple[Pool, DeskServer], squares: tuple[Clip, Masklets]
+) -> None:
+    pool, _ = served
+    requests = [asking(squares[0], k) for k in range(5)]
+    pool.go.clear()
+    answers = [find_desk().ask.remote(request) for request in requests]
+    while len(ray.get(find_desk().asked.remote())) < 5:  # as many dialogues are waiting
+        pass
+    pool.go.set()
+    expected = RequestScorer(random_segmenter()).score(requests)
+    assert [a.rles for a in ray.get(answers)] == [e.rles for e in expected]  # type: ignore[union-attr]
+    assert sum(pool.calls) == 5 and len(pool.calls) < 5, "what waited was asked together"
+
+
+def test_ground_truth_does_not_get_past_it(served: tuple[Pool, DeskServer], squares: tuple[Clip, Masklets]) -> None:
+    clip, masklets = squares
+    for request in (replace(asking(clip), masklets=masklets), replace(asking(clip), masklets=masklets, judged=(0,))):
+        with pytest.raises(ValueError, match="clip squares: masks for a dialogue are drawn without ground truth"):
+            ray.get(find_desk().ask.remote(request))
+    assert served[0].calls == []
+
+
+def test_errors_reach_the_dialogue_that_asked(
+    served: tuple[Pool, DeskServer], squares: tuple[Clip, Masklets], tmp_path: Path
+) -> None:
+    gone, _ = write_clip(tmp_path, "gone")
+    Path(gone.frames[3]).unlink()
+    bad, good = find_desk().ask.remote(asking(gone)), find_desk().ask.remote(asking(squares[0]))
+    with pytest.raises(DataError, match=r"gone.*frame 3"):
+        ray.get(bad)
+    assert len(ray.get(good).rles) == FRAMES
+    served[0].broken = True
+    with pytest.raises(WorkerError, match="the pool is closed"):
+        ray.get(find_desk().ask.remote(asking(squares[0])))
+
+
+def test_who_waits_when_it_closes_hears_of_it(cluster: None, squares: tuple[Clip, Masklets]) -> None:
+    pool = Pool()
+    server = DeskServer(lambda: pool)
+    pool.go.clear()
+    waiting = find_desk(DESK).ask.remote(asking(squares[0]))
+    while not ray.get(server.desk.asked.remote()):
+        pass
+    ray.get(server.desk.close.remote())
+    with pytest.raises(WorkerError, match="closed before these masks were drawn"):
+        ray.get(waiting)
+    pool.go.set()
+    server.close()
+    with pytest.raises(WorkerError, match="no segmenter pool draws them here"):
+        find_desk()
