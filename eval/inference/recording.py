@@ -41,4 +41,5 @@ def record_of(
         rewards=rewards,
         tokens=dialogue.tokens,
         drawn_by=drawn_by,
+        verdict=None if episode.verdict is None else episode.verdict.value,
     )

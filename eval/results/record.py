@@ -9,7 +9,7 @@ from typing import Any
 from eval.results.record_types import OPTIONAL, RECORD, TURN, check_object
 from rollout.box_protocol import parse_box_turn
 from rollout.errors import DataError
-from rollout.types import RLE, Action, Grounding, StopReason
+from rollout.types import RLE, Action, Grounding, StopReason, Verdict
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ class ResultRecord:
     drawn_by: str | None = None
     """Which of the answer's prompts drew its masks (`rewards.segmenter.types.DrawnBy`); None where it could be one
     alone."""
+    verdict: str | None = None
+    """What the last turn said of the masks of the answer before it (`rollout.types.Verdict`); None where it is one
+    itself."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -78,8 +81,16 @@ class ResultRecord:
 
     @property
     def chosen(self) -> int | None:
-        """The keyframe of the last turn, which the rewards judge too; see `TurnRecord.chosen`."""
-        return self.turns[-1].chosen if self.turns else None
+        """The keyframe of the answer that stands, see `TurnRecord.chosen`."""
+        return None if self.standing is None else self.standing.chosen
+
+    @property
+    def standing(self) -> TurnRecord | None:
+        """The turn whose answer stands: the last one, or that before a verdict which changed nothing."""
+        if not self.turns:
+            return None
+        kept = self.verdict in (Verdict.CONFIRMED, Verdict.UNREAD) and len(self.turns) > 1
+        return self.turns[-2 if kept else -1]
 
     @property
     def tracks(self) -> tuple[tuple[RLE | None, ...], ...]:
@@ -112,8 +123,9 @@ class ResultRecord:
             turn["action"] = None if turn["action"] is None else turn["action"].value
         out["prediction"] = _plain_track(self.prediction)
         del out["objects"]
-        if self.drawn_by is None:
-            del out["drawn_by"]
+        for name in ("drawn_by", "verdict"):
+            if out[name] is None:
+                del out[name]
         if self.objects is not None:
             out["objects"] = [_plain_track(track) for track in self.objects]
         return out

@@ -48,7 +48,7 @@ RECORD: dict[str, Check] = {
     "rewards": _or_null(REWARDS),
 }
 OPTIONAL: dict[str, Check] = {
-    "drawn_by": _or_null(TEXT),
+    **dict.fromkeys(("drawn_by", "verdict"), _or_null(TEXT)),
     "objects": _or_null(("a list of masks by object", lambda v: isinstance(v, list) and all(map(MASKS[1], v)))),
 }
 """Of a record: what older files lack."""

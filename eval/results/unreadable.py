@@ -18,9 +18,10 @@ NO_CONTENT = "an <answer> or <select> without indices or boxes that can be read"
 
 def why_unreadable(record: ResultRecord) -> str:
     """Why the last reply of a dialogue could not be carried out; empty where it could, or nothing was said."""
-    if record.failed or record.turns[-1].action is not None:
+    turn = record.standing
+    if record.failed or turn is None or turn.action is not None:
         return ""
-    text = record.turns[-1].text
+    text = turn.text
     if record.stop is StopReason.LENGTH:
         return CUT
     if not text.strip():

@@ -145,7 +145,7 @@ def check_fit(record: ResultRecord, sample: Sample) -> None:
 
 def _grounding_values(record: ResultRecord, exists: NDArray[np.bool_]) -> dict[str, float | None]:
     """By the last turn; what does not parse scores 0. An answer of boxes has a keyframe and no interval."""
-    turn, found = record.turns[-1], dict[str, float | None]()
+    turn, found = record.standing or record.turns[-1], dict[str, float | None]()
     if turn.grounding is not None:
         found["interval_iou"] = 100 * interval_iou(turn.grounding.start, turn.grounding.end, exists)
     elif turn.has_boxes:

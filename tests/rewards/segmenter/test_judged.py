@@ -13,8 +13,9 @@ import pytest
 from rewards.metrics import score_clip
 from rewards.segmenter import BoxRequest, PropagateRequest, RequestScorer, Segmenter
 from rollout.errors import DataError
+from rollout.frames import evenly_spaced
 from rollout.types import Clip, Masklets
-from tests.rewards.segmenter.clips import FRAMES, write_clip
+from tests.rewards.segmenter.clips import FRAMES, HEIGHT, WIDTH, write_clip
 
 BOXES = [(8.0, 5.0, 20.0, 17.0), (28.0, 20.0, 44.0, 36.0)]
 LONG = 24
@@ -138,3 +139,22 @@ def test_what_cannot_be_judged_is_refused(squares: tuple[Clip, Masklets]) -> Non
         BoxRequest(clip, (0, 2), 2, [], masklets, judged=(2, 4))
     with pytest.raises(ValueError, match=r"keyframe 3 is not among frames \(0, 2\)"):
         PropagateRequest(clip, 3, None, frames=(0, 2))
+
+
+def test_a_clip_of_2_000_frames_costs_what_is_judged(segmenter: Segmenter) -> None:
+    """Bounded, only the judged frames and the keyframes are ever read, however long the clip is."""
+    read: list[int] = []
+
+    def load(clip: Clip, indices: Sequence[int]) -> Any:
+        read.extend(indices)
+        return [np.full((HEIGHT, WIDTH, 3), t % 251, dtype=np.uint8) for t in indices]
+
+    clip = Clip("endless", tuple(map(str, range(2000))), HEIGHT, WIDTH)
+    nothing = Masklets(HEIGHT, WIDTH, ((None,) * 2000,), 2000)
+    judged = tuple(evenly_spaced(0, 1999, 16))
+    requests = [
+        PropagateRequest(clip, k, state(k), nothing, sorted({*judged, k}), judged, with_masks=False) for k in (7, 1000)
+    ]
+    for answer in RequestScorer(segmenter, load=load).score(requests):
+        assert len(answer.judged.j) == 16  # type: ignore[union-attr]
+    assert sorted(read) == sorted({*judged, 7, 1000})
