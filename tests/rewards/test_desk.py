@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from rewards.pool.desk import DESK, DeskServer, find_desk
+from rewards.pool.desk import DESK, Desk, DeskServer, find_desk
 from rewards.segmenter import BoxRequest, RequestScorer
 from rollout.errors import DataError, WorkerError
 from rollout.types import Clip, Masklets
 from tests.rewards.segmenter.clips import FRAMES, write_clip
 from tests.rewards.segmenter.conftest import random_segmenter
 
+NAMES = count()
 BOX = (8.0, 5.0, 20.0, 17.0)
 
 
@@ -54,7 +57,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture
 def served(cluster: None) -> Iterator[tuple[Pool, DeskServer]]:
     pool = Pool()
-    server = DeskServer(lambda: pool)
+    server = DeskServer(lambda: pool, name=f"desk {next(NAMES)}")  # a killed actor keeps its name for a while
     yield pool, server
     server.close()
 
@@ -71,11 +74,11 @@ def asking(clip: Clip, keyframe: int = 2) -> BoxRequest:
 def test_dialogues_get_the_pools_own_masks_and_wait_together(
     served: tuple[Pool, DeskServer], squares: tuple[Clip, Masklets]
 ) -> None:
-    pool, _ = served
+    pool, server = served
     requests = [asking(squares[0], k) for k in range(5)]
     pool.go.clear()
-    answers = [find_desk().ask.remote(request) for request in requests]
-    while len(ray.get(find_desk().asked.remote())) < 5:  # as many dialogues are waiting
+    answers = [server.desk.ask.remote(request) for request in requests]
+    while len(ray.get(server.desk.asked.remote())) < 5:  # as many dialogues are waiting
         pass
     pool.go.set()
     expected = RequestScorer(random_segmenter()).score(requests)
@@ -83,11 +86,33 @@ def test_dialogues_get_the_pools_own_masks_and_wait_together(
     assert sum(pool.calls) == 5 and len(pool.calls) < 5, "what waited was asked together"
 
 
+def test_what_waits_is_taken_together_and_answered_one_by_one(squares: tuple[Clip, Masklets]) -> None:
+    """The desk itself, without Ray around it."""
+
+    async def talk() -> list[Any]:
+        desk = Desk()
+        asked = [asyncio.create_task(desk.ask(asking(squares[0], k))) for k in (1, 2, 3)]
+        await asyncio.sleep(0)
+        taken = await desk.take()
+        assert [request.keyframe for _, request in taken] == [1, 2, 3] and len(await desk.asked()) == 3
+        await desk.answer(taken[1][0], DataError("a frame is missing"))
+        await desk.answer(taken[0][0], "masks")
+        await desk.answer(99, "of nobody")
+        await desk.close()
+        assert await desk.take() == []
+        found = await asyncio.gather(*asked, desk.ask(asking(squares[0])), return_exceptions=True)
+        return [str(answer) for answer in found]
+
+    first, second, third, late = asyncio.run(talk())
+    assert (first, second) == ("masks", "a frame is missing")
+    assert "closed before these masks were drawn" in third and "clip squares: the pool was closed" in late
+
+
 def test_ground_truth_does_not_get_past_it(served: tuple[Pool, DeskServer], squares: tuple[Clip, Masklets]) -> None:
     clip, masklets = squares
     for request in (replace(asking(clip), masklets=masklets), replace(asking(clip), masklets=masklets, judged=(0,))):
         with pytest.raises(ValueError, match="clip squares: masks for a dialogue are drawn without ground truth"):
-            ray.get(find_desk().ask.remote(request))
+            ray.get(served[1].desk.ask.remote(request))
     assert served[0].calls == []
 
 
@@ -96,13 +121,14 @@ def test_errors_reach_the_dialogue_that_asked(
 ) -> None:
     gone, _ = write_clip(tmp_path, "gone")
     Path(gone.frames[3]).unlink()
-    bad, good = find_desk().ask.remote(asking(gone)), find_desk().ask.remote(asking(squares[0]))
+    pool, server = served
+    bad, good = server.desk.ask.remote(asking(gone)), server.desk.ask.remote(asking(squares[0]))
     with pytest.raises(DataError, match=r"gone.*frame 3"):
         ray.get(bad)
     assert len(ray.get(good).rles) == FRAMES
-    served[0].broken = True
+    pool.broken = True
     with pytest.raises(WorkerError, match="the pool is closed"):
-        ray.get(find_desk().ask.remote(asking(squares[0])))
+        ray.get(server.desk.ask.remote(asking(squares[0])))
 
 
 def test_who_waits_when_it_closes_hears_of_it(cluster: None, squares: tuple[Clip, Masklets]) -> None:
