@@ -8,11 +8,21 @@ import random
 
 import pytest
 
-from rewards import VEASON_REWARDS, BoxRewardInput, RewardInput, Variant, compute_rewards, reward_names
-from rewards.types import PropagatedScores
+from rewards import (
+    VEASON_REWARDS,
+    BoxRewardInput,
+    CombinedRewardInput,
+    RewardInput,
+    Variant,
+    compute_rewards,
+    reward_names,
+)
+from rewards.registry import get_reward
+from rewards.types import PropagatedScores, Verification
+from rollout.types import Verdict
 from tests.rewards.conftest import turn_text
 
-TURN_REWARDS = [name for name in reward_names() if not name.startswith("veason_")]
+TURN_REWARDS = [name for name in reward_names() if RewardInput in get_reward(name).input_types]
 LOWEST, HIGHEST = -1.0, 2.5
 PIECES = [
     "<think>", "</think>", "<select>", "</select>", "<answer>", "</answer>", "<VTG>", "</VTG>", "<RefSeg>", "</RefSeg>",
@@ -48,13 +58,15 @@ def test_turn_rewards_never_raise(seed: int, variant: Variant) -> None:
     for text in texts(seed, turn_text()):
         turns = [text] * rng.randint(1, 3)
         frames = rng.randint(1, 12)
+        scores = PropagatedScores([rng.random()], [rng.random()], [True], has_target=rng.random() < 0.5)
         x = RewardInput(
             turns=turns,
             existence=[rng.randint(0, 1) for _ in range(frames)],
             video_ious=[[rng.random() for _ in range(2)] for _ in turns],
             keyframe_ious=[rng.random() for _ in turns],
             spatial_frames=[0, frames - 1],
-            propagated=PropagatedScores([rng.random()], [rng.random()], [True], has_target=rng.random() < 0.5),
+            propagated=scores,
+            verification=Verification(scores, rng.choice([None, *Verdict])),
         )
         for name, value in compute_rewards(x, TURN_REWARDS, variant).items():
             assert math.isfinite(value), (name, text)
@@ -70,6 +82,8 @@ def test_box_rewards_never_raise(seed: int, variant: Variant) -> None:
             x = BoxRewardInput(
                 shown, [3, 8], [[[1, 2, 28, 44], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 2], [9, 0], frame_ious=[0.5, 1.0]
             )
+            both = CombinedRewardInput(RewardInput([shown], [1, 0], [[0.5]], [0.5]), x)
+            assert 0 <= compute_rewards(both, ["combined_format"], variant)["combined_format"] <= 3.0
             for name, value in compute_rewards(x, VEASON_REWARDS, variant).items():
                 highest = 2.0 if name == "veason_format" else 5.0 if name == "total" else 1.0
                 assert 0 <= value <= highest, (name, value, shown)
