@@ -73,6 +73,11 @@ class SegmenterConfig:
             )
 
     @property
+    def family(self) -> str:
+        """Whose architecture it is: a name of ``families.py``."""
+        return "sam3" if self.preset.startswith("sam3") else "sam2"
+
+    @property
     def prompt_width(self) -> int:
         """Width C of a ``[SEG]`` state: 256 in every released SAM 2."""
         return self.d_model if self.preset == "tiny" else 256

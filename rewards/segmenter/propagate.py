@@ -1,6 +1,6 @@
 """Masks on every frame of a clip from one prompted keyframe per item, batched over items.
 
-Same semantics as sam2's ``SAM2VideoPredictor`` with one object and one prompted frame per state: forward from the
+Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one object and one prompted frame per state: forward from the
 keyframe to the end, then backward to the start, the backward pass still seeing forward memories. A ``[SEG]`` state
 is injected in every frame (SPEC 2.2); boxes only at the keyframe.
 
@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.segmenter.architecture import Architecture
 from rewards.segmenter.attention import attend_to_memory
-from rewards.segmenter.features import FeatureSource, Levels
+from rewards.segmenter.features import FeatureSource, Levels, on_device, upload
 from rewards.segmenter.heads import HeadOutput, Prompt, embed_boxes, embed_nothing, embed_states, run_heads
 from rewards.segmenter.memory import MemoryBank, encode_memory
 
@@ -43,11 +44,16 @@ class PromptBatch:
         if (self.states is None) == (self.boxes is None):
             raise ValueError("propagation takes either states or boxes")
 
-    def at_keyframe(self, model: Any, items: list[int]) -> Prompt:
-        return embed_boxes(model, self.boxes[items]) if self.boxes is not None else self.while_tracking(model, items)
+    def __len__(self) -> int:
+        given = self.states if self.boxes is None else self.boxes
+        return 0 if given is None else len(given)
 
-    def while_tracking(self, model: Any, items: list[int]) -> Prompt:
-        return embed_nothing(model, len(items)) if self.states is None else embed_states(model, self.states[items])
+    def at_keyframe(self, arch: Architecture, device: torch.device) -> Prompt | None:
+        """Of boxes; states are there in every frame alike."""
+        return None if self.boxes is None else embed_boxes(arch, upload(self.boxes, device))
+
+    def while_tracking(self, arch: Architecture, device: torch.device) -> Prompt:
+        return embed_nothing(arch, len(self), device) if self.states is None else embed_states(arch, self.states)
 
 
 class Propagation:
@@ -55,7 +61,7 @@ class Propagation:
 
     def __init__(
         self,
-        model: Any,
+        arch: Architecture,
         source: FeatureSource,
         keyframes: Sequence[int],
         prompts: PromptBatch,
@@ -67,10 +73,14 @@ class Propagation:
         for k in keyframes:
             if not 0 <= k < source.num_frames:
                 raise ValueError(f"keyframe {k} lies outside the clip's 0..{source.num_frames - 1}")
-        self._model, self._source, self._prompts = model, source, prompts
+        self._arch, self._source, self._device = arch, source, source.position.device
         self._keyframes = list(keyframes)
         self._gate, self._max_batch, self._autocast = gate, max_batch, autocast
-        self._bank = MemoryBank(model, self._keyframes, source.num_frames)
+        with autocast():
+            self._bank = MemoryBank(arch, self._keyframes, source.num_frames)
+            self._tracking = prompts.while_tracking(arch, self._device)
+            self._given = prompts.at_keyframe(arch, self._device)
+            self._dense_position = arch.dense_position()
 
     def steps(self) -> Iterator[Step]:
         """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
@@ -89,24 +99,26 @@ class Propagation:
     ) -> Iterator[Step]:
         """All items' step at ``offset``, in batches; their memories enter the bank together."""
         memories, pointers = [], []
-        by_user = offset == 0 and self._prompts.boxes is not None
+        by_user = offset == 0 and self._given is not None
         for start in range(0, len(active), self._max_batch):
             items = active[start : start + self._max_batch]
             frames = [self._keyframes[i] + offset for i in items]
             with self._autocast():
                 levels = self._source.gather(frames)
                 image, prompt = fuse(items, levels, offset)
-                head = run_heads(self._model, image, levels, prompt, gate=self._gate)
-                memories.append(encode_memory(self._model, levels[2], head, by_user=by_user))
+                head = run_heads(
+                    self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position
+                )
+                memories.append(encode_memory(self._arch, levels[2], head, by_user=by_user))
             pointers.append(head.pointer.float())
             yield Step(items, frames, head)
         self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))
 
     def _first(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
-        image = levels[2] + self._model.no_mem_embed.reshape(1, -1, 1, 1)
-        return image, self._prompts.at_keyframe(self._model, items)
+        prompt = self._tracking if self._given is None else self._given
+        return self._arch.without_memory(levels[2]), prompt.of(on_device(items, self._device))
 
     def _track(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
         memory = self._bank.read(items, abs(offset), reverse=offset < 0)
-        fused = attend_to_memory(self._model.memory_attention, levels[2], self._source.position, memory)
-        return fused, self._prompts.while_tracking(self._model, items)
+        fused = attend_to_memory(self._arch, levels[2], self._source.position, memory)
+        return fused, self._tracking.of(on_device(items, self._device))
