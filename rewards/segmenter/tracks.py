@@ -9,14 +9,17 @@ Shape legend: B items of a step, T frames of a clip, H x W pixels of the clip, N
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rewards.segmenter.cache import FeatureCache
-from rewards.segmenter.masks import encode_rles, mask_to_clip_size
+from rewards.segmenter.features import on_device
+from rewards.segmenter.masks import by_columns, encode_columns, encode_rles, mask_to_clip_size
+from rewards.segmenter.overlap import Fetched, fetch, one_behind
 from rewards.segmenter.segmenter import Segmenter
 from rewards.segmenter.truth import Truth
 from rewards.segmenter.types import BoxRequest, BoxScores, PropagatedMasks, PropagateRequest
@@ -38,19 +41,22 @@ class _Tracks:
         self._rles: list[list[RLE]] = [[empty] * len(frames) if kept else [] for kept in self._kept]
         self._ious: list[dict[int, float]] = [{} for _ in group]
 
-    def put(self, places: Sequence[tuple[int, int]], masks: Tensor) -> None:
-        """(n, H, W) masks at n (request, place in ``frames``)."""
+    def begin(self, places: Sequence[tuple[int, int]], masks: Tensor) -> Fetched:
+        """(n, H, W) masks at n (request, place in ``frames``), on their way to the host."""
         kept = [i for i, (request, _) in enumerate(places) if self._kept[request]]
-        for i, rle in zip(kept, encode_rles(masks if len(kept) == len(places) else masks[kept]), strict=True):
-            request, position = places[i]
-            self._rles[request][position] = rle
         targets = [(i, truth) for i, (r, _) in enumerate(places) if (truth := self._masklets[r]) is not None]
-        if targets:
-            scored = masks[[i for i, _ in targets]]
-            values = self._truth.score_masks(scored, [(truth, self._frames[places[i][1]]) for i, truth in targets])
-            for (i, _), value in zip(targets, values, strict=True):
-                request, position = places[i]
-                self._ious[request][position] = value
+        columns = by_columns(_rows(masks, kept))
+        wanted = [(truth, self._frames[places[i][1]]) for i, truth in targets]
+        ious = self._truth.ious(_rows(masks, [i for i, _ in targets]), wanted)
+        return fetch(partial(self._put, [places[i] for i in kept], [places[i] for i, _ in targets]), columns, ious)
+
+    def _put(
+        self, drawn: list[tuple[int, int]], scored: list[tuple[int, int]], columns: Tensor, ious: Tensor
+    ) -> None:
+        for (request, position), rle in zip(drawn, encode_columns(columns), strict=True):
+            self._rles[request][position] = rle
+        for (request, position), value in zip(scored, ious.tolist(), strict=True):
+            self._ious[request][position] = float(value)
 
     def rles(self, request: int) -> tuple[RLE, ...] | None:
         return tuple(self._rles[request]) if self._kept[request] else None
@@ -65,6 +71,10 @@ class _Tracks:
         )
 
 
+def _rows(masks: Tensor, rows: list[int]) -> Tensor:
+    return masks if len(rows) == len(masks) else masks.index_select(0, on_device(rows, masks.device))
+
+
 def propagate_states(
     segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[PropagateRequest], truth: Truth
 ) -> list[PropagatedMasks]:
@@ -72,8 +82,9 @@ def propagate_states(
     clip = group[0].clip
     tracks = _Tracks(group, range(clip.num_frames), truth)
     states = {r: request.state for r, request in enumerate(group) if request.state is not None}
-    if states:
-        prompted = list(states)
+    prompted = list(states)
+
+    def work() -> Iterator[Fetched]:
         steps = segmenter.propagation_steps(
             cache.source(clip, range(clip.num_frames)),
             [group[r].keyframe for r in prompted],
@@ -85,7 +96,10 @@ def propagate_states(
             places = [(prompted[item], frame) for item, frame in zip(step.items, step.frames, strict=True)]
             for start in range(0, len(places), at_once):
                 part = slice(start, start + at_once)
-                tracks.put(places[part], mask_to_clip_size(step.head.logits[part], clip.height, clip.width))
+                yield tracks.begin(places[part], mask_to_clip_size(step.head.logits[part], clip.height, clip.width))
+
+    for put, results in one_behind(work() if states else ()):
+        put(*results)
     return [
         PropagatedMasks(tracks.rles(r) or (), tracks.ious(r), None if r in states else ()) for r in range(len(group))
     ]
@@ -98,7 +112,8 @@ def propagate_boxes(
     clip, frames = group[0].clip, list(group[0].frames)
     tracks, objects = _Tracks(group, frames, truth), _Objects(group)
     owners = [r for r, request in enumerate(group) for _ in request.boxes]
-    if owners:
+
+    def work() -> Iterator[Fetched]:
         steps = segmenter.propagation_steps(
             cache.source(clip, frames),
             [frames.index(group[r].keyframe) for r in owners],
@@ -107,13 +122,21 @@ def propagate_boxes(
             max_batch=max_batch,
         )
         unions = _Unions(owners)
+        at_once = max(1, FULL_SIZE_PIXELS // (clip.height * clip.width))
         for step in steps:
-            for item, position, logits in zip(step.items, step.frames, step.head.logits, strict=True):
-                mask = mask_to_clip_size(logits[None], clip.height, clip.width)
-                unions.add(item, position, mask)
-                objects.put(item, position, mask)
-            if whole := unions.take():
-                tracks.put(list(whole), torch.cat(list(whole.values())))
+            for start in range(0, len(step.items), at_once):
+                items, positions = (part[start : start + at_once] for part in (step.items, step.frames))
+                masks = mask_to_clip_size(step.head.logits[start : start + at_once], clip.height, clip.width)
+                if places := objects.wanted(items, positions):
+                    own = _rows(masks, [i for i, _, _ in places])
+                    yield fetch(partial(objects.put, places), by_columns(own))
+                for item, position, mask in zip(items, positions, masks.split(1), strict=True):
+                    unions.add(item, position, mask)
+                if whole := unions.take():
+                    yield tracks.begin(list(whole), torch.cat(list(whole.values())))
+
+    for put, results in one_behind(work() if owners else ()):
+        put(*results)
     return [BoxScores(tracks.ious(r) or (), tracks.rles(r), objects.of(r)) for r in range(len(group))]
 
 
@@ -128,10 +151,13 @@ class _Objects:
         empty = encode_rles(np.zeros((1, clip.height, clip.width), dtype=np.bool_))[0]
         self._rles = {item: [empty] * len(group[r].frames) for item, r in enumerate(self._owners) if r in self._kept}
 
-    def put(self, item: int, position: int, mask: Tensor) -> None:
-        """(1, H, W): a box's object at a place in the frames."""
-        if item in self._rles:
-            self._rles[item][position] = encode_rles(mask)[0]
+    def wanted(self, items: Sequence[int], positions: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Row, item and place in the frames of those whose own masks are kept."""
+        return [(i, *place) for i, place in enumerate(zip(items, positions, strict=True)) if place[0] in self._rles]
+
+    def put(self, places: list[tuple[int, int, int]], columns: Tensor) -> None:
+        for (_, item, position), rle in zip(places, encode_columns(columns), strict=True):
+            self._rles[item][position] = rle
 
     def of(self, request: int) -> tuple[tuple[RLE, ...], ...] | None:
         """None where the request has one box, or wants no masks."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rewards.segmenter.features import upload
 from rewards.segmenter.masks import mask_iou, mask_to_clip_size
 from rollout.types import Masklets
 
@@ -32,7 +33,7 @@ class Truth:
             self._unions.move_to_end(key)
             return self._unions[key]
         self._alive[id(masklets)] = masklets  # an id may be reused once its object is gone
-        union = torch.from_numpy(masklets.union(frame)).to(self._device)
+        union = upload(torch.from_numpy(masklets.union(frame)), self._device)
         self._unions[key] = union
         while len(self._unions) * union.numel() > max(REMEMBERED_PIXELS, union.numel()):
             self._unions.popitem(last=False)
@@ -52,7 +53,10 @@ class Truth:
 
     def score_masks(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[float]:
         """IoU of (N, H, W) bool masks against N (masklets, frame)."""
+        return [float(x) for x in self.ious(masks, targets).tolist()]
+
+    def ious(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> Tensor:
+        """The same as (N,) float64 on the device of ``masks``."""
         if not targets:
-            return []
-        truth = torch.stack([self.union(masklets, frame) for masklets, frame in targets])
-        return [float(x) for x in mask_iou(masks, truth).tolist()]
+            return masks.new_zeros(0, dtype=torch.float64)
+        return mask_iou(masks, torch.stack([self.union(masklets, frame) for masklets, frame in targets]))
