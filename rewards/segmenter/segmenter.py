@@ -66,12 +66,12 @@ class Segmenter(nn.Module):
         """h = w."""
         return self.architecture.grid * 4
 
-    def compile_encoder(self) -> None:
+    def compile_encoder(self, backend: str = "inductor") -> None:
         """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are."""
         limit = torch._dynamo.config.recompile_limit
         torch._dynamo.config.recompile_limit = max(limit, len(self.architecture.blocks()))
         for block in self.architecture.blocks():
-            block.forward = torch.compile(block.forward, dynamic=False)
+            block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
         self._group = COMPILED_GROUP
 
     def preprocess(self, frames: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
