@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import long_clip_memory
-from benchmarks.common import environment_facts, write_json
+from benchmarks.common import environment_facts, see_objects, write_json
 from rewards.segmenter import PRESETS, Segmenter, SegmenterConfig, build_sam2, mask_iou, mask_to_clip_size
 from rewards.segmenter.build import hydra_untouched
 from rewards.segmenter.overlap import Fetched, fetch, one_behind
@@ -133,6 +133,7 @@ class Bench:
         config = SegmenterConfig(preset=args.preset, compute_dtype=args.dtype)
         self.predictor: Any = build_sam2(config, stock_predictor=True)  # a SAM2Base: both ways use the same weights
         self.segmenter = Segmenter(config, self.predictor).to(args.device).eval()
+        see_objects(self.segmenter)
         self.inputs = {case: make_inputs(case, args, config.input_size) for case in args.cases}
         self.rows: dict[Case, dict[str, Any]] = {
             case: {"name": case.name, "keyframes": given.keyframes, "seconds": {}} for case, given in self.inputs.items()

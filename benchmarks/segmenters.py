@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import environment_facts, write_json
+from benchmarks.common import environment_facts, see_objects, write_json
 from rewards.segmenter import PRESETS, Segmenter, SegmenterConfig, mask_iou
 
 OBJECTS = (1, 4, 16)
@@ -42,6 +42,7 @@ class Subject:
         self.args, self.cuda = args, args.device == "cuda"
         config = SegmenterConfig(preset=preset, compute_dtype=args.dtype)
         self.segmenter = Segmenter(config).to(args.device).eval()
+        see_objects(self.segmenter)
         side = self.segmenter.architecture.image_size
         generator = torch.Generator().manual_seed(args.seed)
         self.pixels = torch.randn(args.frames, 3, side, side, generator=generator).to(args.device)
