@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -136,7 +135,8 @@ class Bench:
         see_objects(self.segmenter)
         self.inputs = {case: make_inputs(case, args, config.input_size) for case in args.cases}
         self.rows: dict[Case, dict[str, Any]] = {
-            case: {"name": case.name, "keyframes": given.keyframes, "seconds": {}} for case, given in self.inputs.items()
+            case: {"name": case.name, "keyframes": given.keyframes, "seconds": {}}
+            for case, given in self.inputs.items()
         }
         self.extra: dict[str, Any] = {"set_up_seconds": self.seconds_so_far()}
 
@@ -160,7 +160,7 @@ class Bench:
                 self._time(case, name, run, repeats)
 
     def flash(self) -> None:
-        """Ours with flash attention 2 in place of what torch prefers (cuDNN's on Hopper, planned for each new shape)."""
+        """Ours with flash attention 2 in place of what torch prefers: cuDNN's on Hopper, planned for each new shape."""
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
@@ -210,7 +210,7 @@ class Bench:
     def figures(self) -> dict[str, Any]:
         rows = [self._row(row) for row in self.rows.values() if "fresh_state" in row["seconds"]]
         means = {
-            key.replace("speedup", "geometric_mean"): round(math.exp(statistics.fmean(math.log(r[key]) for r in rows)), 2)
+            key.replace("speedup", "geometric_mean"): round(statistics.geometric_mean(r[key] for r in rows), 2)
             for key in ("speedup", "speedup_eager_encoder")
             if rows and all(key in r for r in rows)
         }
@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=854)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fresh-repeats", type=int, default=1)
-    parser.add_argument("--long-frames", type=int, help="frames of the long 1080p clip; default: 240 on cuda, else none")
+    parser.add_argument("--long-frames", type=int, help="of the 1080p clip; default: 240 on cuda, else none")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the result here")

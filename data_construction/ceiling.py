@@ -51,7 +51,8 @@ class Ceiling:
         found = self.boxes if prompts == "boxes" else self.seg
         if found is None:
             raise DataError(
-                f"{self.clip}/{self.expression_id}: has no ceiling from [SEG]; measure it with --ceiling-policy"
+                f"{self.clip}/{self.expression_id}: has no ceiling from [SEG]; measure it with "
+                "videoseg data check --ceiling --policy FOLDER"
             )
         return found
 
@@ -69,7 +70,9 @@ def measure_ceiling(
     ``report`` gets what cannot be read. Raises DataError where the split has no masks.
     """
     if dataset.masks is None:
-        raise DataError(f"{dataset.root}: split {dataset.split} of {dataset.name} has no masks to take true prompts from")
+        raise DataError(
+            f"{dataset.root}: split {dataset.split} of {dataset.name} has no masks to take true prompts from"
+        )
     for done, entry in enumerate(dataset.index.values()):
         if progress is not None:
             progress(done, len(dataset.index), f"ceiling of {dataset.name}/{dataset.split}")
@@ -180,8 +183,8 @@ def read_ceilings(path: Path, dataset: str = "", split: str = "") -> dict[Key, C
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; write it with videoseg data check NAME ROOT --ceiling {path}")
-    lines = read_text(path).splitlines()
     try:
+        lines = read_text(path).splitlines()
         about = json.loads(lines[0])
         rows = [Ceiling(**json.loads(line)) for line in lines[1:] if line.strip()]
         if about["kind"] != KIND:
@@ -190,7 +193,9 @@ def read_ceilings(path: Path, dataset: str = "", split: str = "") -> dict[Key, C
         raise DataError(f"{path}: is not a file of ceilings ({error!r}); write it with videoseg data check") from error
     for name, wanted in (("dataset", dataset), ("split", split)):
         if wanted and about.get(name) != wanted:
-            raise DataError(f"{path}: ceilings of {name} {about.get(name)!r}, not {wanted!r}; measure them for that one")
+            raise DataError(
+                f"{path}: ceilings of {name} {about.get(name)!r}, not {wanted!r}; measure them for that one"
+            )
     return {(row.clip, row.expression_id): row for row in rows}
 
 

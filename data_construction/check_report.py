@@ -33,8 +33,8 @@ class SplitCounts:
     set_aside: int = 0
     """Expressions that cannot be used: a frame, a mask or a whole clip is wrong."""
     ceiling: dict[str, float] = field(default_factory=dict)
-    """What the segmenter reaches, mean J&F in percent, by prompts: ``boxes`` of the ground truth, ``seg`` the best state
-    of a policy's head. Empty unless asked for."""
+    """What the segmenter reaches, mean J&F in percent, by prompts: ``boxes`` of the ground truth, ``seg`` the best
+    state of a policy's head. Empty unless asked for."""
     ceiling_by_clip: dict[str, dict[str, float]] = field(default_factory=dict)
     """The same clip by clip, the lowest first."""
     traces: int = 0

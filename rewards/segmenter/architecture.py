@@ -66,8 +66,8 @@ class Architecture(Protocol):
     decoder_parts: tuple[str, ...]
     """Modules of the model that reinforcement learning trains: prompt encoder and mask decoder."""
 
-    @property
-    def model(self) -> Any: ...
+    model: Any
+
     @property
     def image_size(self) -> int:
         """S."""

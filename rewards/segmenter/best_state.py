@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.segmenter.features import Features, upload
+from rewards.segmenter.masks import mask_iou, mask_to_clip_size
 from rewards.segmenter.scoring import RequestScorer
+from rewards.segmenter.segmenter import Segmenter
 from rewards.segmenter.types import State
 from rollout.types import Clip, Masklets
 
@@ -52,27 +54,27 @@ def _descend(scorer: RequestScorer, clip: Clip, targets: Sequence[tuple[Masklets
     features = scorer.cache.features(clip, distinct)
     rows = [distinct.index(t) for one in frames for t in one]
     unions = [masklets.union(t) for (masklets, _), one in zip(targets, frames, strict=True) for t in one]
-    side = segmenter.logit_size
-    wanted = upload(torch.from_numpy(np.stack(unions)).float(), segmenter.device)[:, None]
-    truth = F.interpolate(wanted, size=(side, side), mode="area")[:, 0]
+    truth = upload(torch.from_numpy(np.stack(unions)), segmenter.device)
     with torch.enable_grad():
         return _fit(segmenter, features, rows, truth, len(targets))
 
 
-def _fit(segmenter: torch.nn.Module, features: Features, rows: list[int], truth: Tensor, count: int) -> list[State]:
-    states = torch.zeros(count, segmenter.prompt_width, device=truth.device, requires_grad=True)  # type: ignore[call-overload]
+def _fit(segmenter: Segmenter, features: Features, rows: list[int], truth: Tensor, count: int) -> list[State]:
+    """``truth``: (N * F, H, W) bool at the clip's size."""
+    side, (height, width) = segmenter.logit_size, truth.shape[1:]
+    coarse = F.interpolate(truth[:, None].float(), size=(side, side), mode="area")[:, 0]
+    states = torch.zeros(count, segmenter.prompt_width, device=truth.device, requires_grad=True)
     optimizer = torch.optim.Adam([states], lr=LR)
-    best, best_iou = states.detach().clone(), torch.full((count,), -1.0, device=truth.device)
+    best, best_iou = states.detach().clone(), truth.new_full((count,), -1.0, dtype=torch.float64)
     for step in range(STEPS + 1):
-        logits, _ = segmenter.decode(features, rows, states.repeat_interleave(SEEN, 0))  # type: ignore[operator]
+        logits, _ = segmenter.decode(features, rows, states.repeat_interleave(SEEN, 0))
         with torch.no_grad():
-            iou = _iou(logits, truth).unflatten(0, (count, SEEN)).mean(1)
+            iou = mask_iou(mask_to_clip_size(logits, height, width), truth).unflatten(0, (count, SEEN)).mean(1)
             better = iou > best_iou
             best = torch.where(better[:, None], states, best)
             best_iou = torch.where(better, iou, best_iou)
         if step < STEPS:
-            (gradient,) = torch.autograd.grad(_loss(logits, truth), states)
-            states.grad = gradient
+            (states.grad,) = torch.autograd.grad(_loss(logits, coarse), states)
             optimizer.step()
     return list(best.cpu().numpy().astype(np.float32))
 
@@ -83,8 +85,3 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     t = truth.flatten(1)
     dice = 1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)
     return F.binary_cross_entropy_with_logits(logits, truth) * len(truth) + dice.sum()
-
-
-def _iou(logits: Tensor, truth: Tensor) -> Tensor:
-    drawn, wanted = (logits > 0).flatten(1), (truth > 0.5).flatten(1)
-    return (drawn & wanted).sum(1) / (drawn | wanted).sum(1).clamp(min=1)

@@ -30,9 +30,7 @@ def resize(
     return torch.from_numpy(out)
 
 
-def normalise(
-    frames: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
-) -> Tensor:
+def normalise(frames: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> Tensor:
     """(F, S, S, 3) uint8 of any device -> (F, 3, S, S) float32 there, ImageNet-normalised unless told otherwise."""
     pixels = frames.permute(0, 3, 1, 2).float() / 255.0
     middle, spread = (torch.tensor(values, device=frames.device)[:, None, None] for values in (mean, std))

@@ -1,8 +1,8 @@
 """Masks on every frame of a clip from one prompted keyframe per item, batched over items.
 
-Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one object and one prompted frame per state: forward from the
-keyframe to the end, then backward to the start, the backward pass still seeing forward memories. A ``[SEG]`` state
-is injected in every frame (SPEC 2.2); boxes only at the keyframe.
+Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one
+object and one prompted frame per state: forward from the keyframe to the end, then backward to the start, the backward
+pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2); boxes only at the keyframe.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
@@ -106,9 +106,7 @@ class Propagation:
             with self._autocast():
                 levels = self._source.gather(frames)
                 image, prompt = fuse(items, levels, offset)
-                head = run_heads(
-                    self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position
-                )
+                head = run_heads(self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position)
                 memories.append(encode_memory(self._arch, levels[2], head, by_user=by_user))
             pointers.append(head.pointer.float())
             yield Step(items, frames, head)

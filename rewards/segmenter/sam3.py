@@ -1,6 +1,6 @@
-"""SAM 3's tracker (transformers' ``Sam3TrackerVideoModel``) behind the interface of ``architecture.py``; shapes as there.
+"""SAM 3's tracker (transformers' ``Sam3TrackerVideoModel``) behind the interface of ``architecture.py``.
 
-It is SAM 2's decoder and memory on another image encoder, at 1008 pixels in patches of 14.
+It is SAM 2's decoder and memory on another image encoder, at 1008 pixels in patches of 14. Shapes as there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PREFIXES = {
     "detector_model.vision_encoder.backbone.": "vision_encoder.backbone.",
     "tracker_neck.": "vision_encoder.neck.",
 }
-"""Names in our policies and in facebook/sam3 -> the tracker's own; of the latter the detector's other parts are left."""
+"""Names in our policies and in facebook/sam3 -> the tracker's own; other parts of the detector are left out."""
 DETECTOR = "detector_model."
 
 
@@ -226,7 +226,7 @@ def _sizes(cfg: SegmenterConfig) -> dict[str, Any]:
 
 
 def load_sam3_weights(model: nn.Module, path: Path) -> None:
-    """Fill ``model``, strictly, from facebook/sam3's ``model.safetensors``, from a tracker's own, or from a policy's head.
+    """Fill ``model``, strictly, from facebook/sam3's ``model.safetensors``, a tracker's own, or a policy's head.
 
     Raises:
         DataError: the file holds another model; or a tensor is missing, unknown or of another shape: names it.

@@ -37,7 +37,12 @@ class Prompts(TypedDict, total=False):
 
 
 class Segmenter(nn.Module):
-    """Holds the model as ``sam2_model`` or ``sam3_model``, so that parameters keep the names of released checkpoints."""
+    """Holds the model as ``sam2_model`` or ``sam3_model``: parameters keep the names of released checkpoints."""
+
+    sam2_model: Any
+    """There if the family is SAM 2."""
+    sam3_model: Any
+    """There if it is SAM 3."""
 
     def __init__(self, config: SegmenterConfig, model: nn.Module | None = None) -> None:
         super().__init__()

@@ -50,9 +50,7 @@ class _Tracks:
         ious = self._truth.ious(_rows(masks, [i for i, _ in targets]), wanted)
         return fetch(partial(self._put, [places[i] for i in kept], [places[i] for i, _ in targets]), columns, ious)
 
-    def _put(
-        self, drawn: list[tuple[int, int]], scored: list[tuple[int, int]], columns: Tensor, ious: Tensor
-    ) -> None:
+    def _put(self, drawn: list[tuple[int, int]], scored: list[tuple[int, int]], columns: Tensor, ious: Tensor) -> None:
         for (request, position), rle in zip(drawn, encode_columns(columns), strict=True):
             self._rles[request][position] = rle
         for (request, position), value in zip(scored, ious.tolist(), strict=True):

@@ -17,7 +17,8 @@ NAMED = 4
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Name -> tensor of a ``.safetensors`` or ``.pt`` file; of a folder, of all its safetensors files."""
     if path.is_dir():
-        return {name: tensor for file in sorted(path.glob("*.safetensors")) for name, tensor in read_weights(file).items()}
+        files = sorted(path.glob("*.safetensors"))
+        return {name: tensor for file in files for name, tensor in read_weights(file).items()}
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -36,13 +37,13 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     kinds = {
         "missing": sorted(set(expected) - set(weights)),
         "unknown": sorted(set(weights) - set(expected)),
-        "of another shape": sorted(
-            k for k in set(expected) & set(weights) if expected[k].shape != weights[k].shape
-        ),
+        "of another shape": sorted(k for k in set(expected) & set(weights) if expected[k].shape != weights[k].shape),
     }
     if any(kinds.values()):
         found = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names)
-        raise DataError(f"{path}: not the weights of this {type(model).__name__}: tensors {found}; check preset and sizes")
+        raise DataError(
+            f"{path}: not the weights of this {type(model).__name__}: tensors {found}; check preset and sizes"
+        )
     model.load_state_dict(weights)
 
 

@@ -37,7 +37,9 @@ class CeilingRequest:
                     raise RecipeError(f"{option} {given}: needs --ceiling, which measures it")
             return
         if (self.policy is None) == (self.segmenter is None):
-            raise RecipeError("--ceiling: give either --segmenter FILE (weights) or --policy FOLDER (with a [SEG] head)")
+            raise RecipeError(
+                "--ceiling: give either --segmenter FILE (weights) or --policy FOLDER (with a [SEG] head)"
+            )
         if self.device not in ("cpu", "cuda"):
             raise RecipeError(f"--device {self.device}: wants cpu or cuda")
         if self.preset not in PRESETS:
@@ -68,7 +70,7 @@ class CeilingRequest:
 def add_ceilings(report: CheckReport, request: CeilingRequest, progress: Progress | None = None) -> list[str]:
     """Measure every split that was checked and has masks; figures join ``report``, rows go to files. What to say of
     it."""
-    from data_construction.ceiling import by_clip, ceiling_file, measure_ceiling, means_of, write_ceilings
+    from data_construction.ceiling import by_clip, ceiling_file, means_of, measure_ceiling, write_ceilings
     from data_construction.problems import problem_of
     from data_construction.readers import open_dataset
     from rewards.segmenter import RequestScorer

@@ -177,9 +177,8 @@ def check(
     from data_construction.check import check_dataset
     from data_construction.check_extras import draw_splits, verify
     from data_construction.check_manifest import write_manifest
-    from verl_ext.run.progress import progress_bar
-
     from verl_ext.cli.ceiling_job import CeilingRequest, add_ceilings
+    from verl_ext.run.progress import progress_bar
 
     wanted = CeilingRequest(ceiling, policy, segmenter, preset, device, ceiling_out or root)
     wanted.check()

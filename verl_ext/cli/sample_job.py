@@ -89,6 +89,8 @@ def _filter(r: SampleRequest, dataset: Dataset) -> Callable[[str, Expression], b
         raise RecipeError(f"--ceiling-of {r.ceiling_of}: wants {' or '.join(PROMPTS)}")
     path, least = r.ceiling or ceiling_file(dataset.root, dataset.split), r.min_ceiling
     known = read_ceilings(path, dataset.name, dataset.split)
+    for row in known.values():
+        row.of(r.ceiling_of)  # or every single expression would be refused
 
     def keep(clip: str, expression: Expression) -> bool:
         if (clip, expression.id) not in known:

@@ -89,7 +89,9 @@ class FrameFeatures:
             group = frames[start : start + CHUNK]
             images = self._pictures.get([self._picture(f) for f in group])
             pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-            levels = segmenter.encode_frozen(segmenter.architecture.normalise(pixels.to(segmenter.device)).to(dtype), CHUNK)
+            levels = segmenter.encode_frozen(
+                segmenter.architecture.normalise(pixels.to(segmenter.device)).to(dtype), CHUNK
+            )
             for frame, one in zip(group, levels, strict=True):
                 self._keep(_key(frame), one)
             found += levels

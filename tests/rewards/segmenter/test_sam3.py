@@ -92,7 +92,9 @@ def test_states_equal_stock(sam3: Segmenter, pixels: Tensor, states: Tensor) -> 
     blank = (ours == NO_OBJECT_LOGIT).flatten(2).all(-1)
     assert 0.02 < blank.float().mean() < 0.98
     with torch.no_grad():
-        alone = torch.stack([sam3.decode(sam3.encode(pixels), range(20), states[i].expand(20, -1))[0] for i in range(5)])
+        alone = torch.stack(
+            [sam3.decode(sam3.encode(pixels), range(20), states[i].expand(20, -1))[0] for i in range(5)]
+        )
     assert (ours - alone)[~blank].abs().max() > 100 * TOLERANCE, "memory must matter here"
     for item, keyframe in enumerate(KEYFRAMES):
         stock = stock_propagate(sam3.model, pixels, keyframe, state=states[item])
@@ -167,7 +169,10 @@ def test_frames_are_normalised_as_the_published_processor_does(sam3: Segmenter) 
     assert torch.equal(sam3.preprocess([frame]), torch.ones(1, 3, 56, 56))
 
 
-PUBLISHED = {"vision_encoder.backbone.": "detector_model.vision_encoder.backbone.", "vision_encoder.neck.": "tracker_neck."}
+PUBLISHED = {
+    "vision_encoder.backbone.": "detector_model.vision_encoder.backbone.",
+    "vision_encoder.neck.": "tracker_neck.",
+}
 
 
 def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -264,5 +269,5 @@ def test_sizes_that_do_not_fit_are_named() -> None:
 def test_an_option_that_propagation_does_not_follow_is_refused(sam3: Segmenter) -> None:
     model: Any = Segmenter(SMALL).model
     model.mask_decoder.dynamic_multimask_via_stability = False
-    with pytest.raises(ValueError, match="SAM3 option mask_decoder.dynamic_multimask_via_stability is False"):
+    with pytest.raises(ValueError, match=r"SAM3 option mask_decoder\.dynamic_multimask_via_stability is False"):
         Segmenter(SMALL, model)
