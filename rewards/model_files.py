@@ -180,6 +180,12 @@ def check_sam3(file: Path) -> None:
         raise DataError(f"{file}: holds SAM 3's detector without its tracker; {SAM3_REMEDY}")
 
 
+def holds_sam3(file: Path) -> bool:
+    """Whether a file, or a folder of files, is of SAM 3 rather than SAM 2. Raises DataError where it cannot be read."""
+    files = sorted(file.glob("*.safetensors")) if file.is_dir() else [file] if file.is_file() else []
+    return _is_sam3([name for one in files for name in tensor_names(one)])
+
+
 def _is_sam3(names: Collection[str]) -> bool:
     return any(SAM3_TRUNK in n for n in names) and any(neck in n for n in names for neck in SAM3_NECK)
 

@@ -61,12 +61,17 @@ class RawMasks:
 class Architecture(Protocol):
     """A promptable video segmenter with a memory; methods follow the caller's gradient mode and autocast."""
 
-    attribute: str
-    """Name under which a segmenter holds the model: its tensors' prefix in checkpoints."""
-    decoder_parts: tuple[str, ...]
-    """Modules of the model that reinforcement learning trains: prompt encoder and mask decoder."""
-
     model: Any
+
+    @property
+    def attribute(self) -> str:
+        """Name under which a segmenter holds the model: its tensors' prefix in checkpoints."""
+        ...
+
+    @property
+    def decoder_parts(self) -> tuple[str, ...]:
+        """Modules of the model that reinforcement learning trains: prompt encoder and mask decoder."""
+        ...
 
     @property
     def image_size(self) -> int:

@@ -178,7 +178,7 @@ def load_sam2_weights(model: nn.Module, path: Path) -> None:
     check_sam2(path)
     weights = _sam2_part(read_weights(path))
     check_sam2_names(weights, path)
-    fill(model, weights, path)
+    fill(model, weights, path, "SAM 2")
 
 
 def _sam2_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

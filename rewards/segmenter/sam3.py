@@ -234,7 +234,8 @@ def load_sam3_weights(model: nn.Module, path: Path) -> None:
     from rewards.model_files import check_sam3
 
     check_sam3(path)
-    fill(model, {own: t for name, t in read_weights(path).items() if (own := _own_name(name)) is not None}, path)
+    weights = {own: t for name, t in read_weights(path).items() if (own := _own_name(name)) is not None}
+    fill(model, weights, path, "SAM 3")
 
 
 def _own_name(name: str) -> str | None:

@@ -72,10 +72,17 @@ class Segmenter(nn.Module):
         return self.architecture.grid * 4
 
     def compile_encoder(self, backend: str = "inductor") -> None:
-        """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are."""
+        """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are.
+
+        A block that is the only one of its kind stays as it is: it would take as long to compile as all of another kind.
+        """
         limit = torch._dynamo.config.recompile_limit
         torch._dynamo.config.recompile_limit = max(limit, len(self.architecture.blocks()))
+        kinds: dict[Any, list[nn.Module]] = {}
         for block in self.architecture.blocks():
+            shapes = tuple(p.shape for p in block.parameters())
+            kinds.setdefault((shapes, getattr(block, "window_size", None)), []).append(block)
+        for block in (block for alike in kinds.values() if len(alike) > 1 for block in alike):
             block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
         self._group = COMPILED_GROUP
 

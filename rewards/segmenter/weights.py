@@ -27,8 +27,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     return content.get("model", content)  # type: ignore[no-any-return]
 
 
-def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path, what: str) -> None:
     """Load ``weights``, all of them and nothing less: a tensor left at its random start costs points in silence.
+
+    ``what`` is the model's name in words.
 
     Raises:
         DataError: tensors are missing, unknown or of another shape; names them.
@@ -41,9 +43,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     }
     if any(kinds.values()):
         found = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names)
-        raise DataError(
-            f"{path}: not the weights of this {type(model).__name__}: tensors {found}; check preset and sizes"
-        )
+        raise DataError(f"{path}: not the weights of this {what}: tensors {found}; check preset and sizes")
     model.load_state_dict(weights)
 
 

@@ -36,6 +36,8 @@ SAM2_PARAMETERS = {
     "sam2.1_hiera_b+": 81e6,
     "sam2.1_hiera_l": 224e6,
     "tiny": 4e6,
+    "sam3": 465e6,
+    "sam3_tiny": 4e6,
 }
 FRAME_MIB = 8.0
 TINY_HEAD = 30e6

@@ -16,7 +16,7 @@ from rewards.segmenter import Segmenter
 @pytest.mark.parametrize("frames", [3, 4])
 def test_features_equal_the_eager_encoders(segmenter: Segmenter, pixels: Tensor, frames: int) -> None:
     """Traced, split and padded as on a GPU; the kernels' generator is torch's own affair, and slow on a CPU."""
-    compiled = copy.deepcopy(segmenter)
+    compiled = copy.deepcopy(segmenter)  # two of its blocks are alike
     assert compiled.architecture.model is compiled.sam2_model
     compiled.compile_encoder(backend="aot_eager")
     with torch.no_grad():
