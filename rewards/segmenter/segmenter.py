@@ -74,7 +74,7 @@ class Segmenter(nn.Module):
     def compile_encoder(self, backend: str = "inductor") -> None:
         """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are.
 
-        A block that is the only one of its kind stays as it is: it would take as long to compile as all of another kind.
+        One that is alone of its kind stays as it is: it would take as long to compile as all of another kind.
         """
         limit = torch._dynamo.config.recompile_limit
         torch._dynamo.config.recompile_limit = max(limit, len(self.architecture.blocks()))
