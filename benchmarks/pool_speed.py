@@ -223,21 +223,22 @@ class Bench:
             **environment_facts(self.args.device, ("torch", "sam2")),
             "threads": torch.get_num_threads(),
             "settings": {k: v for k, v in vars(self.args).items() if k not in ("json", "cases")},
-            "cases": rows,
             **means,
             **self.extra,
             "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if self.args.device == "cuda" else None,
             "whole_seconds": self.seconds_so_far(),
+            "cases": rows,
         }
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         median = {way: statistics.median(times) for way, times in row["seconds"].items()}
         best = median.get("batched_compiled", median["batched"])
         return {
-            **row,
-            "rollouts_per_second": {way: round(self.args.rollouts / t, 3) for way, t in median.items()},
+            "name": row["name"],
             "speedup": round(median["fresh_state"] / best, 2),
             "speedup_eager_encoder": round(median["fresh_state"] / median["batched"], 2),
+            **{key: value for key, value in row.items() if key != "name"},
+            "rollouts_per_second": {way: round(self.args.rollouts / t, 3) for way, t in median.items()},
         }
 
     def _stock(self, given: Inputs) -> Tensor:
