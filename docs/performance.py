@@ -79,7 +79,7 @@ def figure_table(content: Mapping[str, Any]) -> list[str]:
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(name, value) of every number in a nested mapping; names are joined by slashes, lists are left to the file but for named things."""
+    """(name, value) of every number in a nested mapping, names joined by slashes; of lists, those of named things."""
     for key, value in values.items():
         name = f"{prefix}{str(key).replace('_', ' ').replace('|', '/')}"
         if isinstance(value, Mapping):
