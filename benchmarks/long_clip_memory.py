@@ -59,6 +59,7 @@ def run(args: argparse.Namespace, segmenter: Segmenter | None = None) -> dict[st
     dtype = "bfloat16" if args.device == "cuda" else "float32"
     if segmenter is None:
         segmenter = Segmenter(SegmenterConfig(preset=args.preset, compute_dtype=dtype)).to(args.device).eval()
+        segmenter.requires_grad_(False).round_weights()
         if args.compile:
             segmenter.compile_encoder()
     seen = 0

@@ -41,7 +41,7 @@ class Subject:
     def __init__(self, preset: str, args: argparse.Namespace) -> None:
         self.args, self.cuda = args, args.device == "cuda"
         config = SegmenterConfig(preset=preset, compute_dtype=args.dtype)
-        self.segmenter = Segmenter(config).to(args.device).eval()
+        self.segmenter = Segmenter(config).to(args.device).eval().requires_grad_(False)
         see_objects(self.segmenter)
         side = self.segmenter.architecture.image_size
         generator = torch.Generator().manual_seed(args.seed)
@@ -51,6 +51,7 @@ class Subject:
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
         model = self.segmenter.model
+        self.segmenter.round_weights()
         with torch.no_grad():
             encoding = self._median(lambda: self.segmenter.encode(self.pixels[:8]))
             out: dict[str, Any] = {
@@ -72,6 +73,7 @@ class Subject:
     def float32(self) -> dict[str, float]:
         """The same agreement without rounding to bfloat16."""
         object.__setattr__(self.segmenter.config, "compute_dtype", "float32")
+        self.segmenter.float()
         return self._agreement("float32")
 
     def _agreement(self, dtype: str) -> dict[str, float]:

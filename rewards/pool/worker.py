@@ -42,7 +42,7 @@ class SegmenterWorker:
             load_weights(settings.config.family, segmenter.model, settings.weights)
         if weights is not None:
             segmenter.model.load_state_dict(weights)
-        segmenter.to(settings.device).eval()
+        segmenter.to(settings.device).eval().requires_grad_(False).round_weights()
         if settings.compile_encoder and settings.device != "cpu":
             segmenter.compile_encoder()
         self._scorer = RequestScorer(

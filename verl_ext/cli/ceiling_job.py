@@ -64,7 +64,8 @@ class CeilingRequest:
             dtype: Any = "bfloat16" if self.device == "cuda" else "float32"
             segmenter = Segmenter(SegmenterConfig(self.preset, compute_dtype=dtype))
             load_weights(segmenter.config.family, segmenter.model, self.segmenter)
-        return segmenter.to(self.device).eval().requires_grad_(False)
+        segmenter.to(self.device).eval().requires_grad_(False).round_weights()
+        return segmenter
 
 
 def add_ceilings(report: CheckReport, request: CeilingRequest, progress: Progress | None = None) -> list[str]:
