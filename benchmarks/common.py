@@ -30,6 +30,16 @@ def environment_facts(device: str = "cpu", packages: Sequence[str] = PACKAGES) -
     }
 
 
+def see_objects(segmenter: Any) -> None:
+    """Random weights may see no object in any frame: all masks would then be blank, and equal."""
+    import torch
+
+    for name, module in segmenter.model.named_modules():
+        if name.endswith("pred_obj_score_head"):
+            with torch.no_grad():
+                list(module.parameters())[-1].fill_(5.0)  # the last layer's bias
+
+
 def installed(package: str) -> str | None:
     try:
         return version(package)

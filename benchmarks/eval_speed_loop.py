@@ -35,7 +35,7 @@ class Loop:
 
         from rewards.segmenter import build_sam2
         from verl_ext.policy.checkpoint import load_head_config, load_policy
-        from verl_ext.scoring.pool import sam2_state
+        from verl_ext.scoring.pool import segmenter_state
 
         self.s, self.settings, self.device = s, inference_settings(s), s["device"]
         self.processor = AutoProcessor.from_pretrained(folder)
@@ -46,7 +46,7 @@ class Loop:
         self.typed = "mm_token_type_ids" in inspect.signature(Qwen3VLForConditionalGeneration.forward).parameters
         self.config = load_head_config(folder)
         self.predictor: Any = build_sam2(self.config, stock_predictor=True)
-        self.predictor.load_state_dict(sam2_state(folder))
+        self.predictor.load_state_dict(segmenter_state(folder))
         self.predictor.to(self.device)
 
     def run(self, sample: Sample) -> str:

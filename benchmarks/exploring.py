@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +66,32 @@ def oracles(study: Layout, settings: QuickstartSettings) -> dict[str, Any]:
     return found
 
 
-def run_arms(study: Layout, settings: QuickstartSettings, arms: Sequence[Arm], deadline: float) -> list[Arm]:
-    """Train what is not trained, in order, until the deadline; returns those that are trained."""
-    from rich.console import Console
-
-    from verl_ext.run.progress import progress_bar
-
-    console = Console()
-    for arm in arms:
-        if not arm.done(study) and time.monotonic() < deadline:
-            console.print(f"[bold]{arm.key}[/bold]")
-            with progress_bar(console) as progress:
-                arm.train(study, settings, progress)
+def run_arms(
+    study: Layout, settings: QuickstartSettings, arms: Sequence[Arm], deadline: float, jobs: int = 1
+) -> list[Arm]:
+    """Train what is not trained, in order and ``jobs`` at a time; none begins after the deadline (of the machine's
+    monotonic clock). Returns those that are trained; why others are not is printed."""
+    if jobs == 1:
+        for arm in arms:
+            train_arm(arm, study, settings, deadline)
+        return [arm for arm in arms if arm.done(study)]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        running = {arm.key: pool.submit(train_arm, arm, study, settings, deadline) for arm in arms}
+    for key, found in running.items():
+        if error := found.exception():  # the others' work is not lost for it
+            print(f"{key}: {error}", flush=True)
     return [arm for arm in arms if arm.done(study)]
+
+
+def train_arm(arm: Arm, study: Layout, settings: QuickstartSettings, deadline: float) -> None:
+    """In a process of its own, which is what a signal to stop is sent to."""
+    if arm.done(study) or time.monotonic() >= deadline:
+        return
+
+    def progress(done: int, total: int, what: str) -> None:
+        print(f"{arm.key}: {done}/{total} {what}", flush=True)
+
+    arm.train(study, settings, progress)
 
 
 def figures_of(scores: Any, folder: Path) -> dict[str, Any]:
@@ -140,7 +155,12 @@ def over_seeds(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def run_study(
-    study: Layout, settings: QuickstartSettings, names: Sequence[str], seeds: Sequence[int], minutes: float | None
+    study: Layout,
+    settings: QuickstartSettings,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    minutes: float | None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """All of it that fits ``minutes``; what ``--json`` holds."""
     from rich.console import Console
@@ -153,7 +173,7 @@ def run_study(
     cold_start(study, settings, seed=0)
     proved = oracles(study, settings)
     arms = [Arm(name, seed) for seed in seeds for name in names]
-    trained = run_arms(study, settings, arms, deadline)
+    trained = run_arms(study, settings, arms, deadline, jobs)
     policies = {COLD: study.cold_start / "policy"} | {arm.evaluation: arm.policy(study) for arm in trained}
     with progress_bar(Console()) as progress:
         scores = evaluate_stages(study, settings, 0, policies, progress)
@@ -170,6 +190,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS], help="by default all")
     parser.add_argument("--steps", type=int, help="RL steps of every arm; default: the recipe's")
     parser.add_argument("--minutes", type=float, help="stop training after three quarters of so many, then evaluate")
+    parser.add_argument("--jobs", type=int, default=1, help="arms trained at a time: a policy this small fills no GPU")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/exploring"))
     parser.add_argument("--json", help="write the figures here")
     args = parser.parse_args()
@@ -177,7 +198,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings = exploring_settings(args.device, args.steps)
     names = list(dict.fromkeys([BASE, *args.arms]))
-    found = run_study(Layout(args.work.resolve()), settings, names, args.seeds, args.minutes)
+    found = run_study(Layout(args.work.resolve()), settings, names, args.seeds, args.minutes, args.jobs)
     print(json.dumps({k: v for k, v in found.items() if k != "readers"}, indent=1))
     if args.json:
         write_json(args.json, {"benchmark": "exploring", **environment_facts(args.device), **found})

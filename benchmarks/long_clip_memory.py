@@ -13,12 +13,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.common import environment_facts, write_json
+
+if TYPE_CHECKING:
+    from rewards.segmenter import Segmenter
 
 MARKS = (0.1, 0.5, 1.0)
 DRAWN = 24
@@ -44,7 +47,8 @@ def write_frames(folder: Path, count: int, height: int, width: int) -> list[str]
     return paths
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace, segmenter: Segmenter | None = None) -> dict[str, Any]:
+    """With ``segmenter`` if there is one, else with a new one."""
     import torch
 
     from rewards.segmenter import BoxRequest, RequestScorer, Segmenter, SegmenterConfig
@@ -53,7 +57,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(args.threads)
     dtype = "bfloat16" if args.device == "cuda" else "float32"
-    segmenter = Segmenter(SegmenterConfig(preset=args.preset, compute_dtype=dtype)).to(args.device).eval()
+    if segmenter is None:
+        segmenter = Segmenter(SegmenterConfig(preset=args.preset, compute_dtype=dtype)).to(args.device).eval()
+        segmenter.requires_grad_(False).round_weights()
+        if args.compile:
+            segmenter.compile_encoder()
     seen = 0
     peaks: dict[str, dict[str, float]] = {}
 
@@ -70,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         paths = write_frames(Path(folder), args.frames, args.height, args.width)
         boxes = [(args.width * x, args.height * 0.2, args.width * (x + 0.2), args.height * 0.5) for x in (0.1, 0.5)]
         warm = Clip("warm", tuple(paths[: min(40, args.frames - 1)]), args.height, args.width)
-        scorer.score([BoxRequest(warm, range(warm.num_frames), 3, boxes, None, with_masks=True)])
+        scorer.score([BoxRequest(warm, range(warm.num_frames), warm.num_frames // 3, boxes, None, with_masks=True)])
         seen, before = 0, held(args.device)
         clip = Clip("long", tuple(paths), args.height, args.width)
         start = time.perf_counter()
@@ -102,6 +110,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--cache", type=int, default=256, help="encoded frames that are kept")
+    parser.add_argument("--compile", action="store_true", help="compile the image encoder")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU")
     parser.add_argument("--work", type=Path, help="where the frames are written meanwhile")
     parser.add_argument("--json", type=Path, help="also write the figures here")

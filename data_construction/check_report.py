@@ -32,6 +32,11 @@ class SplitCounts:
     self_jf: float | None = None
     set_aside: int = 0
     """Expressions that cannot be used: a frame, a mask or a whole clip is wrong."""
+    ceiling: dict[str, float] = field(default_factory=dict)
+    """What the segmenter reaches, mean J&F in percent, by prompts: ``boxes`` of the ground truth, ``seg`` the best
+    state of a policy's head. Empty unless asked for."""
+    ceiling_by_clip: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same clip by clip, the lowest first."""
     traces: int = 0
     rl_annotations: int = 0
 
@@ -97,5 +102,9 @@ def _rows(splits: list[SplitCounts]) -> list[tuple[str, list[str]]]:
         for key in dict.fromkeys(k for c in counts for k in c):
             rows.append((f"{title} {escape(key)}", [str(c.get(key, 0)) for c in counts]))
     lowest = ["-" if s.self_jf is None else f"{s.self_jf:.4f}" for s in splits]
+    for prompts, words in (("boxes", "true boxes"), ("seg", "[SEG]")):
+        if any(prompts in s.ceiling for s in splits):
+            means = [f"{s.ceiling[prompts]:.1f}" if prompts in s.ceiling else "-" for s in splits]
+            rows.append((f"ceiling: J&F from {escape(words)}", means))
     rows.append(("expressions set aside", [str(s.set_aside) for s in splits]))
     return [*rows, ("lowest J&F of ground truth against itself", lowest)]

@@ -79,11 +79,13 @@ def figure_table(content: Mapping[str, Any]) -> list[str]:
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(name, value) of every number in a nested mapping; names are joined by slashes, lists left to the file."""
+    """(name, value) of every number in a nested mapping, names joined by slashes; of lists, those of named things."""
     for key, value in values.items():
         name = f"{prefix}{str(key).replace('_', ' ').replace('|', '/')}"
         if isinstance(value, Mapping):
             yield from numbers(value, f"{name} / ")
+        elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
+            yield from numbers({v["name"]: v for v in value}, f"{name} / ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -27,6 +27,9 @@ SAM2_TRUNK = "image_encoder.trunk."
 SAM2_BLOCKS = f"{SAM2_TRUNK}blocks."
 PRESET_OF_BLOCKS = {12: "sam2.1_hiera_t", 16: "sam2.1_hiera_s", 24: "sam2.1_hiera_b+", 48: "sam2.1_hiera_l"}
 ONLY_IN_SAM_2_1 = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.")
+SAM3_TRUNK = "vision_encoder.backbone.layers."
+SAM3_NECK = ("vision_encoder.neck.fpn_layers.", "tracker_neck.fpn_layers.")
+SAM3_REMEDY = "give SAM 3 in the form of Hugging Face's transformers, for example facebook/sam3's model.safetensors"
 SAM2_REMEDY = "give SAM 2.1's weights as Meta publishes them, for example sam2.1_hiera_large.pt"
 
 
@@ -145,6 +148,8 @@ def check_sam2(file: Path, preset: str | None = None) -> None:
     Raises:
         DataError: it is not there, or holds another model than SAM 2.1, or another size of it.
     """
+    if preset is not None and preset.startswith("sam3"):
+        return check_sam3(file)
     if file.is_dir():
         raise DataError(f"{file}: is a folder{_as_hugging_face(file)}; {SAM2_REMEDY}")
     if not file.is_file():
@@ -157,6 +162,34 @@ def check_sam2(file: Path, preset: str | None = None) -> None:
         raise DataError(f"{file}: holds {found}, not {preset}; set pool.preset={found}, or give that one's weights")
 
 
+def check_sam3(file: Path) -> None:
+    """A file, or a folder of files, of SAM 3's weights; that all of them fit is checked when they are loaded.
+
+    Raises:
+        DataError: it is not there, or holds another model than SAM 3 with its tracker.
+    """
+    if not file.exists():
+        raise DataError(f"{file}: no such file; {SAM3_REMEDY}")
+    files = sorted(file.glob("*.safetensors")) if file.is_dir() else [file]
+    names = [name for one in files for name in tensor_names(one)]
+    if any(SAM2_TRUNK in name for name in names):
+        raise DataError(f"{file}: holds SAM 2, not SAM 3; set the preset to one of SAM 2's, or {SAM3_REMEDY}")
+    if not _is_sam3(names):
+        raise DataError(f"{file}: holds another model than SAM 3; {SAM3_REMEDY}")
+    if not any("memory_attention.layers." in name for name in names):
+        raise DataError(f"{file}: holds SAM 3's detector without its tracker; {SAM3_REMEDY}")
+
+
+def holds_sam3(file: Path) -> bool:
+    """Whether a file, or a folder of files, is of SAM 3 rather than SAM 2. Raises DataError where it cannot be read."""
+    files = sorted(file.glob("*.safetensors")) if file.is_dir() else [file] if file.is_file() else []
+    return _is_sam3([name for one in files for name in tensor_names(one)])
+
+
+def _is_sam3(names: Collection[str]) -> bool:
+    return any(SAM3_TRUNK in n for n in names) and any(neck in n for n in names for neck in SAM3_NECK)
+
+
 def check_sam2_names(names: Collection[str], file: Path) -> None:
     """The same for tensor names that are known already. Raises DataError."""
     if not names:
@@ -166,6 +199,8 @@ def check_sam2_names(names: Collection[str], file: Path) -> None:
             raise DataError(
                 f"{file}: holds SAM 2.0, which lacks what 2.1 added ({', '.join(ONLY_IN_SAM_2_1)}*); {SAM2_REMEDY}"
             )
+    elif _is_sam3(names):
+        raise DataError(f"{file}: holds SAM 3, not SAM 2; set the preset to sam3, or {SAM2_REMEDY}")
     elif any("vision_encoder.backbone." in name or name.startswith("memory_attention.layers.") for name in names):
         raise DataError(f"{file}: holds SAM 2 in the form of Hugging Face's transformers; {SAM2_REMEDY}")
     elif any(name.startswith("image_encoder.") or "vision_encoder." in name for name in names):

@@ -42,9 +42,16 @@ def closeup_turns(
     noisy = bool(others) and rng.random() < wrong_name
     named = others[int(rng.integers(len(others)))] if noisy else target
     when = f"Step 1: they turn from {choice.start} to {choice.end}."
-    query = f"Step 3: query about {target.mark}"
-    first = f"{when} Step 2: no mark is clear. {query}. Action: look again"
-    seen = ", ".join(f"{o.name} {o.mark}" for o in objects)
-    last = f"{when} Step 2: {seen}. {query}, {named.name}. Action: confirmed"
+    first = f"{when} Step 2: no mark is clear. Step 3: query about {target.mark}. Action: look again"
+    last = f"{when} {reading(objects, target.mark, named.name)}. Action: confirmed"
     turns = [(format_turn(first, Action.SELECT, choice), choice), (format_turn(last, Action.ANSWER, choice), choice)]
     return turns, noisy
+
+
+def reading(objects: Sequence[SceneObject], mark: str, name: str) -> str:
+    """The steps that list the marks and name the one asked for.
+
+    Each mark stands before its place, in the list as in the name: a small model answers by repeating what followed it.
+    """
+    seen = ", ".join(f"{o.mark} {o.name}" for o in objects)
+    return f"Step 2: {seen}. Step 3: query about {mark} {name}"

@@ -47,12 +47,14 @@ def read_population(
     targets_only: bool = False,
     progress: Progress | None = None,
     check: bool = True,
+    keep: Callable[[str, Expression], bool] | None = None,
 ) -> Population:
     """Measure every expression. One that cannot be used or measured is named in ``problems`` and left out.
 
     targets_only: leave out expressions without a target (Veason-R1 skips them). check: an expression counts as usable
     if its clip's frames are there and its masks fit them; False reads the annotation file only, and what the strata
-    measure. Raises DataError for an unknown stratum or where nothing is left.
+    measure. keep: of clip and expression, whether it may be drawn (a filter by ceiling, say); what it raises is a
+    problem of that expression. Raises DataError for an unknown stratum or where nothing is left.
     """
     chosen = get_strata(strata)
     problems: list[Problem] = []
@@ -72,6 +74,9 @@ def read_population(
                 usable += 1
                 continue
             try:
+                if keep is not None and not keep(entry.name, expression):
+                    usable += 1
+                    continue
                 values.append([one.measure(dataset, entry.name, expression) for one in chosen])
             except DataError as e:
                 report(e)

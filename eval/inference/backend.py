@@ -25,6 +25,9 @@ class PoolSettings(Protocol):
     @property
     def cache_frames(self) -> int: ...
 
+    @property
+    def compile_encoder(self) -> bool: ...
+
 
 class PolicyBackend(Protocol):
     """Travels to the policy workers, so it is picklable and cheap to import."""

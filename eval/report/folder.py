@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.benchmarks import Benchmark, benchmark_names, load_benchmark
+from eval.report.ceiling import with_ceilings
 from eval.report.choice import choose
 from eval.report.evaluation import Dialogues, EvaluationPage, build_evaluation_report
 from eval.report.inputs import ReportStage
@@ -25,12 +26,20 @@ def evaluation_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{RESULTS_FILE}")) if folder.is_dir() else []
 
 
-def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int = 3, title: str = "") -> Path:
+def report_folder(
+    folder: Path,
+    out: Path,
+    root: Path | None = None,
+    shown: int = 3,
+    title: str = "",
+    ceiling: Path | None = None,
+) -> Path:
     """Write the page of an evaluation to ``out``.
 
     Args:
         root: the data set's folder; None: no frames are drawn, and the page says so.
         shown: so many best and so many worst expressions are drawn.
+        ceiling: a file of ``videoseg data check --ceiling``, whose figures stand beside J&F.
 
     Raises:
         DataError: a file is missing or of another evaluation, frames or masks that cannot be read.
@@ -40,6 +49,9 @@ def report_folder(folder: Path, out: Path, root: Path | None = None, shown: int 
         raise DataError(f"{scores_file}: missing; score the results first: videoseg score {results} ... --out {folder}")
     scores, places = read_scores(scores_file), index_results(results)
     notes = _check(scores, places, results)
+    if ceiling is not None:
+        benchmark = scored_benchmark(scores, scores_file)
+        scores = with_ceilings(scores, ceiling, split=benchmark.split)
     chosen = choose(scores.expressions, ends=shown)
     samples: list[Sample] = []
     if root is None:

@@ -16,7 +16,15 @@ from rollout.types import RLE, Sample
 
 Masklet = Sequence[RLE | None]
 
-NAMES = {"nothing": "predict nothing", "full": "whole frame", "largest": "largest object (ground-truth mask)"}
+CEILING = {"boxes": "ceiling_boxes", "seg": "ceiling_seg"}
+"""Kind of true prompt -> the baseline of what the segmenter reaches from it."""
+NAMES = {
+    "nothing": "predict nothing",
+    "full": "whole frame",
+    "largest": "largest object (ground-truth mask)",
+    CEILING["boxes"]: "ceiling (true boxes)",
+    CEILING["seg"]: "ceiling ([SEG])",
+}
 """Baseline -> what a table calls it."""
 
 

@@ -17,11 +17,12 @@ class WorkerSettings:
 
     config: SegmenterConfig
     weights: Path | None
-    """A file with SAM 2's weights that every node can read; None keeps the seeded random ones."""
+    """A file with the segmenter's weights that every node can read; None keeps the seeded random ones."""
     device: str
     threads: int
     max_resident_frames: int
     max_batch: int
+    compile_encoder: bool
 
 
 class SegmenterWorker:
@@ -32,15 +33,18 @@ class SegmenterWorker:
     ) -> None:
         import torch
 
-        from rewards.segmenter import RequestScorer, Segmenter, load_sam2_weights
+        from rewards.segmenter import RequestScorer, Segmenter
+        from rewards.segmenter.families import load_weights
 
         torch.set_num_threads(settings.threads)
         segmenter = Segmenter(settings.config)
         if settings.weights is not None:
-            load_sam2_weights(segmenter.sam2_model, settings.weights)
+            load_weights(settings.config.family, segmenter.model, settings.weights)
         if weights is not None:
-            segmenter.sam2_model.load_state_dict(weights)
-        segmenter.to(settings.device).eval()
+            segmenter.model.load_state_dict(weights)
+        segmenter.to(settings.device).eval().requires_grad_(False).round_weights()
+        if settings.compile_encoder and settings.device != "cpu":
+            segmenter.compile_encoder()
         self._scorer = RequestScorer(
             segmenter, max_resident_frames=settings.max_resident_frames, max_batch=settings.max_batch
         )

@@ -1,62 +1,92 @@
-"""SAM 2's memory attention with a mask, for a batch whose items remember different frames.
+"""Memory attention for a batch whose items remember different frames.
 
-The package's own module has no mask, and without one such items could not share a batch. A masked token gets weight
-zero exactly, so that an item's result is that of the package's module on the item's own memories.
+Items that remember as many frames share one dense call, and on a GPU all groups one call of the kernel for pieces of
+different lengths: no mask is needed, which the fast kernels do not take, and nobody computes with what it does not see.
 
-Shape legend: n items, Q positions of a frame, L memory tokens, d width, m memory channels.
+Shape legend: n items, g of them in a group, Q positions of a frame, L memory tokens, d width, m memory channels.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import accumulate
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
-from rewards.segmenter.memory import MemoryTokens
-
-
-def attend_to_memory(attention: Any, frame: Tensor, position: Tensor, memory: MemoryTokens) -> Tensor:
-    """(n, d, h, w) frame and its (1, d, h, w) position encoding -> (n, d, h, w) fused with memory.
-
-    ``attention`` is sam2's ``MemoryAttention``, in eval mode.
-    """
-    current = frame.flatten(2).permute(2, 0, 1)
-    current_position = position.expand(frame.shape[0], -1, -1, -1).flatten(2).permute(2, 0, 1)
-    if memory.visible is None:
-        fused: Tensor = attention(
-            curr=current,
-            curr_pos=current_position,
-            memory=memory.tokens,
-            memory_pos=memory.positions,
-            num_obj_ptr_tokens=memory.num_pointer_tokens,
-        )
-        return fused.permute(1, 2, 0).reshape(frame.shape)
-    hidden = (current + 0.1 * current_position).transpose(0, 1)
-    query_position = current_position.transpose(0, 1)
-    values = memory.tokens.transpose(0, 1)
-    keys = values + memory.positions.transpose(0, 1)
-    for layer in attention.layers:
-        hidden = layer._forward_sa(hidden, query_position)
-        hidden = hidden + _cross_attention(layer.cross_attn_image, layer.norm2(hidden), keys, values, memory)
-        hidden = hidden + layer.linear2(layer.activation(layer.linear1(layer.norm3(hidden))))
-    return attention.norm(hidden).transpose(1, 2).reshape(frame.shape)  # type: ignore[no-any-return]
+from rewards.segmenter.architecture import Architecture, Attention
+from rewards.segmenter.features import upload
+from rewards.segmenter.memory import Memory, MemoryTokens
 
 
-def _cross_attention(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, memory: MemoryTokens) -> Tensor:
-    """(n, Q, d): rotary positions on all but the pointer tokens, as in sam2's ``RoPEAttention``."""
-    from sam2.modeling.position_encoding import apply_rotary_enc
+def attend_to_memory(arch: Architecture, frame: Tensor, position: Tensor, memory: Memory) -> Tensor:
+    """(n, d, h, w) frame and its (1, d, h, w) position encoding -> (n, d, h, w) fused with memory."""
+    layers, norm = arch.memory_layers()
+    rotary = arch.rotary(frame)
+    hidden = (frame + 0.1 * position).flatten(2).transpose(1, 2)
+    for layer in layers:
+        first, second, third = layer.norms
+        hidden = hidden + _over_frame(layer.over_frame, first(hidden), rotary)
+        hidden = hidden + _over_memory(layer.over_memory, second(hidden), memory, rotary)
+        hidden = hidden + layer.feed_forward(third(hidden))
+    return norm(hidden).transpose(1, 2).reshape(frame.shape)
 
-    assert memory.visible is not None
-    side = round(queries.shape[1] ** 0.5)
-    if attention.freqs_cis.shape[0] != queries.shape[1]:
-        attention.freqs_cis = attention.compute_cis(end_x=side, end_y=side)
-    attention.freqs_cis = rotary = attention.freqs_cis.to(queries.device)
-    q = attention.q_proj(queries)[:, None]
-    k = attention.k_proj(keys)[:, None]
-    v = attention.v_proj(values)[:, None]
-    spatial = k.shape[2] - memory.num_pointer_tokens
-    q, k[:, :, :spatial] = apply_rotary_enc(q, k[:, :, :spatial], freqs_cis=rotary, repeat_freqs_k=True)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=memory.visible[:, None, None, :])
-    out: Tensor = attention.out_proj(mixed[:, 0])
-    return out
+
+def _over_frame(attention: Attention, hidden: Tensor, rotary: Tensor) -> Tensor:
+    """(n, Q, d)"""
+    q, k = rotate(attention.q(hidden), rotary), rotate(attention.k(hidden), rotary)
+    return attention.out(_mix(q, k, attention.v(hidden)))
+
+
+def _over_memory(attention: Attention, hidden: Tensor, memory: Memory, rotary: Tensor) -> Tensor:
+    """(n, Q, d)"""
+    queries = rotate(attention.q(hidden), rotary)
+    read = [_keys_and_values(attention, group, rotary) for group in memory.groups]
+    if memory.order is None:
+        return attention.out(_mix(queries, *read[0]))
+    parts = [queries.index_select(0, group.rows) for group in memory.groups if group.rows is not None]
+    if takes_packed(queries):
+        mixed = _mix_packed(torch.cat(parts), read)
+    else:
+        mixed = torch.cat([_mix(part, *one) for part, one in zip(parts, read, strict=True)])
+    return attention.out(mixed.index_select(0, memory.order))
+
+
+def _keys_and_values(attention: Attention, group: MemoryTokens, rotary: Tensor) -> tuple[Tensor, Tensor]:
+    """(g, L, d) each: rotary positions on all but the pointer tokens."""
+    keys = attention.k(group.tokens + group.positions)
+    spatial = keys.shape[1] - group.num_pointer_tokens
+    return torch.cat([rotate(keys[:, :spatial], rotary), keys[:, spatial:]], dim=1), attention.v(group.tokens)
+
+
+def takes_packed(queries: Tensor) -> bool:
+    """Whether the kernel for items of different lengths runs: alone, an item fills a quarter of a large GPU."""
+    return queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16)
+
+
+def _mix_packed(queries: Tensor, read: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(n, Q, d) of all groups in one call, one after another."""
+    n, count, width = queries.shape
+    keys, values = (torch.cat([one[i].flatten(0, 1) for one in read])[:, None] for i in (0, 1))
+    lengths = [one[0].shape[1] for one in read for _ in range(one[0].shape[0])]
+    cu_q, cu_k = offsets([count] * n, queries.device), offsets(lengths, queries.device)
+    mixed = varlen_attn(queries.reshape(-1, 1, width), keys, values, cu_q, cu_k, count, max(lengths))
+    assert isinstance(mixed, Tensor)
+    return mixed.reshape(n, count, width)
+
+
+def offsets(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """(N + 1,) int32: where each of N pieces begins, and where the last ends."""
+    return upload(torch.tensor([0, *accumulate(sizes)], dtype=torch.int32), device)
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """(n, k Q, d) turned by (Q, d / 2) rotations, the same for each of the k frames; computed in float32."""
+    pairs = x.float().reshape(x.shape[0], -1, rotary.shape[0], rotary.shape[1], 2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * rotary).reshape(x.shape).to(x.dtype)
+
+
+def _mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rewards.model_files import check_sam2, check_sam2_names
 from rewards.segmenter.config import SegmenterConfig
+from rewards.segmenter.weights import fill, read_weights
 from rollout.errors import DataError, EnvironmentMismatchError
 
 _CHECKPOINT_PREFIXES = ("grounding_encoder.sam2_model.", "sam2_model.")
@@ -170,32 +171,14 @@ def load_sam2_weights(model: nn.Module, path: Path) -> None:
     """Fill ``model`` from a sam2 ``.pt`` file, a ``.safetensors`` file, or a policy checkpoint that contains SAM 2.
 
     Raises:
-        DataError: the file holds no SAM 2, or one of another architecture; names the first keys that do not fit.
+        DataError: the file holds no SAM 2, or one of another architecture; names the tensors that do not fit.
     """
     if not path.exists():
         raise DataError(f"{path}: no such SAM 2 checkpoint")
     check_sam2(path)
-    weights = _sam2_part(_read(path))
+    weights = _sam2_part(read_weights(path))
     check_sam2_names(weights, path)
-    expected = model.state_dict()
-    missing = sorted(set(expected) - set(weights))
-    unknown = sorted(set(weights) - set(expected))
-    reshaped = sorted(k for k in set(expected) & set(weights) if expected[k].shape != weights[k].shape)
-    if missing or unknown or reshaped:
-        raise DataError(
-            f"{path}: not the weights of this SAM 2: {len(missing)} keys missing {missing[:2]}, {len(unknown)} unknown "
-            f"{unknown[:2]}, {len(reshaped)} of another shape {reshaped[:2]}; check segmenter.preset and sizes"
-        )
-    model.load_state_dict(weights)
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content.get("model", content)  # type: ignore[no-any-return]
+    fill(model, weights, path, "SAM 2")
 
 
 def _sam2_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

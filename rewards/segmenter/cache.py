@@ -1,22 +1,29 @@
-"""Encoded frames, kept while they are used: every rollout of a group asks for the same clip."""
+"""Encoded frames, kept while they are used: every rollout of a group asks for the same clip.
+
+Frames are read by threads, ahead of the encoder.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
+from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels, upload
+from rewards.segmenter.overlap import ReadAhead
 from rewards.segmenter.segmenter import Segmenter
 from rollout.types import Clip
 
 LoadFrames = Callable[[Clip, Sequence[int]], list[Image.Image]]
 ENCODE_CHUNK = 8
 """Frames read and encoded at a time, so that pixels of a long clip are never all in memory."""
+CHUNKS_AHEAD = 4
+"""Chunks that are being read at a time: 96 MB of pixels at 1024 x 1024."""
 
 
 def _load_frames(clip: Clip, indices: Sequence[int]) -> list[Image.Image]:
@@ -37,6 +44,7 @@ class FeatureCache:
         self._segmenter, self.capacity, self._load = segmenter, max_resident_frames, load
         self._frames: OrderedDict[tuple[str, str], Levels] = OrderedDict()
         self._position: Tensor | None = None
+        self._ahead = ReadAhead()
         self.encoded_frames = 0
         """How many frames went through the image encoder so far."""
 
@@ -45,7 +53,7 @@ class FeatureCache:
 
     def holds(self, clip: Clip, frame: int) -> bool:
         """Whether ``frame`` is encoded already."""
-        return (clip.name, clip.frames[frame]) in self._frames
+        return self._key(clip, frame) in self._frames
 
     def clear(self) -> None:
         """Needed whenever weights change: even the mask decoder has a part in the features."""
@@ -81,9 +89,12 @@ class FeatureCache:
                 found[t] = self._frames[key]
             else:
                 missing.append(t)
-        for start in range(0, len(missing), ENCODE_CHUNK):
-            chunk = missing[start : start + ENCODE_CHUNK]
-            encoded = self._segmenter.encode(self._segmenter.preprocess(self._load(clip, chunk)), ENCODE_CHUNK)
+        chunks = [missing[i : i + ENCODE_CHUNK] for i in range(0, len(missing), ENCODE_CHUNK)]
+        for i, chunk in enumerate(chunks):
+            for later in chunks[i : i + CHUNKS_AHEAD]:
+                self.read_ahead(clip, later)
+            pixels = self._segmenter.architecture.normalise(upload(self._pixels(clip, chunk), self._segmenter.device))
+            encoded = self._segmenter.encode(pixels, ENCODE_CHUNK)
             self._position = encoded.position
             self.encoded_frames += len(chunk)
             for t, levels in zip(chunk, encoded.split(), strict=True):
@@ -91,6 +102,31 @@ class FeatureCache:
             while len(self._frames) > self.capacity:
                 self._frames.popitem(last=False)
         return [found[t] for t in frames]
+
+    def read_ahead(self, clip: Clip, frames: Sequence[int]) -> None:
+        """Begin to read those of ``frames`` that are not encoded yet."""
+        fresh = [t for t in frames if not self.holds(clip, t) and self._key(clip, t) not in self._ahead]
+        read = partial(self._read, clip, fresh)
+        self._ahead.begin([self._key(clip, t) for t in fresh], read)
+
+    def forget_ahead(self) -> None:
+        """Reading goes another way from here."""
+        self._ahead.forget()
+
+    def _read(self, clip: Clip, frames: Sequence[int]) -> Tensor:
+        return self._segmenter.architecture.resize(self._load(clip, frames))
+
+    def _pixels(self, clip: Clip, frames: Sequence[int]) -> Tensor:
+        """(F, S, S, 3) uint8. What was read ahead of a chunk that cannot be read is let go of."""
+        try:
+            return torch.stack([self._ahead.take(self._key(clip, t)) for t in frames])
+        except BaseException:
+            self._ahead.forget()
+            raise
+
+    @staticmethod
+    def _key(clip: Clip, t: int) -> tuple[str, str]:
+        return clip.name, clip.frames[t]
 
 
 @dataclass
@@ -115,7 +151,14 @@ class _OnDemand:
 
     def _read_ahead(self, t: int) -> None:
         step, self._latest = t - self._latest, t
-        if abs(step) == 1 and not self.cache.holds(self.clip, self.frames[t]):
-            reach = step * min(ENCODE_CHUNK, self.cache.capacity)
-            ahead = [i for i in range(t, t + reach, step) if 0 <= i < len(self.frames)]
-            self.cache.features(self.clip, [self.frames[i] for i in sorted(ahead)])
+        if abs(step) != 1:
+            self.cache.forget_ahead()
+        elif not self.cache.holds(self.clip, self.frames[t]):
+            size = min(ENCODE_CHUNK, self.cache.capacity)
+            for start in range(t, t + step * size * CHUNKS_AHEAD, step * size):
+                self.cache.read_ahead(self.clip, self._chunk(start, step, size))
+            self.cache.features(self.clip, self._chunk(t, step, size))
+
+    def _chunk(self, start: int, step: int, size: int) -> list[int]:
+        """At most ``size`` of the clip's frames from ``start`` on, in increasing order."""
+        return [self.frames[i] for i in sorted(range(start, start + step * size, step)) if 0 <= i < len(self.frames)]

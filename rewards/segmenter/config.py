@@ -9,13 +9,20 @@ from typing import Any, Literal
 
 from rollout.errors import RecipeError
 
-PRESETS = ("tiny", "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l")
+SAM2_PRESETS = ("tiny", "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l")
 """``tiny`` is built from the sizes below; the others from the sam2 package's own YAML of that name."""
+SAM3_PRESETS = ("sam3_tiny", "sam3")
+"""``sam3_tiny`` is built from the sizes below; ``sam3`` as transformers builds the tracker of facebook/sam3."""
+PRESETS = (*SAM2_PRESETS, *SAM3_PRESETS)
+SAM3_PATCH = 14
+"""Pixels of a patch's side."""
+SAM3_MEMORY_WIDTH = 64
+"""Channels of a memory, which transformers' class has in its code."""
 
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    """SAM 2 by preset or by size. Sizes are read only where ``preset`` is ``tiny``.
+    """SAM 2 or SAM 3 by preset or by size. Sizes are read only where ``preset`` is a tiny one.
 
     Raises:
         RecipeError: an unknown preset, or sizes that SAM 2's modules cannot be built with.
@@ -29,7 +36,8 @@ class SegmenterConfig:
     The losses of SPEC 2.4 and 2.6 do not teach that score: a decoder that trains far from its start may want False."""
 
     image_size: int = 128
-    """Side in pixels to which frames are resized; mask logits have a quarter of it."""
+    """Side in pixels to which frames are resized; mask logits have a quarter of it. SAM 3 has patches of 14 where SAM 2
+    has cells of 16, so that its frames are 14/16 of this side, and all its maps as large as SAM 2's."""
     embed_dim: int = 16
     """Channels of the image encoder's first stage."""
     d_model: int = 128
@@ -55,8 +63,12 @@ class SegmenterConfig:
             raise RecipeError(f"segmenter.preset: {self.preset!r} is not one of {', '.join(PRESETS)}")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise RecipeError(f"segmenter.compute_dtype: {self.compute_dtype!r}; use 'float32' or 'bfloat16'")
-        if self.preset == "tiny":
+        if self.is_tiny:
             self._check_sizes()
+        if self.preset == "sam3_tiny" and self.d_model % SAM3_MEMORY_WIDTH:
+            raise RecipeError(
+                f"segmenter.d_model: {self.d_model} must be a multiple of {SAM3_MEMORY_WIDTH}, SAM 3's memory channels"
+            )
 
     def _check_sizes(self) -> None:
         for name, unit in (("image_size", 32), ("embed_dim", 16), ("d_model", 32), ("mem_dim", 16)):
@@ -73,14 +85,25 @@ class SegmenterConfig:
             )
 
     @property
+    def family(self) -> str:
+        """Whose architecture it is: a name of ``families.py``."""
+        return "sam3" if self.preset.startswith("sam3") else "sam2"
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the sizes count."""
+        return self.preset in ("tiny", "sam3_tiny")
+
+    @property
     def prompt_width(self) -> int:
-        """Width C of a ``[SEG]`` state: 256 in every released SAM 2."""
-        return self.d_model if self.preset == "tiny" else 256
+        """Width C of a ``[SEG]`` state: 256 in every released SAM 2 and SAM 3."""
+        return self.d_model if self.is_tiny else 256
 
     @property
     def input_size(self) -> int:
         """Side in pixels of the image that the encoder sees."""
-        return self.image_size if self.preset == "tiny" else 1024
+        cells = self.image_size // 16 if self.is_tiny else 72 if self.family == "sam3" else 64
+        return cells * (SAM3_PATCH if self.family == "sam3" else 16)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -46,7 +46,7 @@ class Features:
         return self.levels[0].shape[0]
 
     def gather(self, frames: Sequence[int] | Tensor) -> Levels:
-        index = torch.as_tensor(frames, dtype=torch.long, device=self.levels[0].device)
+        index = frames if isinstance(frames, Tensor) else on_device(frames, self.levels[0].device)
         fine, middle, coarse = (level[index] for level in self.levels)
         return fine, middle, coarse
 
@@ -57,6 +57,16 @@ class Features:
             (fine[i : i + 1].clone(), middle[i : i + 1].clone(), coarse[i : i + 1].clone())
             for i in range(self.num_frames)
         ]
+
+
+def on_device(values: Sequence[int], device: torch.device) -> Tensor:
+    """(N,) int64, copied behind what a GPU is doing: a copy from ordinary memory would wait for all of it."""
+    return upload(torch.tensor(list(values), dtype=torch.long), device)
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on ``device``, without waiting for a GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def concat_levels(parts: Sequence[Levels]) -> Levels:

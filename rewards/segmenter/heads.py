@@ -1,4 +1,4 @@
-"""SAM 2's prompt encoder and mask decoder, with a ``[SEG]`` state as one more prompt (SPEC 2.2).
+"""A segmenter's prompt encoder and mask decoder, with a ``[SEG]`` state as one more prompt (SPEC 2.2).
 
 Shape legend: n items, C prompt width, K candidate masks, h x w low-resolution logits (a quarter of the input).
 """
@@ -6,11 +6,11 @@ Shape legend: n items, C prompt width, K candidate masks, h x w low-resolution l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from rewards.segmenter.architecture import Architecture
 from rewards.segmenter.features import Levels
 
 NO_OBJECT_LOGIT = -1024.0
@@ -24,9 +24,13 @@ class Prompt:
     sparse: Tensor
     """(n, tokens, C)"""
     dense: Tensor
-    """(n, C, S/16, S/16)"""
+    """(n, C, S/16, S/16), the same for all: no prompt of ours is a mask."""
     multimask: bool
-    """Three candidates, or the single mask that SAM 2 gives to a box."""
+    """Three candidates, or the single mask that a box gets."""
+
+    def of(self, items: Tensor) -> Prompt:
+        """Those of ``items``, (k,) rows."""
+        return Prompt(self.sparse.index_select(0, items), self.dense[: len(items)], self.multimask)
 
 
 @dataclass(frozen=True)
@@ -47,58 +51,51 @@ class HeadOutput:
     """(n, K)"""
 
 
-def embed_states(model: Any, states: Tensor) -> Prompt:
+def embed_states(arch: Architecture, states: Tensor) -> Prompt:
     """(n, C) states, each appended after the padding points (label -1) that stand for "no click"."""
-    empty = embed_nothing(model, states.shape[0])
+    empty = embed_nothing(arch, states.shape[0], states.device)
     return Prompt(torch.cat([empty.sparse, states[:, None].to(empty.sparse)], dim=1), empty.dense, multimask=True)
 
 
-def embed_nothing(model: Any, n: int) -> Prompt:
+def embed_nothing(arch: Architecture, n: int, device: torch.device) -> Prompt:
     """The prompt of a frame that is only tracked."""
-    device = model.no_mem_embed.device
     coords = torch.zeros(n, 1, 2, device=device)
     labels = -torch.ones(n, 1, dtype=torch.int32, device=device)
-    sparse, dense = model.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=None)
-    return Prompt(sparse, dense, multimask=True)
+    return Prompt(*arch.embed_points(coords, labels), multimask=True)
 
 
-def embed_boxes(model: Any, boxes: Tensor, states: Tensor | None = None) -> Prompt:
+def embed_boxes(arch: Architecture, boxes: Tensor, states: Tensor | None = None) -> Prompt:
     """(n, 4) x0, y0, x1, y1 in pixels of the encoder's input, as corner points (labels 2 and 3).
 
     ``states`` (n, C) join them as further prompts: a box says where, and the single mask of a box is what comes out.
     """
-    coords = boxes.reshape(-1, 2, 2).to(model.no_mem_embed)
+    coords = boxes.reshape(-1, 2, 2)
     labels = torch.tensor([[2, 3]], dtype=torch.int32, device=coords.device).expand(coords.shape[0], 2)
-    sparse, dense = model.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=None)
+    sparse, dense = arch.embed_points(coords, labels)
     if states is not None:
         sparse = torch.cat([sparse, states[:, None].to(sparse)], dim=1)
     return Prompt(sparse, dense, multimask=False)
 
 
-def run_heads(model: Any, image: Tensor, levels: Levels, prompt: Prompt, *, gate: bool) -> HeadOutput:
+def run_heads(
+    arch: Architecture, image: Tensor, levels: Levels, prompt: Prompt, *, gate: bool, position: Tensor | None = None
+) -> HeadOutput:
     """Decode n items.
 
     Args:
         image: (n, C, S/16, S/16) coarsest features, already fused with memory or the no-memory embedding.
         levels: their high-resolution maps come from here; n frames.
         gate: blank the mask where the object score is negative.
+        position: the decoder's dense position encoding, if it is at hand.
     """
-    candidates, ious, tokens, score = model.sam_mask_decoder(
-        image_embeddings=image,
-        image_pe=model.sam_prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=prompt.sparse,
-        dense_prompt_embeddings=prompt.dense,
-        multimask_output=prompt.multimask,
-        repeat_image=False,
-        high_res_features=[levels[0], levels[1]],
-    )
-    candidates = candidates.float()
+    pe = arch.dense_position() if position is None else position
+    raw = arch.decode(image, levels, prompt.sparse, prompt.dense, pe, prompt.multimask)
+    candidates = raw.candidates.float()
     rows = torch.arange(image.shape[0], device=image.device)
-    best = ious.argmax(dim=1)
+    best = raw.ious.argmax(dim=1)
     logits = candidates[rows, best]
-    visible = score > 0
+    visible = raw.object_score > 0
     if gate:
         logits = torch.where(visible[:, :, None], logits, NO_OBJECT_LOGIT)
-    seen = visible.to(tokens.dtype)
-    pointer = seen * model.obj_ptr_proj(tokens[rows, best]) + (1 - seen) * model.no_obj_ptr
-    return HeadOutput(logits, ious[rows, best], pointer, score, candidates, ious)
+    pointer = arch.pointers(raw.tokens[rows, best], visible.to(raw.tokens.dtype))
+    return HeadOutput(logits, raw.ious[rows, best], pointer, raw.object_score, candidates, raw.ious)

@@ -3,148 +3,126 @@
 Positions are *offsets* from each item's own keyframe: +s is s frames after it, -s before it. At step s of a pass
 every item therefore sees memories at the same offsets, and one batch holds them all. Only in the backward pass do
 items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer;
-there a mask hides what an item has not.
+such items are grouped by what they have.
 
-Shape legend: n items, L memory tokens, m memory channels, C pointer width, HW positions of a memory.
+Shape legend: B items, n of them in a step, g in a group, L memory tokens, m memory channels, C pointer width, HW
+positions of a memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from rewards.segmenter.architecture import Architecture
+from rewards.segmenter.features import on_device
 from rewards.segmenter.heads import HeadOutput
 
 
-def encode_memory(model: Any, coarse: Tensor, head: HeadOutput, *, by_user: bool = False) -> Tensor:
-    """(n, m, S/16, S/16): frame and mask fused, rounded to bfloat16 as the stock predictor stores them.
+def encode_memory(arch: Architecture, coarse: Tensor, head: HeadOutput, *, by_user: bool = False) -> Tensor:
+    """(n, m, g, g): frame and mask fused, rounded to bfloat16 as the stock predictors store them.
 
     ``by_user``: the masks answer a box, and are remembered as a user sees them, 0 or 1.
     """
-    side = model.image_size
-    masks = F.interpolate(head.logits[:, None], size=(side, side), mode="bilinear", align_corners=False)
-    seen = (masks > 0).to(masks.dtype) if by_user else torch.sigmoid(masks)
-    scaled = seen * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
-    memory: Tensor = model.memory_encoder(coarse, scaled, skip_mask_sigmoid=True)["vision_features"]
-    absent = (head.object_score <= 0).to(memory.dtype)
-    memory = memory + absent[:, :, None, None] * model.no_obj_embed_spatial[:, :, None, None]
-    return memory.to(torch.bfloat16).float()
+    rounded = arch.remember(coarse, head.logits, head.object_score > 0, by_user=by_user).to(torch.bfloat16)
+    return rounded if torch.is_autocast_enabled(coarse.device.type) else rounded.float()
 
 
 @dataclass(frozen=True)
 class MemoryTokens:
-    """What n items attend to in one step."""
+    """What g items attend to in one step."""
 
+    rows: Tensor | None
+    """(g,) which of the step's items they are; None for all."""
     tokens: Tensor
-    """(L, n, m); the last ``num_pointer_tokens`` of L are object pointers cut into pieces."""
+    """(g, L, m); the last ``num_pointer_tokens`` of L are object pointers cut into pieces."""
     positions: Tensor
-    """(L, n, m)"""
+    """(L, m)"""
     num_pointer_tokens: int
-    visible: Tensor | None
-    """(n, L) bool, or None where every item sees everything."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the n items of a step attend to."""
+
+    groups: list[MemoryTokens]
+    order: Tensor | None
+    """(n,) where each item is among the groups' one after another; None where there is one group."""
 
 
 class MemoryBank:
     """Memories and object pointers of B items by offset; forgets what no later step can see."""
 
-    def __init__(self, model: Any, keyframes: Sequence[int], num_frames: int) -> None:
-        self._model = model
+    def __init__(self, arch: Architecture, keyframes: Sequence[int], num_frames: int) -> None:
+        """Reads the model's position encodings, so that it belongs inside the caller's autocast."""
         self._room = [num_frames - 1 - k for k in keyframes]
-        self._spatial_reach: int = model.num_maskmem - 1
-        self._pointer_reach: int = min(num_frames, model.max_obj_ptrs_in_encoder) - 1
+        self._spatial_reach = arch.num_memories - 1
+        self._pointer_reach = min(num_frames, arch.num_pointers) - 1
         self._rows: dict[int, dict[int, int]] = {}
         self._memories: dict[int, Tensor] = {}
         self._pointers: dict[int, Tensor] = {}
+        self._positions = arch.memory_positions()
+        distances = torch.arange(num_frames, device=self._positions.device) / max(1, self._pointer_reach)
+        self._pointer_positions = arch.pointer_positions(distances)
 
     def add(self, offset: int, items: Sequence[int], memories: Tensor, pointers: Tensor) -> None:
         """Store (n, m, h, w) memories and (n, C) pointers of ``items`` at ``offset``, then forget."""
         self._rows[offset] = {item: row for row, item in enumerate(items)}
-        self._memories[offset] = memories.flatten(2).permute(2, 0, 1)
-        self._pointers[offset] = pointers
+        self._memories[offset] = memories.flatten(2).transpose(1, 2)
+        self._pointers[offset] = pointers.to(memories.dtype).reshape(len(items), -1, memories.shape[1])
         for old in [o for o in self._memories if not _needed(o, offset, self._spatial_reach)]:
             del self._memories[old]
         for old in [o for o in self._pointers if not _needed(o, offset, self._pointer_reach)]:
             del self._pointers[old], self._rows[old]
 
-    def read(self, items: Sequence[int], step: int, reverse: bool) -> MemoryTokens:
+    def read(self, items: Sequence[int], step: int, reverse: bool) -> Memory:
         """What ``items`` see at this step. The keyframe comes first, then the nearest frames of this pass."""
-        model, n = self._model, len(items)
-        spatial = [(0, self._spatial_reach)]
-        for distance in range(self._spatial_reach, 0, -1):
-            if (offset := self._remembered(items, step, distance, reverse)) is not None:
-                spatial.append((offset, distance - 1))
-        memories = [self._select(self._memories, offset, items, dim=1) for offset, _ in spatial]
-        grid = self._grid_position(memories[0])
-        positions = [(grid + model.maskmem_tpos_enc[slot]).expand(-1, n, -1) for _, slot in spatial]
+        seen: dict[tuple[int, ...], list[int]] = {}
+        for row, item in enumerate(items):
+            distances = [d for d in range(1, self._pointer_reach + 1) if self._remembers(item, step, d, reverse)]
+            seen.setdefault(tuple(distances), []).append(row)
+        device = self._positions.device
+        if len(seen) == 1:
+            (distances_of_all,) = seen
+            return Memory([self._tokens(items, None, distances_of_all, step, reverse)], None)
+        groups = [
+            self._tokens([items[r] for r in rows], on_device(rows, device), distances, step, reverse)
+            for distances, rows in seen.items()
+        ]
+        places = {row: place for place, row in enumerate(r for rows in seen.values() for r in rows)}
+        return Memory(groups, on_device([places[row] for row in range(len(items))], device))
 
-        remembered = [(0, step)]
-        for distance in range(1, self._pointer_reach + 1):
-            if (offset := self._remembered(items, step, distance, reverse)) is not None:
-                remembered.append((offset, distance))
-        pointers = torch.stack([self._select(self._pointers, offset, items, dim=0) for offset, _ in remembered])
-        tokens, token_positions = self._pointer_tokens(pointers, [distance for _, distance in remembered])
+    def _tokens(
+        self, items: Sequence[int], rows: Tensor | None, distances: Sequence[int], step: int, reverse: bool
+    ) -> MemoryTokens:
+        """Of items that remember the frames ``distances`` back along this pass, and their keyframe."""
+        near = [d for d in reversed(distances) if d <= self._spatial_reach]
+        frames = [(0, self._spatial_reach)] + [(_offset(step, d, reverse), d - 1) for d in near]
+        memories = [self._select(self._memories, offset, items) for offset, _ in frames]
+        positions = [self._positions[slot] for _, slot in frames]
+        pointed = [(0, step)] + [(_offset(step, d, reverse), d) for d in distances]
+        pointers = [self._select(self._pointers, offset, items) for offset, _ in pointed]
+        pieces = pointers[0].shape[1]
+        positions += [self._pointer_positions[distance].expand(pieces, -1) for _, distance in pointed]
+        return MemoryTokens(rows, torch.cat(memories + pointers, 1), torch.cat(positions), pieces * len(pointers))
 
-        repeats = [(o, len(grid)) for o, _ in spatial] + [(o, len(tokens) // len(remembered)) for o, _ in remembered]
-        return MemoryTokens(
-            torch.cat([*memories, tokens]),
-            torch.cat([*positions, token_positions]),
-            tokens.shape[0],
-            self._visibility(items, repeats, tokens.device),
-        )
+    def _remembers(self, item: int, step: int, distance: int, reverse: bool) -> bool:
+        """Whether it has a memory ``distance`` frames back along this pass that is not the keyframe's."""
+        offset = _offset(step, distance, reverse)
+        known = offset != 0 and offset in self._rows and (reverse or offset > 0)
+        return known and offset <= self._room[item]
 
-    def _remembered(self, items: Sequence[int], step: int, distance: int, reverse: bool) -> int | None:
-        """The offset ``distance`` frames back along this pass, if any item has a memory there; not the keyframe's."""
-        offset = distance - step if reverse else step - distance
-        if offset == 0 or offset not in self._rows or (not reverse and offset < 0):
-            return None
-        return offset if any(self._has(i, offset) for i in items) else None
+    def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int]) -> Tensor:
+        rows = [self._rows[offset][item] for item in items]
+        found = store[offset]
+        return found if rows == list(range(len(found))) else found.index_select(0, on_device(rows, found.device))
 
-    def _has(self, item: int, offset: int) -> bool:
-        """Whether the frame at ``offset`` lies in the clip; one that was passed before it does."""
-        return offset <= self._room[item]
 
-    def _visibility(
-        self, items: Sequence[int], repeats: Sequence[tuple[int, int]], device: torch.device
-    ) -> Tensor | None:
-        """(n, L) from (offset, number of tokens) in order."""
-        seen = torch.tensor([[self._has(i, offset) for offset, _ in repeats] for i in items])
-        if seen.all():
-            return None
-        return seen.repeat_interleave(torch.tensor([count for _, count in repeats]), dim=1).to(device)
-
-    def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int], dim: int) -> Tensor:
-        """Rows of ``items``; an item without a memory there gets zeros, which the mask hides.
-
-        Another item's row would do as well, unless it is not finite: weight zero times NaN is NaN.
-        """
-        rows, device = self._rows[offset], store[offset].device
-        found = store[offset].index_select(dim, torch.tensor([rows.get(i, 0) for i in items], device=device))
-        without = [n for n, i in enumerate(items) if i not in rows]
-        return found.index_fill(dim, torch.tensor(without, device=device), 0.0) if without else found
-
-    def _grid_position(self, memory: Tensor) -> Tensor:
-        """(HW, 1, m) sine encoding of a memory's positions."""
-        side = self._model.sam_image_embedding_size
-        blank = memory.new_zeros(1, memory.shape[-1], side, side)
-        encoding: Tensor = self._model.memory_encoder.position_encoding(blank)
-        return encoding.flatten(2).permute(2, 0, 1)
-
-    def _pointer_tokens(self, pointers: Tensor, distances: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """(P, n, C) pointers cut into C / m tokens each, with the sine encoding of their distance in frames."""
-        from sam2.modeling.sam2_utils import get_1d_sine_pe
-
-        count, n, width = pointers.shape
-        pieces = width // self._model.mem_dim
-        tokens = pointers.reshape(count, n, pieces, -1).permute(0, 2, 1, 3).flatten(0, 1)
-        relative = torch.tensor(distances, device=pointers.device) / self._pointer_reach
-        encoded = self._model.obj_ptr_tpos_proj(get_1d_sine_pe(relative, dim=width))
-        positions = encoded[:, None].expand(-1, n, -1).repeat_interleave(pieces, dim=0)
-        return tokens, positions
+def _offset(step: int, distance: int, reverse: bool) -> int:
+    return distance - step if reverse else step - distance
 
 
 def _needed(offset: int, latest: int, reach: int) -> bool:

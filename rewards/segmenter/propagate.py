@@ -1,9 +1,9 @@
 """Masks on every frame of a clip from one prompted keyframe per item, batched over items.
 
-Same semantics as sam2's ``SAM2VideoPredictor`` with one object and one prompted frame per state: forward from the
-keyframe to the end, then backward to the start, the backward pass still seeing forward memories. A ``[SEG]`` state
-is injected in every frame (SPEC 2.2); boxes only at the keyframe. Items may have videos of their own, of one length:
-frames that are taken from the same features.
+Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one
+object and one prompted frame per state: forward from the keyframe to the end, then backward to the start, the backward
+pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2); boxes only at the keyframe.
+Items may have videos of their own, of one length: frames that are taken from the same features.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewards.segmenter.architecture import Architecture
 from rewards.segmenter.attention import attend_to_memory
-from rewards.segmenter.features import FeatureSource, Levels
+from rewards.segmenter.features import FeatureSource, Levels, on_device, upload
 from rewards.segmenter.heads import HeadOutput, Prompt, embed_boxes, embed_nothing, embed_states, run_heads
 from rewards.segmenter.memory import MemoryBank, encode_memory
 
@@ -44,13 +45,16 @@ class PromptBatch:
         if self.states is None and self.boxes is None:
             raise ValueError("propagation takes either states or boxes, or both")
 
-    def at_keyframe(self, model: Any, items: list[int]) -> Prompt:
-        if self.boxes is None:
-            return self.while_tracking(model, items)
-        return embed_boxes(model, self.boxes[items], None if self.states is None else self.states[items])
+    def __len__(self) -> int:
+        given = self.states if self.boxes is None else self.boxes
+        return 0 if given is None else len(given)
 
-    def while_tracking(self, model: Any, items: list[int]) -> Prompt:
-        return embed_nothing(model, len(items)) if self.states is None else embed_states(model, self.states[items])
+    def at_keyframe(self, arch: Architecture, device: torch.device) -> Prompt | None:
+        """Of boxes, with the states where both are given; states alone are there in every frame alike."""
+        return None if self.boxes is None else embed_boxes(arch, upload(self.boxes, device), self.states)
+
+    def while_tracking(self, arch: Architecture, device: torch.device) -> Prompt:
+        return embed_nothing(arch, len(self), device) if self.states is None else embed_states(arch, self.states)
 
 
 class Propagation:
@@ -58,7 +62,7 @@ class Propagation:
 
     def __init__(
         self,
-        model: Any,
+        arch: Architecture,
         source: FeatureSource,
         keyframes: Sequence[int],
         prompts: PromptBatch,
@@ -74,10 +78,14 @@ class Propagation:
                 raise ValueError(f"keyframe {k} lies outside the clip's 0..{self._num_frames - 1}")
         if videos is not None and {len(video) for video in videos} != {self._num_frames}:
             raise ValueError(f"videos of {sorted({len(v) for v in videos})} frames cannot be propagated together")
-        self._model, self._source, self._prompts, self._videos = model, source, prompts, videos
-        self._keyframes = list(keyframes)
+        self._arch, self._source, self._device = arch, source, source.position.device
+        self._keyframes, self._videos = list(keyframes), videos
         self._gate, self._max_batch, self._autocast = gate, max_batch, autocast
-        self._bank = MemoryBank(model, self._keyframes, self._num_frames)
+        with autocast():
+            self._bank = MemoryBank(arch, self._keyframes, self._num_frames)
+            self._tracking = prompts.while_tracking(arch, self._device)
+            self._given = prompts.at_keyframe(arch, self._device)
+            self._dense_position = arch.dense_position()
 
     def steps(self) -> Iterator[Step]:
         """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
@@ -96,15 +104,15 @@ class Propagation:
     ) -> Iterator[Step]:
         """All items' step at ``offset``, in batches; their memories enter the bank together."""
         memories, pointers = [], []
-        by_user = offset == 0 and self._prompts.boxes is not None
+        by_user = offset == 0 and self._given is not None
         for start in range(0, len(active), self._max_batch):
             items = active[start : start + self._max_batch]
             frames = [self._keyframes[i] + offset for i in items]
             with self._autocast():
                 levels = self._source.gather(self._rows(items, frames))
                 image, prompt = fuse(items, levels, offset)
-                head = run_heads(self._model, image, levels, prompt, gate=self._gate)
-                memories.append(encode_memory(self._model, levels[2], head, by_user=by_user))
+                head = run_heads(self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position)
+                memories.append(encode_memory(self._arch, levels[2], head, by_user=by_user))
             pointers.append(head.pointer.float())
             yield Step(items, frames, head)
         self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))
@@ -116,10 +124,10 @@ class Propagation:
         return [self._videos[i][t] for i, t in zip(items, frames, strict=True)]
 
     def _first(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
-        image = levels[2] + self._model.no_mem_embed.reshape(1, -1, 1, 1)
-        return image, self._prompts.at_keyframe(self._model, items)
+        prompt = self._tracking if self._given is None else self._given
+        return self._arch.without_memory(levels[2]), prompt.of(on_device(items, self._device))
 
     def _track(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
         memory = self._bank.read(items, abs(offset), reverse=offset < 0)
-        fused = attend_to_memory(self._model.memory_attention, levels[2], self._source.position, memory)
-        return fused, self._prompts.while_tracking(self._model, items)
+        fused = attend_to_memory(self._arch, levels[2], self._source.position, memory)
+        return fused, self._tracking.of(on_device(items, self._device))

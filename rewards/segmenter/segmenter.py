@@ -1,4 +1,4 @@
-"""SAM 2 behind four verbs: preprocess, encode, decode, propagate.
+"""SAM 2 or SAM 3 behind four verbs: preprocess, encode, decode, propagate.
 
 Shape legend: F frames, M masks to decode, B items to propagate, C width of a ``[SEG]`` state, S side of the encoder's
 input, h = w = S / 4 side of mask logits.
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from rewards.segmenter.build import DECODER_OPTIONS, NEEDED_OPTIONS, build_sam2
+from rewards.segmenter.architecture import Architecture
 from rewards.segmenter.config import SegmenterConfig
+from rewards.segmenter.families import family, wrap
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
 from rewards.segmenter.heads import HeadOutput, embed_states, run_heads
-from rewards.segmenter.preprocess import preprocess
 from rewards.segmenter.propagate import PromptBatch, Propagation, Step
 
-DECODER_PARTS = ("sam_prompt_encoder", "sam_mask_decoder")
-"""What reinforcement learning trains; image encoder and memory stay frozen (SPEC 2.2)."""
+COMPILED_GROUP = 2
+"""Frames that a compiled encoder sees at a time: one shape, so that its blocks are compiled once."""
 
 
 class Prompts(TypedDict, total=False):
@@ -38,34 +38,66 @@ class Prompts(TypedDict, total=False):
 
 
 class Segmenter(nn.Module):
-    """Holds SAM 2 as ``sam2_model``, so that its parameters keep the names of released checkpoints."""
+    """Holds the model as ``sam2_model`` or ``sam3_model``: parameters keep the names of released checkpoints."""
 
-    def __init__(self, config: SegmenterConfig, sam2_model: nn.Module | None = None) -> None:
+    sam2_model: Any
+    """There if the family is SAM 2."""
+    sam3_model: Any
+    """There if it is SAM 3."""
+
+    def __init__(self, config: SegmenterConfig, model: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        self.sam2_model: Any = build_sam2(config) if sam2_model is None else sam2_model
-        for module, options in ((self.sam2_model, NEEDED_OPTIONS), (self.sam2_model.sam_mask_decoder, DECODER_OPTIONS)):
-            for option, needed in options.items():
-                if (found := getattr(module, option)) != needed:
-                    raise ValueError(f"SAM 2 option {option} is {found!r}; the segmenter needs {needed!r}")
+        built = family(config.family).build(config) if model is None else model
+        self.architecture: Architecture = wrap(config.family, built)
+        self.add_module(self.architecture.attribute, built)
+        self._group: int | None = None
+
+    @property
+    def model(self) -> Any:
+        """The family's own module."""
+        return getattr(self, self.architecture.attribute)
 
     @property
     def device(self) -> torch.device:
-        return self.sam2_model.no_mem_embed.device  # type: ignore[no-any-return]
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
     def prompt_width(self) -> int:
         """C."""
-        return int(self.sam2_model.hidden_dim)
+        return self.architecture.width
 
     @property
     def logit_size(self) -> int:
         """h = w."""
-        return int(self.sam2_model.image_size) // 4
+        return self.architecture.grid * 4
+
+    def compile_encoder(self, backend: str = "inductor") -> None:
+        """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are.
+
+        One that is alone of its kind stays as it is: it would take as long to compile as all of another kind.
+        """
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, len(self.architecture.blocks()))
+        kinds: dict[Any, list[nn.Module]] = {}
+        for block in self.architecture.blocks():
+            shapes = tuple(p.shape for p in block.parameters())
+            kinds.setdefault((shapes, getattr(block, "window_size", None)), []).append(block)
+        for block in (block for alike in kinds.values() if len(alike) > 1 for block in alike):
+            block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
+        self._group = COMPILED_GROUP
+
+    def round_weights(self) -> None:
+        """For inference in bfloat16: keep the weights that autocast rounds at each use rounded, which is a third of all
+        kernels of a propagation step less. No result changes; training would lose its small steps."""
+        if self.config.compute_dtype == "bfloat16":
+            for module in self.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                    module.to(torch.bfloat16)
 
     def preprocess(self, frames: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
         """F frames (PIL, or H x W x 3 uint8) -> (F, 3, S, S) float32 on the CPU."""
-        return preprocess(frames, self.sam2_model.image_size)
+        return self.architecture.normalise(self.architecture.resize(frames))
 
     def encode(self, pixels: Tensor, chunk: int = 8) -> Features:
         """(F, 3, S, S) -> features of F frames, ``chunk`` at a time, on this module's device.
@@ -96,19 +128,24 @@ class Segmenter(nn.Module):
         return self._features([self._project(levels) for levels in frozen])
 
     def _levels(self, pixels: Tensor) -> Levels:
+        short = 0 if self._group is None else -pixels.shape[0] % self._group
+        if short:  # a compiled encoder sees groups of one size
+            pixels = torch.cat([pixels, pixels[-1:].expand(short, -1, -1, -1)])
+        parts = pixels.to(self.device).split(self._group or pixels.shape[0])
         with self.autocast():
-            fine, middle, coarse = self.sam2_model.image_encoder(pixels.to(self.device))["backbone_fpn"][-3:]
+            levels = [self.architecture.frozen_levels(part) for part in parts]
+        if len(levels) == 1 and not short:
+            return levels[0]
+        fine, middle, coarse = (level[: pixels.shape[0] - short] for level in concat_levels(levels))
         return fine, middle, coarse
 
     def _project(self, frozen: Levels) -> Levels:
-        decoder = self.sam2_model.sam_mask_decoder
         with self.autocast():
-            return decoder.conv_s0(frozen[0]), decoder.conv_s1(frozen[1]), frozen[2]
+            return self.architecture.project(frozen)
 
     def _features(self, parts: Sequence[Levels]) -> Features:
         levels = concat_levels(parts)
-        position = self.sam2_model.image_encoder.neck.position_encoding(levels[2][:1])
-        return Features(levels, position.to(levels[2].dtype))
+        return Features(levels, self.architecture.frame_position(levels[2][:1]))
 
     @staticmethod
     def _chunks(pixels: Tensor, size: int) -> Sequence[Tensor]:
@@ -133,9 +170,9 @@ class Segmenter(nn.Module):
         self._check_states(states, len(frame_index))
         levels = features.gather(frame_index)
         with self.autocast():
-            image = levels[2] + self.sam2_model.no_mem_embed.reshape(1, -1, 1, 1)
-            prompt = embed_states(self.sam2_model, states)
-            return run_heads(self.sam2_model, image, levels, prompt, gate=False)
+            image = self.architecture.without_memory(levels[2])
+            prompt = embed_states(self.architecture, states)
+            return run_heads(self.architecture, image, levels, prompt, gate=False)
 
     @torch.no_grad()
     def propagate(self, features: FeatureSource, keyframes: Sequence[int], **prompts: Unpack[Prompts]) -> Tensor:
@@ -181,9 +218,9 @@ class Segmenter(nn.Module):
             # divided before multiplied, as the stock predictor does, so that the corners are equal to the last bit
             height, width = clip_size
             extent = torch.tensor([width, height, width, height], dtype=torch.float32)
-            boxes = boxes.detach().float().cpu() / extent * self.sam2_model.image_size
+            boxes = boxes.detach().float().cpu() / extent * self.architecture.image_size
         propagation = Propagation(
-            self.sam2_model,
+            self.architecture,
             features,
             keyframes,
             PromptBatch(states, boxes),
@@ -202,14 +239,14 @@ class Segmenter(nn.Module):
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Prompt encoder and mask decoder."""
-        return [p for part in DECODER_PARTS for p in getattr(self.sam2_model, part).parameters()]
+        return [p for part in self.architecture.decoder_parts for p in getattr(self.model, part).parameters()]
 
     def decoder_state_dict(self) -> dict[str, Tensor]:
-        """CPU copies of prompt encoder and mask decoder, keyed by sam2's own names."""
+        """CPU copies of prompt encoder and mask decoder, keyed by the model's own names."""
         return {
             name: value.detach().cpu().clone()
-            for name, value in self.sam2_model.state_dict().items()
-            if name.split(".", 1)[0] in DECODER_PARTS
+            for name, value in self.model.state_dict().items()
+            if name.split(".", 1)[0] in self.architecture.decoder_parts
         }
 
     def load_decoder_state_dict(self, weights: Mapping[str, Tensor]) -> None:
@@ -218,11 +255,12 @@ class Segmenter(nn.Module):
         Raises:
             ValueError: if a parameter is missing, or a name belongs to another part.
         """
-        names = {f"{part}.{k}" for part in DECODER_PARTS for k in getattr(self.sam2_model, part).state_dict()}
-        needed = {f"{part}.{k}" for part in DECODER_PARTS for k, _ in getattr(self.sam2_model, part).named_parameters()}
+        parts = {part: getattr(self.model, part) for part in self.architecture.decoder_parts}
+        names = {f"{part}.{k}" for part, module in parts.items() for k in module.state_dict()}
+        needed = {f"{part}.{k}" for part, module in parts.items() for k, _ in module.named_parameters()}
         if wrong := sorted((needed - set(weights)) | (set(weights) - names)):
             raise ValueError(f"decoder weights: {len(wrong)} keys missing or unknown, first {wrong[0]!r}")
-        self.sam2_model.load_state_dict(weights, strict=False)
+        self.model.load_state_dict(weights, strict=False)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 where ``compute_dtype`` asks for it; otherwise whatever the caller has set."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from rewards.segmenter.agreement import drawn_by
 from rewards.segmenter.cache import FeatureCache
-from rewards.segmenter.masks import encode_rles, mask_to_clip_size
+from rewards.segmenter.features import on_device
+from rewards.segmenter.masks import by_columns, encode_columns, encode_rles, mask_to_clip_size
+from rewards.segmenter.overlap import Fetched, fetch, one_behind
 from rewards.segmenter.propagate import Step
 from rewards.segmenter.segmenter import Prompts, Segmenter
 from rewards.segmenter.truth import Truth
@@ -54,7 +57,8 @@ def propagate_group(
     """
     tracks, by = _Tracks(group, truth), drawn_by(segmenter, cache, max_batch, group)
     for items in _alike(group, by):
-        _propagate(segmenter, cache, max_batch, group, items, tracks)
+        for put, results in one_behind(_propagate(segmenter, cache, max_batch, group, items, tracks)):
+            put(*results)
     return [tracks.answer(r, by[r]) for r in range(len(group))]
 
 
@@ -78,8 +82,8 @@ def _propagate(
     group: Sequence[Propagated],
     items: Sequence[_Item],
     tracks: _Tracks,
-) -> None:
-    """Run one batch of items through the clip and hand their masks to ``tracks``."""
+) -> Iterator[Fetched]:
+    """Run one batch of items through the clip; their masks, on their way to ``tracks``."""
     clip = group[0].clip
     shown = sorted({t for item in items for t in group[item.request].video})
     row = {t: i for i, t in enumerate(shown)}
@@ -95,9 +99,10 @@ def _propagate(
     for step in segmenter.propagation_steps(cache.source(clip, shown), keyframes, **prompts):
         for numbers, positions, masks in _full_size(step, items, tracks, (clip.height, clip.width)):
             objects.add(numbers, positions, masks)
-            tracks.put_objects(items, numbers, positions, masks)
+            if own := tracks.own(items, numbers, positions):
+                yield fetch(partial(tracks.put_own, own), by_columns(_rows(masks, [row for row, *_ in own])))
             if whole := objects.take():
-                tracks.put(list(whole), torch.stack(list(whole.values())))
+                yield tracks.begin(list(whole), torch.stack(list(whole.values())))
 
 
 def _full_size(
@@ -109,7 +114,7 @@ def _full_size(
     at_once = max(1, FULL_SIZE_PIXELS // (size[0] * size[1]))
     for start in range(0, len(wanted), at_once):
         part = wanted[start : start + at_once]
-        logits = step.head.logits if len(part) == len(places) else step.head.logits[part]
+        logits = _rows(step.head.logits, part)
         yield [places[i][0] for i in part], [places[i][1] for i in part], mask_to_clip_size(logits, *size)
 
 
@@ -133,32 +138,45 @@ class _Tracks:
         scored = r.masklets is not None and not r.judged
         return r.with_masks or scored or r.video[position] in self._judge[request]
 
-    def put(self, places: Sequence[Place], masks: Tensor) -> None:
-        """(n, H, W) merged masks at n places."""
-        kept = [i for i, (r, _) in enumerate(places) if self._group[r].with_masks]
-        for i, rle in zip(kept, encode_rles(masks if len(kept) == len(places) else masks[kept]), strict=True):
-            request, position = places[i]
+    def begin(self, places: Sequence[Place], masks: Tensor) -> Fetched:
+        """(n, H, W) merged masks at n places, on their way to the host."""
+        group = self._group
+        kept = [i for i, (r, _) in enumerate(places) if group[r].with_masks]
+        scored = [i for i, (r, _) in enumerate(places) if group[r].masklets is not None and not group[r].judged]
+        judged = [i for i, (r, p) in enumerate(places) if group[r].video[p] in self._judge[r]]
+        ious = self._truth.ious(_rows(masks, scored), [self._target(places[i]) for i in scored])
+        at = [[places[i] for i in rows] for rows in (kept, scored, judged)]
+        put = partial(self._put, at[0], at[1], at[2])
+        return fetch(put, by_columns(_rows(masks, kept)), ious, _rows(masks, judged))
+
+    def _put(
+        self, drawn: list[Place], scored: list[Place], judged: list[Place], columns: Tensor, ious: Tensor, masks: Tensor
+    ) -> None:
+        for (request, position), rle in zip(drawn, encode_columns(columns), strict=True):
             self._rles[request][position] = rle
-        scored = [i for i, (r, _) in enumerate(places) if self._group[r].masklets and not self._group[r].judged]
-        if scored:
-            values = self._truth.score_masks(masks[scored], [self._target(places[i]) for i in scored])
-            for i, value in zip(scored, values, strict=True):
-                self._ious[places[i][0]][places[i][1]] = value
-        judged = [i for i, (r, p) in enumerate(places) if self._group[r].video[p] in self._judge[r]]
+        for (request, position), value in zip(scored, ious.tolist(), strict=True):
+            self._ious[request][position] = float(value)
         if judged:
-            values_jf = self._truth.judge_masks(masks[judged], [self._target(places[i]) for i in judged])
-            for i, judgement in zip(judged, values_jf, strict=True):
-                request, position = places[i]
+            found = self._truth.judge_masks(masks.numpy(), [self._target(place) for place in judged])
+            for (request, position), judgement in zip(judged, found, strict=True):
                 self._judged[request][self._group[request].video[position]] = judgement
 
-    def put_objects(self, items: Sequence[_Item], numbers: Sequence[int], positions: Sequence[int], m: Tensor) -> None:
-        """(n, H, W) masks of single items: RLEs of each box's own object, of requests that want masks and have several
-        boxes."""
-        for item, position, mask in zip(numbers, positions, m, strict=True):
+    def own(
+        self, items: Sequence[_Item], numbers: Sequence[int], positions: Sequence[int]
+    ) -> list[tuple[int, int, int, int]]:
+        """Row, request, item and position of those whose own masks are kept: of requests that want masks and have
+        several boxes."""
+        out = []
+        for row, (item, position) in enumerate(zip(numbers, positions, strict=True)):
             request = self._group[items[item].request]
             if request.with_masks and isinstance(request, BoxRequest) and len(request.boxes) > 1:
-                track = self._objects[items[item].request].setdefault(item, [self._empty] * len(request.video))
-                track[position] = encode_rles(mask[None])[0]
+                out.append((row, items[item].request, item, position))
+        return out
+
+    def put_own(self, places: list[tuple[int, int, int, int]], columns: Tensor) -> None:
+        for (_, request, item, position), rle in zip(places, encode_columns(columns), strict=True):
+            empty = [self._empty] * len(self._group[request].video)
+            self._objects[request].setdefault(item, empty)[position] = rle
 
     def _target(self, place: Place) -> tuple[Masklets, int]:
         request = self._group[place[0]]
@@ -195,6 +213,10 @@ class _Tracks:
             rows.append(known.get(t, (empty, empty, False)))
         j, f, predicted = zip(*rows, strict=True)
         return PropagatedScores(j, f, predicted)
+
+
+def _rows(masks: Tensor, rows: list[int]) -> Tensor:
+    return masks if len(rows) == len(masks) else masks.index_select(0, on_device(rows, masks.device))
 
 
 class _Objects:

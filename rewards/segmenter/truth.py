@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rewards.segmenter.features import upload
 from rewards.segmenter.masks import mask_iou, mask_to_clip_size
 from rollout.types import Masklets
 
@@ -32,7 +35,7 @@ class Truth:
             self._unions.move_to_end(key)
             return self._unions[key]
         self._alive[id(masklets)] = masklets  # an id may be reused once its object is gone
-        union = torch.from_numpy(masklets.union(frame)).to(self._device)
+        union = upload(torch.from_numpy(masklets.union(frame)), self._device)
         self._unions[key] = union
         while len(self._unions) * union.numel() > max(REMEMBERED_PIXELS, union.numel()):
             self._unions.popitem(last=False)
@@ -52,16 +55,20 @@ class Truth:
 
     def score_masks(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[float]:
         """IoU of (N, H, W) bool masks against N (masklets, frame)."""
-        if not targets:
-            return []
-        truth = torch.stack([self.union(masklets, frame) for masklets, frame in targets])
-        return [float(x) for x in mask_iou(masks, truth).tolist()]
+        return [float(x) for x in self.ious(masks, targets).tolist()]
 
-    def judge_masks(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> list[tuple[float, float, bool]]:
-        """J, F (`rewards.metrics`) and whether there is a mask, of (N, H, W) bool masks against N (masklets, frame)."""
+    def ious(self, masks: Tensor, targets: Sequence[tuple[Masklets, int]]) -> Tensor:
+        """The same as (N,) float64 on the device of ``masks``."""
+        if not targets:
+            return masks.new_zeros(0, dtype=torch.float64)
+        return mask_iou(masks, torch.stack([self.union(masklets, frame) for masklets, frame in targets]))
+
+    def judge_masks(
+        self, masks: NDArray[np.bool_], targets: Sequence[tuple[Masklets, int]]
+    ) -> list[tuple[float, float, bool]]:
+        """J, F (`rewards.metrics`) and whether there is a mask, of (N, H, W) masks on the host against N (masklets,
+        frame)."""
         from rewards.metrics import jf_masks
 
-        truth = torch.stack([self.union(masklets, frame) for masklets, frame in targets])
-        predicted = masks.flatten(1).any(1).tolist()
-        j, f = jf_masks(masks.cpu().numpy(), truth.cpu().numpy())
-        return list(zip(j.tolist(), f.tolist(), predicted, strict=True))
+        j, f = jf_masks(masks, np.stack([masklets.union(frame) for masklets, frame in targets]))
+        return [(float(j[i]), float(f[i]), bool(mask.any())) for i, mask in enumerate(masks)]

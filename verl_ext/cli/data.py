@@ -145,6 +145,18 @@ def check(
         Path | None, typer.Option(help="Write every file's size and SHA-256 here, if the data set is sound.")
     ] = None,
     verify_manifest: Annotated[Path | None, typer.Option(help="Compare the files with such a manifest.")] = None,
+    ceiling: Annotated[
+        bool, typer.Option("--ceiling", help="Also measure what the segmenter reaches from true prompts.")
+    ] = False,
+    policy: Annotated[
+        Path | None, typer.Option(help="With --ceiling: a [SEG] policy, whose segmenter and head are measured.")
+    ] = None,
+    segmenter: Annotated[Path | None, typer.Option(help="With --ceiling: weights of SAM 2 or SAM 3.")] = None,
+    preset: Annotated[str, typer.Option(help="With --segmenter: which one it is.")] = "sam2.1_hiera_l",
+    device: Annotated[str, typer.Option(help="With --ceiling: cpu or cuda.")] = "cpu",
+    ceiling_out: Annotated[
+        Path | None, typer.Option(help="With --ceiling: folder for ceiling_SPLIT.jsonl; default ROOT.")
+    ] = None,
 ) -> None:
     """Check a data set: every frame, mask and annotation, and ground truth scored against itself.
 
@@ -157,14 +169,19 @@ def check(
       videoseg data check mevis data/MeViS --draw 3 --manifest mevis.manifest
 
       videoseg data check mevis data/MeViS --frames none --verify-manifest mevis.manifest
+
+      videoseg data check revos data/ReVOS --ceiling --segmenter sam2.1_hiera_large.pt --device cuda
     """
     from rich.console import Console
 
     from data_construction.check import check_dataset
     from data_construction.check_extras import draw_splits, verify
     from data_construction.check_manifest import write_manifest
+    from verl_ext.cli.ceiling_job import CeilingRequest, add_ceilings
     from verl_ext.run.progress import progress_bar
 
+    wanted = CeilingRequest(ceiling, policy, segmenter, preset, device, ceiling_out or root)
+    wanted.check()
     if frames not in ("decode", "exist", "none"):
         raise typer.BadParameter(f"{frames!r}: wants decode, exist or none", param_hint="--frames")
     notes: list[str] = []
@@ -172,6 +189,8 @@ def check(
         report = check_dataset(name, root, splits=split or None, frames=frames, progress=progress)  # type: ignore[arg-type]
         if draw:
             notes.append(draw_splits(report, draw, out))
+        if ceiling:
+            notes += add_ceilings(report, wanted, progress)
         if verify_manifest is not None:
             notes.append(verify(report, verify_manifest, progress))
         if manifest is not None and report.ok:

@@ -41,6 +41,14 @@ def sample(
     no_annotations: Annotated[bool, typer.Option("--no-annotations", help="Write --ids only.")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Faster: do not look at frames and masks.")] = False,
     overwrite: Overwrite = False,
+    min_ceiling: Annotated[
+        float | None, typer.Option(help="Only where the segmenter reaches this J&F (percent) from true prompts.")
+    ] = None,
+    ceiling: Annotated[
+        Path | None,
+        typer.Option(help="With --min-ceiling: a file of `data check --ceiling`; default ROOT/ceiling_SPLIT.jsonl."),
+    ] = None,
+    ceiling_of: Annotated[str, typer.Option(help="With --min-ceiling: from boxes, or from seg.")] = "boxes",
 ) -> None:
     """Draw a stratified sample: the joint shares of all strata are kept within one expression, the size is exact.
 
@@ -53,6 +61,8 @@ def sample(
       videoseg data sample revos data/ReVOS --size 2000 --strata type,objects,clip_length,mask_size --per-clip 10
 
       videoseg data sample mevis data/MeViS --size 500 --ids runs/ids.jsonl --no-annotations
+
+      videoseg data sample revos data/ReVOS --size 2000 --min-ceiling 60
     """
     from verl_ext.cli.sample_job import SampleRequest, run_sample
 
@@ -73,6 +83,9 @@ def sample(
         no_annotations,
         overwrite,
         no_check,
+        min_ceiling,
+        ceiling,
+        ceiling_of,
     )
     if not run_sample(request):
         raise typer.Exit(EXIT_SET_ASIDE)

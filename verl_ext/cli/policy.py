@@ -18,7 +18,9 @@ def policy() -> None:
 @app.command()
 def new(
     base: Annotated[Path, typer.Option(help="Qwen3-VL folder, as downloaded.")],
-    sam2: Annotated[Path, typer.Option(help="SAM 2's weights, for example sam2.1_hiera_large.pt.")],
+    sam2: Annotated[
+        Path, typer.Option("--sam2", "--segmenter", help="SAM 2.1's weights (sam2.1_hiera_large.pt), or SAM 3's.")
+    ],
     out: Annotated[Path, typer.Option(help="Policy folder to write; must not exist.")],
     seed: Annotated[int, typer.Option(help="Of the untrained parts.", min=0)] = 0,
 ) -> None:

@@ -21,6 +21,9 @@ def report(
     shown: Annotated[
         int | None, typer.Option(help="Of an evaluation: so many best and worst clips are drawn; default 3.", min=1)
     ] = None,
+    ceiling: Annotated[
+        Path | None, typer.Option(help="Of an evaluation: ceiling_SPLIT.jsonl of `data check --ceiling`.")
+    ] = None,
 ) -> None:
     """Write a report: one HTML page with tables, curves, clips and dialogues, that needs no network.
 
@@ -31,6 +34,8 @@ def report(
       videoseg report runs/quickstart
 
       videoseg report runs/eval/revos --root data/ReVOS
+
+      videoseg report runs/eval/revos --ceiling data/ReVOS/ceiling_valid.jsonl
     """
     from eval.report.folder import evaluation_folders, report_folder
 
@@ -38,16 +43,19 @@ def report(
     if not folders or (run_dir not in folders and _is_training_run(run_dir)):
         from verl_ext.quickstart.report import write_report
 
-        for option, value in (("--root", root), ("--shown", shown)):
+        for option, value in (("--root", root), ("--shown", shown), ("--ceiling", ceiling)):
             if value is not None:
                 raise DataError(f"{option}: belongs to an evaluation, and {run_dir} is none; leave it out")
         typer.echo(f"report: {write_report(run_dir, out or run_dir / 'report.html')}")
         return
-    if len(folders) > 1 and (out is not None or root is not None):
+    if len(folders) > 1 and any(value is not None for value in (out, root, ceiling)):
         names = ", ".join(folder.name for folder in folders)
-        raise DataError(f"{run_dir}: holds {len(folders)} evaluations ({names}); give one of them with --out or --root")
+        raise DataError(
+            f"{run_dir}: holds {len(folders)} evaluations ({names}); give one of them with --out, --root or --ceiling"
+        )
     for folder in folders:
-        typer.echo(f"report: {report_folder(folder, out or folder / 'report.html', root, shown or SHOWN)}")
+        page = report_folder(folder, out or folder / "report.html", root, shown or SHOWN, ceiling=ceiling)
+        typer.echo(f"report: {page}")
 
 
 def compare(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from rollout.errors import RecipeError
+from rollout.errors import DataError, RecipeError
 from verl_ext.run.progress import progress_bar
 
 if TYPE_CHECKING:
     from data_construction.readers import Dataset
+    from rollout.types import Expression
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class SampleRequest:
     overwrite: bool
     no_check: bool = False
     """Do not look at frames and masks."""
+    min_ceiling: float | None = None
+    """Leave out expressions on which the segmenter reaches less J&F from true prompts."""
+    ceiling: Path | None = None
+    ceiling_of: str = "boxes"
 
 
 def run_sample(r: SampleRequest) -> bool:
@@ -52,7 +58,9 @@ def run_sample(r: SampleRequest) -> bool:
     dataset = open_dataset(r.name, r.root, r.split)
     path = None if r.no_annotations else _annotations(r, dataset)
     with progress_bar(Console(stderr=True), pace=True) as progress:
-        population = read_population(dataset, r.strata, r.bins, r.targets_only, progress, not r.no_check)
+        population = read_population(
+            dataset, r.strata, r.bins, r.targets_only, progress, not r.no_check, _filter(r, dataset)
+        )
     drawn = draw(population.items, r.size, r.seed, r.per_clip, r.relax)
     typer.echo(sample_table(population, drawn, r.per_clip))
     files = {} if path is None else annotation_files(dataset, drawn.items, path)
@@ -65,6 +73,31 @@ def run_sample(r: SampleRequest) -> bool:
         stanza = stanza_path(path)
         typer.echo(f"annotations: {path}\nopen it as: data set {stanza}, root {r.root}, split {r.split}_select")
     return not population.problems
+
+
+def _filter(r: SampleRequest, dataset: Dataset) -> Callable[[str, Expression], bool] | None:
+    """By ceiling. Raises DataError, RecipeError for options without each other, and for a file of something else."""
+    from data_construction.ceiling import PROMPTS, ceiling_file, read_ceilings
+
+    if r.min_ceiling is None:
+        if r.ceiling is not None:
+            raise RecipeError(f"--ceiling {r.ceiling}: needs --min-ceiling, the J&F in percent from which to draw")
+        return None
+    if not 0 <= r.min_ceiling <= 100:
+        raise RecipeError(f"--min-ceiling {r.min_ceiling:g}: is J&F in percent, 0 to 100")
+    if r.ceiling_of not in PROMPTS:
+        raise RecipeError(f"--ceiling-of {r.ceiling_of}: wants {' or '.join(PROMPTS)}")
+    path, least = r.ceiling or ceiling_file(dataset.root, dataset.split), r.min_ceiling
+    known = read_ceilings(path, dataset.name, dataset.split)
+    for row in known.values():
+        row.of(r.ceiling_of)  # or every single expression would be refused
+
+    def keep(clip: str, expression: Expression) -> bool:
+        if (clip, expression.id) not in known:
+            raise DataError(f"{path}: has no ceiling of clip {clip}, expression {expression.id}; measure it again")
+        return known[clip, expression.id].of(r.ceiling_of) >= least
+
+    return keep
 
 
 def _annotations(r: SampleRequest, dataset: Dataset) -> Path:

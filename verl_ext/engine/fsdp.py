@@ -35,7 +35,7 @@ from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_it
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
 from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
-from verl_ext.policy.pictures import DRAWN, PixelValues
+from verl_ext.policy.pictures import DRAWN, PixelValues, keep_pictures
 from verl_ext.recipe.context import active_recipe
 from verl_ext.seg.batch import (
     KEYFRAME,
@@ -77,6 +77,7 @@ class SegFSDPEngine(RowEngine):
         module = super()._build_module()
         folder = self.model_config.local_path
         self._recipe = active_recipe()
+        keep_pictures(self._recipe.policy.pictures_gib)
         self._pixels = PixelValues(self.model_config.processor.image_processor, torch.device(get_device_id()))
         settings = self._recipe.policy
         self.say_which_way()

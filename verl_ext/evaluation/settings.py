@@ -102,13 +102,14 @@ def inference_settings(recipe: Recipe) -> InferenceSettings:
         concurrency=engine.max_num_seqs,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         max_num_batched_tokens=engine.max_num_batched_tokens,
-        kv_cache_gib=engine.kv_cache_gib,
+        kv_cache_gib=engine.kv_cache_gib or 1,
         enforce_eager=engine.enforce_eager,
         tensor_parallel=engine.tensor_parallel,
         sam2_preset=recipe.pool.preset,
         sam2_checkpoint=recipe.pool.checkpoint,
         pool_cpus=recipe.pool.cpus_per_worker,
         cache_frames=recipe.pool.cache_frames,
+        compile_encoder=recipe.pool.compile,
     )
 
 

@@ -27,7 +27,7 @@ from rollout.messages import FramePart
 from rollout.types import Clip, Episode, Sample, StopReason
 from verl_ext.inference.failures import remembered
 from verl_ext.inference.traffic import KEY, Traffic
-from verl_ext.policy.pictures import picture_inputs, process_store
+from verl_ext.policy.pictures import keep_pictures, picture_inputs, process_store
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.scoring.rollouts import scoring_of
@@ -68,6 +68,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             DataError: a frame cannot be read; names clip, frame and file. verl logs it and goes on without it.
         """
         recipe = active_recipe()
+        keep_pictures(recipe.policy.pictures_gib)
         sample = Sample.from_dict(row["sample"])
         validate = bool(row.get("held_out"))
         chat = ChatFormat.from_processor(self.processor)

@@ -115,7 +115,7 @@ def read_dialogues(
                 prompt=prompts[i],
                 pixels=shown.get("pixel_values"),
                 shown=pictures[i] if pictures else (),
-                grids=shown.get("image_grid_thw"),
+                grids=_tensor(shown.get("image_grid_thw")),
                 group=str(groups[i]),
                 prompt_tokens=int((x[: prompts[i]] == image_token).sum()),
             )
@@ -163,6 +163,10 @@ def _same_pictures(one: Dialogue, two: Dialogue, merge: int) -> bool:
     if isinstance(pixels, Tensor) and isinstance(more_pixels, Tensor):
         return pixels.data_ptr() == more_pixels.data_ptr() or torch.equal(pixels, more_pixels)
     return [p.key for p in one.shown[:n]] == [p.key for p in two.shown[:n]]
+
+
+def _tensor(found: Any) -> Tensor | None:
+    return None if found is None else torch.as_tensor(found)
 
 
 def _rows(jagged: Any) -> list[Tensor]:

@@ -21,8 +21,10 @@ HEAD_PREFIXES = ("text_hidden_fcs.", "grounding_encoder.")
 DECODER_PREFIXES = (
     "grounding_encoder.sam2_model.sam_prompt_encoder.",
     "grounding_encoder.sam2_model.sam_mask_decoder.",
+    "grounding_encoder.sam3_model.prompt_encoder.",
+    "grounding_encoder.sam3_model.mask_decoder.",
 )
-"""What of SAM 2 is trained, and synchronised to the segmenter pool after each update."""
+"""What of the segmenter is trained, and synchronised to the segmenter pool after each update."""
 
 
 def is_head_parameter(name: str) -> bool:
@@ -45,9 +47,12 @@ def attach_head(module: nn.Module, config: SegmenterConfig, hidden_size: int) ->
 
 
 class WeightTable(nn.Module):
-    """An ``nn.Embedding`` that is only ever read through ``.weight``."""
+    """An ``nn.Embedding`` that is read through ``.weight`` (by SAM 3 also called, beside that)."""
 
     weight: nn.Parameter
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(rows, self.weight)
 
 
 def hide_tables_from_fsdp(segmenter: nn.Module) -> None:
@@ -72,8 +77,7 @@ def freeze_untrained(segmenter: nn.Module) -> None:
 
 
 def decoder_items(named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The (name under ``sam2_model``, tensor) pairs that the segmenter pool needs after an update."""
-    cut = len("grounding_encoder.sam2_model.")
+    """The (name under the segmenter's model, tensor) pairs that the segmenter pool needs after an update."""
     for name, tensor in named:
         if name.startswith(DECODER_PREFIXES):
-            yield name[cut:], tensor
+            yield name.split(".", 2)[2], tensor

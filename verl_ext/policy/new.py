@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_construction.atomic import new_folder
-from rewards.model_files import check_folder, check_sam2
+from rewards.model_files import check_folder, check_sam2, check_sam3, holds_sam3
 from rollout.errors import DataError
 from verl_ext.policy.convert import (
     EMBEDDINGS,
@@ -61,7 +61,7 @@ def new_policy(
     from verl_ext.policy.checkpoint import has_head
 
     check_folder(base)
-    check_sam2(sam2)
+    (check_sam3 if holds_sam3(sam2) else check_sam2)(sam2)
     files = weight_files(base)
     if not files or not (base / "config.json").is_file():
         raise DataError(f"{base}: no config.json with weights there; give a Qwen3-VL folder, as downloaded")
@@ -77,7 +77,7 @@ def new_policy(
     rows = max(tensors.shapes[named[EMBEDDINGS]][0], len(processor.tokenizer))
     tensors.grow([named[name] for name in (EMBEDDINGS, LM_HEAD) if name in named], rows)
     config.text_config.vocab_size = rows
-    segmenter = read_sam2(sam2)
+    segmenter = read_segmenter(sam2)
     with new_folder(out) as partial:
         write_lm(partial, named, tensors, shard_bytes, progress or (lambda done, total, what: None))
         write_head(partial, _head(segmenter, config.text_config.hidden_size, seed), segmenter.config)
@@ -85,24 +85,27 @@ def new_policy(
     return out
 
 
-def read_sam2(path: Path) -> Segmenter:
-    """SAM 2 with the weights in ``path``; which one it is is told from its image encoder.
+def read_segmenter(path: Path) -> Segmenter:
+    """SAM 2 or SAM 3 with the weights in ``path``; which one it is is told from its image encoder.
 
     Raises:
-        DataError: no file, another SAM 2 than the published 2.1 ones, or weights that do not fit.
+        DataError: no file, another model than the published SAM 2.1 ones and SAM 3, or weights that do not fit.
     """
     from rewards.segmenter import Segmenter, SegmenterConfig
-    from rewards.segmenter.build import load_sam2_weights
+    from rewards.segmenter.families import load_weights
 
-    check_sam2(path)
+    sam3 = holds_sam3(path)
+    (check_sam3 if sam3 else check_sam2)(path)
     described = path.parent / "segmenter.json"
     if described.is_file():
         config = SegmenterConfig.load(described)
+    elif sam3:
+        config = SegmenterConfig("sam3", compute_dtype="bfloat16")
     else:
         shapes = TensorFiles([path]).shapes
         config = sam2_by_trunk({name.removeprefix(SAM2): shape for name, shape in shapes.items()}, path.parent)
     segmenter = Segmenter(config)
-    load_sam2_weights(segmenter.sam2_model, path)
+    load_weights(config.family, segmenter.model, path)
     return segmenter
 
 

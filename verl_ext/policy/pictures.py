@@ -22,7 +22,7 @@ from rollout.types import Sample
 
 DRAWN = "drawn"
 STORE_BYTES = 256 << 20
-"""Decoded pictures that a process keeps, uint8: those of some 280 VideoSEG-O3 rollouts in groups of 4."""
+"""Of a process that no recipe told otherwise (``policy.pictures_gib``)."""
 
 KEPT_BYTES = 512 << 20
 """``pixel_values`` that an engine on a CPU keeps for its next pass, float32."""
@@ -32,6 +32,11 @@ KEPT_BYTES = 512 << 20
 def process_store() -> PictureStore:
     """One for all engines of a process: actor and reference read the same pictures."""
     return PictureStore(STORE_BYTES)
+
+
+def keep_pictures(gib: float) -> None:
+    """Let this process keep so much of decoded pictures (``policy.pictures_gib``)."""
+    process_store().limit = int(gib * (1 << 30))
 
 
 def picture_inputs(frames: Sequence[FramePart], chat: ChatFormat) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ RECIPES = (
 )
 TEACHER: dict[str, Any] = {"middle_habit": 0.5, "wrong_interval": 0.15, "noise": 0.1}
 """Half of the traces a keyframe at the middle of half the clip, 15 % a wrong interval, 10 % a wrong name."""
-GOOD_TEACHER: dict[str, Any] = {"middle_habit": 0.0, "wrong_interval": 0.0, "noise": 0.0}
 GPU_POLICY: dict[str, Any] = {
     "hidden": 512,
     "layers": 8,
@@ -59,18 +58,17 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         "kinds": {"mark": 4.0},
         "taught_kinds": ("mark",),
         "traces": TEACHER,
-        "reading_traces": GOOD_TEACHER,
         "device": device,
         "rl_steps": rl_steps,
     }
     if device == "cuda":
         return QuickstartSettings(
-            clips={"train": 1500, "valid": 30, "test": 256},
+            clips={"train": 1000, "valid": 16, "test": 160},
             frames=(64, 64),
             policy=GPU_POLICY,
-            warm_up_steps=600,
-            warm_up_samples=6000,
-            test_samples=1024,
+            warm_up_steps=300,
+            reading={"steps": 600, "batch": 256},
+            test_samples=640,
             **shared,
         )
     small, steps = (*ON_CPU, *CPU_FRAMES), rl_steps or CPU_RL_STEPS
@@ -79,13 +77,16 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         frames=(48, 48),
         policy=CPU_POLICY,
         warm_up_steps=200,
+        reading={"steps": 300, "batch": 48},
         test_samples=192,
         segmentation=(
             *small,
-            "trainer.steps=260",
+            "rollout.initial_low_res=0",
+            "rollout.budgets.spatial=84",
+            "trainer.steps=60",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=8",
-            "optim.lr=1.5e-3",
+            "optim.lr=6e-4",
         ),
         cold_start=(
             *small,

@@ -42,8 +42,9 @@ class QuickstartSettings:
     """Shipped recipes that take the quickstart's place, by its file names: (``grpo.yaml``, ``exploring/grpo.yaml``)."""
     size: int | None = None
     """Side of the frames; None is the world's own."""
-    reading_traces: dict[str, Any] | None = None
-    """How the first stage's traces are written, which are those of a good teacher; None: it has none."""
+    reading: dict[str, Any] | None = None
+    """How long the policy learns to read legible frames before its first stage, see ``ReadingSettings``; None: it has
+    nothing to read."""
     policy: dict[str, Any] = field(default_factory=dict)
     """Widths of the policy, see ``TinyPolicy``; empty: the device's own."""
     clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})

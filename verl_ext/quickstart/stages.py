@@ -17,8 +17,6 @@ from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
 from verl_ext.run.run_files import run_finished
 
-READING = "vts_cot_reading.json"
-"""Traces of a good teacher, for the first supervised stage."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -44,8 +42,7 @@ def what_is_there(layout: Layout) -> dict[str, bool]:
 
 def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
     """Synthetic clips in ReVOS layout, with traces for the dialogue that the recipes hold."""
-    from data_construction.cot import TraceSettings
-    from data_construction.cot.build import write_traces
+    from data_construction.cot import TraceSettings, legible
     from data_construction.cot.segmentation import FILE, write_segmentation_file
     from data_construction.readers import open_dataset
     from data_construction.synthetic import make_synthetic
@@ -72,9 +69,8 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
         world=settings.world,
     )
     train = open_dataset("revos", layout.data, "train")
-    if settings.reading_traces is not None and not (layout.data / READING).exists():
-        good = TraceSettings(**{**traces.to_dict(), **settings.reading_traces})
-        write_traces(train, layout.data / READING, good, seed, progress)
+    if settings.reading is not None and not (layout.data / legible.FILE).exists():
+        legible.write_reading_file(train, layout.data / legible.FILE, seed, progress)
     if not (layout.data / FILE).exists():
         write_segmentation_file(train, layout.data / FILE, settings.taught_kinds)
 
@@ -106,11 +102,12 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     widths: dict[str, Any] = settings.policy or (GPU_TINY if settings.device == "cuda" else {})
     size = TinyPolicy(**widths) if widths else None
     build_tiny_policy(layout.drawn, texts, segmenter.cpu(), size, seed=seed)
-    _centre(layout, settings, seed)
+    _begin(layout, settings, seed, progress)
 
 
-def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
-    """Start the projection where the decoder can tell states apart (see ``centre_projection``)."""
+def _begin(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
+    """Learn to read, where the world has something to read; then start the projection where the decoder can tell
+    states apart (see ``centre_projection``)."""
     from transformers import AutoProcessor
 
     from verl_ext.policy.checkpoint import load_policy, save_policy
@@ -118,6 +115,7 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
     from verl_ext.recipe.context import RECIPE_ENV
     from verl_ext.supervised.dataset import SFTDataset
     from verl_ext.tiny.centre import centre_projection
+    from verl_ext.tiny.warm_up_reading import ReadingSettings, warm_up_reading
 
     recipe = stage_recipe(layout, "segmentation.yaml", settings, seed)
     resolved = layout.out / "segmentation.resolved.yaml"
@@ -126,6 +124,21 @@ def _centre(layout: Layout, settings: QuickstartSettings, seed: int) -> None:
     processor = AutoProcessor.from_pretrained(layout.drawn)
     conversations = SFTDataset(tokenizer=processor.tokenizer, processor=processor)
     model = load_policy(layout.drawn)
+    if settings.reading is not None:
+        read = [conversations[i] for i in range(len(conversations))]
+        known = json.loads((layout.out / "warm_up.json").read_text())
+        reader = load_policy(layout.drawn)  # rows change how its towers attend; the policy is saved from another
+        known |= warm_up_reading(
+            reader,
+            read,
+            processor.image_processor,
+            ReadingSettings(**settings.reading),
+            settings.device,
+            seed,
+            progress,
+        )
+        write_whole(layout.out / "warm_up.json", json.dumps(known, indent=1))
+        model.load_state_dict(reader.state_dict())
     drawn = np.random.default_rng(seed).permutation(len(conversations))[:32]
     centre_projection(model, [conversations[int(i)] for i in drawn], processor.image_processor)
     save_policy(model, processor, layout.untrained)

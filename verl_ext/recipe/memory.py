@@ -10,7 +10,7 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 - logits: S * V * (b + 8), the model's own and a float32 copy with its gradient; of a row S * V * b, and with
   checkpointing of 8192 tokens at a time (S is then the row's tokens, of which at most all are scored);
 - SAM 2's frozen features of a step's frames (RL): 22 MiB times b a frame of Hiera-L, policy.frame_features_gib at most;
-- on the host beside them: frames that SAM 2 and pictures that the policy is about to see (256 MiB each at most), and
+- on the host beside them: frames that SAM 2 is about to see (256 MiB at most), policy.pictures_gib of pictures, and
   while a policy is saved all its weights in float32 on the first process, N * 4;
 - vLLM: N * b / tensor_parallel of weights, and its KV cache;
 - a pool worker: SAM 2 in float32 (224 M parameters for Hiera-L) and 8 MiB for each cached frame at 1024 x 1024.
@@ -36,6 +36,8 @@ SAM2_PARAMETERS = {
     "sam2.1_hiera_b+": 81e6,
     "sam2.1_hiera_l": 224e6,
     "tiny": 4e6,
+    "sam3": 465e6,
+    "sam3_tiny": 4e6,
 }
 FRAME_MIB = 8.0
 TINY_HEAD = 30e6
@@ -110,8 +112,8 @@ def engine_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     parts = {}
     if size.parameters is not None:
         parts["weights"] = size.parameters * bytes_per_value(recipe) / engine.tensor_parallel / GIB
-    if recipe.device == "cpu":
-        parts["KV cache"] = engine.kv_cache_gib
+    if recipe.device == "cpu" or engine.kv_cache_gib is not None:
+        parts["KV cache"] = engine.kv_cache_gib or 1
     return parts
 
 

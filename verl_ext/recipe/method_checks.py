@@ -230,7 +230,7 @@ def credit_has_parts(r: Recipe) -> Iterator[str]:
 @rule
 def segmenter_is_known(r: Recipe) -> Iterator[str]:
     if r.pool.preset not in PRESETS:
-        yield f"pool.preset: {r.pool.preset!r} is not a SAM 2 of ours; known: {', '.join(PRESETS)}"
+        yield f"pool.preset: {r.pool.preset!r} is no segmenter of ours; known: {', '.join(PRESETS)}"
 
 
 @rule

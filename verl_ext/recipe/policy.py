@@ -60,3 +60,6 @@ class PolicyRecipe:
     """GPU memory (host memory on a CPU) of a process for SAM 2's frozen features of a step's frames, so that a clip is
     encoded once for all passes: 44 MiB a frame with Hiera-L in bfloat16. As much host memory takes what does not fit,
     and the rest is encoded again in each pass. The supervised stages need a frame once and keep none."""
+    pictures_gib: float = 0.25
+    """Host memory of a process for decoded pictures, uint8: a quarter holds those of some 280 VideoSEG-O3 rollouts in
+    groups of 4. Where several GiB hold all that a small data set shows, later epochs read nothing."""

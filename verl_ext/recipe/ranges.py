@@ -17,6 +17,8 @@ AT_LEAST: dict[str, float] = {
     "policy.lora.alpha": 1,
     "policy.lora.dropout": 0,
     "policy.frame_features_gib": 0,
+    "policy.pictures_gib": 0,
+    "rollout.engine.loop_workers": 1,
     "rollout.max_turns": 1,
     "rollout.initial_low_res": 0,
     "rollout.initial_spatial": 0,

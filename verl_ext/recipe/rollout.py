@@ -55,8 +55,12 @@ class EngineRecipe:
     """Tokens in one forward pass; never less than max_model_len is used."""
     enforce_eager: bool = False
     """No CUDA graphs: starts faster, decodes slower."""
-    kv_cache_gib: int = 1
-    """Whole GiB of KV cache of a replica on a CPU; a GPU uses gpu_memory_utilization."""
+    loop_workers: int = 1
+    """Processes that serve dialogues (frames, tokens, turns), for each FSDP process: more than one where a small policy
+    answers faster than a thread serves. A CPU has one in all."""
+    kv_cache_gib: int | None = None
+    """Whole GiB of KV cache of a replica. Null: 1 on a CPU, what gpu_memory_utilization leaves on a GPU. Say it where
+    several runs start on one GPU: vLLM takes for its own what the others allocate while it measures."""
 
 
 @dataclass

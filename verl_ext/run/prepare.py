@@ -52,7 +52,7 @@ def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
             "OMP_WAIT_POLICY": "passive",  # spinning threads beside other processes cost 5-20x
             # a second thread makes operations as small as a CPU's models slower, not faster (SAM 2's warm-up by half)
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            "VLLM_CPU_KVCACHE_SPACE": str(recipe.rollout.engine.kv_cache_gib),
+            "VLLM_CPU_KVCACHE_SPACE": str(recipe.rollout.engine.kv_cache_gib or 1),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         }
     return env

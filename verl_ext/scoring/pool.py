@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from rewards.pool.pool import SegmenterPool
     from verl_ext.recipe import Recipe
 
-SAM2_PREFIX = "grounding_encoder.sam2_model."
+PREFIX = "grounding_encoder."
 
 
-def sam2_state(folder: str | Path) -> dict[str, Any]:
-    """SAM 2's own state dict out of a policy folder's head."""
+def segmenter_state(folder: str | Path) -> dict[str, Any]:
+    """The segmenter's own state dict (SAM 2's or SAM 3's names) out of a policy folder's head."""
     from verl_ext.policy.checkpoint import load_head_state
 
-    return {n[len(SAM2_PREFIX) :]: t for n, t in load_head_state(folder).items() if n.startswith(SAM2_PREFIX)}
+    head = load_head_state(folder)
+    return {n.removeprefix(PREFIX).split(".", 1)[1]: t for n, t in head.items() if n.startswith(PREFIX)}
 
 
 def pool_of_policy(
@@ -31,6 +32,7 @@ def pool_of_policy(
     preset: str = "sam2.1_hiera_l",
     checkpoint: str | Path | None = None,
     device: str | None = None,
+    compile_encoder: bool = False,
 ) -> SegmenterPool:
     """Actors that hold the policy's own SAM 2, or the one in ``checkpoint`` with the architecture ``preset``.
 
@@ -45,7 +47,7 @@ def pool_of_policy(
     if checkpoint is not None:
         config, weights = SegmenterConfig(preset=preset), Path(checkpoint)
     elif has_head(folder):
-        config, weights = load_head_config(folder), sam2_state(folder)
+        config, weights = load_head_config(folder), segmenter_state(folder)
     else:
         raise RecipeError(
             f"pool.checkpoint: null, but {folder} has no SAM 2 of its own (a box policy); name SAM 2 weights of "
@@ -59,6 +61,7 @@ def pool_of_policy(
         num_gpus=gpus,
         device=device,
         max_resident_frames=cache_frames,
+        compile_encoder=compile_encoder,
     )
 
 
@@ -78,4 +81,5 @@ def build_pool(recipe: Recipe) -> SegmenterPool | None:
         preset=p.preset,
         checkpoint=p.checkpoint,
         device="cuda" if p.share_gpu and recipe.device == "cuda" else None,
+        compile_encoder=p.compile,
     )

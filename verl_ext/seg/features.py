@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from rewards.segmenter.features import Features, Levels
-from rewards.segmenter.preprocess import normalise
 from rewards.segmenter.segmenter import Segmenter
 from rollout.pictures import Picture, PictureStore
 from rollout.types import Sample
@@ -90,7 +89,9 @@ class FrameFeatures:
             group = frames[start : start + CHUNK]
             images = self._pictures.get([self._picture(f) for f in group])
             pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-            levels = segmenter.encode_frozen(normalise(pixels.to(segmenter.device)).to(dtype), CHUNK)
+            levels = segmenter.encode_frozen(
+                segmenter.architecture.normalise(pixels.to(segmenter.device)).to(dtype), CHUNK
+            )
             for frame, one in zip(group, levels, strict=True):
                 self._keep(_key(frame), one)
             found += levels
@@ -132,7 +133,7 @@ def _moved(levels: Levels, device: torch.device) -> Levels:
 
 def blank_levels(segmenter: Segmenter) -> Levels:
     """Zeros in the place of a frame's frozen levels."""
-    width, side = segmenter.sam2_model.image_encoder.neck.d_model, segmenter.sam2_model.image_size
+    width, grid = segmenter.architecture.feature_width, segmenter.architecture.grid
     like = next(segmenter.parameters())
-    fine, middle, coarse = (like.new_zeros(1, width, side // k, side // k) for k in (4, 8, 16))
+    fine, middle, coarse = (like.new_zeros(1, width, grid * k, grid * k) for k in (4, 2, 1))
     return fine, middle, coarse

@@ -55,6 +55,6 @@ def model_inputs(item: Mapping[str, Any], pixel_values: PixelValues) -> dict[str
     if not pictures:
         return {}
     return {
-        "image_grid_thw": item["multi_modal_inputs"]["image_grid_thw"],
+        "image_grid_thw": torch.as_tensor(item["multi_modal_inputs"]["image_grid_thw"]),
         "pixel_values": pixel_values.of(pictures),
     }

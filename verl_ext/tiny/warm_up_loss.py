@@ -42,8 +42,7 @@ def decode_boxes(
     segmenter: Segmenter, features: Features, rows: Sequence[int], boxes: Sequence[Sequence[float]]
 ) -> HeadOutput:
     """Masks of N boxes, in pixels of the encoder's input, on single frames."""
-    model = segmenter.sam2_model
+    arch = segmenter.architecture
     levels = features.gather(rows)
-    image = levels[2] + model.no_mem_embed.reshape(1, -1, 1, 1)
-    prompt = embed_boxes(model, torch.tensor(np.asarray(boxes, dtype=np.float32)))
-    return run_heads(model, image, levels, prompt, gate=False)
+    prompt = embed_boxes(arch, torch.tensor(np.asarray(boxes, dtype=np.float32), device=segmenter.device))
+    return run_heads(arch, arch.without_memory(levels[2]), levels, prompt, gate=False)

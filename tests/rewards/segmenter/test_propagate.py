@@ -131,6 +131,22 @@ def test_a_neighbour_that_is_not_finite_spoils_nobody_else(
         torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-5)
 
 
+def test_weights_rounded_once_change_no_mask(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    """In bfloat16 every use rounds them; a decoder that is loaded afterwards is rounded as well."""
+    half = Segmenter(replace(segmenter.config, compute_dtype="bfloat16"))
+    half.load_state_dict(segmenter.state_dict())
+    with torch.no_grad():
+        before = half.propagate(half.encode(pixels[:6]), [2, 5], states=states[:2])
+        half.round_weights()
+        half.load_decoder_state_dict(segmenter.decoder_state_dict())
+        after = half.propagate(half.encode(pixels[:6]), [2, 5], states=states[:2])
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16, torch.float32}
+    assert torch.equal(before, after)
+    whole = {n: p.clone() for n, p in segmenter.named_parameters()}
+    segmenter.round_weights()
+    assert all(torch.equal(p, whole[n]) and p.dtype == torch.float32 for n, p in segmenter.named_parameters())
+
+
 def test_the_state_acts_in_every_frame(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
     with torch.no_grad():
         features = segmenter.encode(pixels[:6])

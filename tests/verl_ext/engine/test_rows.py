@@ -120,3 +120,14 @@ def test_the_log_says_which_way_runs(
         build_worker(tiny_recipe("sft", *SETTINGS, f"policy.packing={packing}"))
         assert any(said in message for message in caplog.messages)
         caplog.clear()
+
+
+def test_verl_still_divides_batches_by_a_function_of_its_module() -> None:
+    """An engine whose user can divide them by a method needs no patch in ``RowEngine.forward_backward_batch``."""
+    import inspect
+
+    from verl.workers.engine.fsdp import FSDPEngineWithLMHead
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
+
+    assert "= prepare_micro_batches(" in inspect.getsource(FSDPEngine.forward_backward_batch)
+    assert not hasattr(FSDPEngineWithLMHead, "prepare_micro_batches"), "override it in RowEngine, and drop the patch"

@@ -25,7 +25,7 @@ from verl_ext.policy.checkpoint import (
 )
 from verl_ext.policy.forbidden import FORBIDDEN_LOGIT, forbid_tokens
 from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
-from verl_ext.scoring.pool import sam2_state
+from verl_ext.scoring.pool import segmenter_state
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_head_config_round_trips(tiny_policy: Path) -> None:
 
 
 def test_the_pool_gets_sam2_under_its_own_names(model: Any, tiny_policy: Path) -> None:
-    state = sam2_state(tiny_policy)
+    state = segmenter_state(tiny_policy)
     model.grounding_encoder.sam2_model.load_state_dict(state)  # strict: exactly its names
     decoder = dict(decoder_items(iter(model.state_dict().items())))
     assert decoder.keys() <= state.keys()

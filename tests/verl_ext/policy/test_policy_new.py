@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 from typer.testing import CliRunner
 
@@ -17,8 +17,10 @@ from rollout.chat_format import ChatFormat
 from rollout.errors import DataError
 from verl_ext.cli.main import app
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_head_config, load_policy
+from verl_ext.policy.head import decoder_items
 from verl_ext.policy.new import new_policy
 from verl_ext.policy.released_parts import ADDED_TOKENS, sam2_by_trunk
+from verl_ext.scoring.pool import segmenter_state
 from verl_ext.tiny import tokenizer as tiny_tokenizer
 from verl_ext.tiny.build import TinyPolicy, build_tiny_policy
 
@@ -78,6 +80,34 @@ def test_weights_are_kept_and_the_new_tokens_have_rows(
     theirs = torch.load(sam2, weights_only=True)["model"]
     assert all(torch.equal(after[f"grounding_encoder.sam2_model.{n}"], t) for n, t in theirs.items())
     assert load_head_config(out) == SEGMENTER
+
+
+def test_a_policy_on_sam3_decodes_masks_and_its_pool_propagates(base: Base, tmp_path: Path) -> None:
+    """The file is known by its tensors; the pool gets the head's weights, and after an update the decoder's."""
+    config = SegmenterConfig("sam3_tiny", image_size=64, d_model=128, memory_feedforward=32)
+    folder = tmp_path / "sam3"
+    folder.mkdir()
+    theirs = {n: t.contiguous() for n, t in Segmenter(config).model.state_dict().items()}
+    save_file(theirs, folder / "model.safetensors")
+    config.save(folder / "segmenter.json")
+    out = new_policy(base(), folder / "model.safetensors", tmp_path / "out")
+    assert load_head_config(out) == config
+    policy = load_policy(out)
+    with torch.no_grad():
+        masks = policy(
+            input_ids=torch.arange(9)[None] + 20,
+            seg_mask=torch.arange(9)[None] == 4,
+            sam_pixels=torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0)),
+            pair_state=torch.tensor([0]),
+            pair_frame=torch.tensor([0]),
+        ).mask_logits
+    assert masks.shape == (1, 16, 16) and masks.abs().max() > 0
+    worker = Segmenter(config)
+    worker.model.load_state_dict(segmenter_state(out))  # strict: exactly its names
+    assert all(torch.equal(t, theirs[n]) for n, t in worker.model.state_dict().items())
+    decoder = dict(decoder_items(policy.named_parameters()))
+    worker.load_decoder_state_dict(decoder)
+    assert {name.split(".")[0] for name in decoder} == {"prompt_encoder", "mask_decoder"}
 
 
 def test_the_new_policy_decodes_a_mask_and_the_same_seed_gives_the_same(base: Base, sam2: Path, tmp_path: Path) -> None:

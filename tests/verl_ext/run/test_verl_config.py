@@ -37,6 +37,7 @@ ADDED = {
     "actor_rollout_ref.model.override_config.attn_implementation",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes",
     "model.override_config.attn_implementation",
     "ray_kwargs.ray_init._node_ip_address",
     "ray_kwargs.ray_init.address",
@@ -116,6 +117,25 @@ SETTINGS: list[tuple[str, str, Any]] = [
     ("policy.lora.rank=4", "actor_rollout_ref.model.lora_rank", 4),
     ("policy.lora.alpha=9", "actor_rollout_ref.model.lora_alpha", 9),
 ]
+
+
+def test_one_gpu_holds_several_engines_where_each_says_its_cache(tiny_recipe: Callable[..., Recipe]) -> None:
+    """vLLM takes the option by the name that verl writes; a CPU's cache comes in the environment."""
+    from verl.workers.rollout.vllm_rollout.utils import build_cli_args_from_config
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cache = "rollout.engine.kv_cache_gib=3"
+    engine = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+    assert OmegaConf.select(grpo_config(tiny_recipe("grpo", cache)), engine) is None
+    gpu = ("device=cuda", "policy.dtype=bfloat16", "trainer.gpus_per_node=1", "rollout.engine.loop_workers=2")
+    on_gpu = tiny_recipe("grpo", cache, *gpu)
+    config = grpo_config(on_gpu)
+    assert OmegaConf.select(config, engine) == 3 << 30
+    assert config.actor_rollout_ref.rollout.agent.num_workers == 2 * on_gpu.trainer.actor_processes
+    given = build_cli_args_from_config({"kv_cache_memory_bytes": OmegaConf.select(config, engine)})
+    parsed = EngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(given)
+    assert parsed.kv_cache_memory_bytes == 3 << 30
 
 
 def test_settings_arrive(tiny_recipe: Callable[..., Recipe]) -> None:

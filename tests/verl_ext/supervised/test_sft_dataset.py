@@ -54,7 +54,7 @@ def test_every_seg_token_has_its_state_and_the_images_fill_their_placeholders(da
         row = data[i]
         found = torch.nonzero(row["input_ids"] == seg).flatten().tolist()
         assert found == [p for t in row["episode"]["turns"] for p in t["seg_positions"]]
-        patches = int(row["multi_modal_inputs"]["image_grid_thw"].prod(dim=1).sum())
+        patches = int(torch.as_tensor(row["multi_modal_inputs"]["image_grid_thw"]).prod(dim=1).sum())
         assert int((row["input_ids"] == pad).sum()) == patches // 4
         assert row["position_ids"].shape == (4, len(row["input_ids"]))
 

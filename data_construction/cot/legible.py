@@ -1,0 +1,65 @@
+"""One legible frame and what can be read in it: for the part of a tiny policy that stands in for a pretrained one."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_construction.atomic import write_json
+from data_construction.cot.build import read_marks, read_names
+from data_construction.cot.closeup import reading
+from data_construction.cot.tracks import SceneObject
+from data_construction.problems import Progress
+from data_construction.readers import Dataset, VTSCoTRecord
+from data_construction.readers.records import frame_names
+from rollout.errors import DataError
+from rollout.types import Grounding, Sample
+
+FILE = "reading_train.json"
+
+
+def write_reading_file(dataset: Dataset, path: Path, seed: int, progress: Progress | None = None) -> int:
+    """Write one single-frame conversation an expression to ``path``; returns how many.
+
+    Raises DataError for an expression that says in no frame what it asks for, or whose objects have no marks.
+    """
+    names, marks = read_names(dataset.root), read_marks(dataset.root)
+    records: list[dict[str, Any]] = []
+    for done, sample in enumerate(dataset.samples()):
+        if progress is not None:
+            progress(done, len(dataset), "planning conversations on legible frames")
+        objects = [_object(a, name, marks.get(a, "")) for a, name in names.get(sample.clip.name, {}).items()]
+        records.append(reading_record(sample, objects, seed).to_dict())
+    write_json(path, records)
+    return len(records)
+
+
+def reading_record(sample: Sample, objects: list[SceneObject], seed: int) -> VTSCoTRecord:
+    """The marks of a legible frame, drawn by ``seed``, and which of them is asked for."""
+    target = next((o for o in objects if o.anno_id in sample.expression.anno_ids), None)
+    if target is None or not target.mark or not sample.expression.legible:
+        raise DataError(f"clip {sample.clip.name}, {sample.id}: no frame shows the mark of its target")
+    rng = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
+    shown, last = int(rng.choice(sorted(sample.expression.legible))), sample.clip.num_frames - 1
+    thought = f"<think>{reading(objects, target.mark, target.name)}</think>"
+    return VTSCoTRecord(
+        video_name=sample.clip.name,
+        frames=tuple(frame_names(sample.clip)),
+        exp=sample.expression.text,
+        anno_id=sample.expression.anno_ids,
+        sample_frame_indice=(shown,),
+        cot_trace=(Grounding(0, last, shown),),
+        conversations=(
+            ("system", "segment"),
+            ("human", f"<image>{sample.expression.text}"),
+            ("gpt", f"{thought}<answer><RefSeg> [SEG] </RefSeg></answer>"),
+        ),
+        kind=sample.expression.kind,
+    )
+
+
+def _object(anno_id: str, name: str, mark: str) -> SceneObject:
+    return SceneObject(anno_id, name, np.zeros(0, dtype=np.int64), np.zeros((0, 2)), mark=mark)

@@ -1,0 +1,99 @@
+"""The host works beside the device: results a step later, frames ahead of the encoder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rewards.segmenter import FeatureCache, Segmenter
+from rewards.segmenter.cache import CHUNKS_AHEAD, ENCODE_CHUNK
+from rewards.segmenter.overlap import Fetched, ReadAhead, fetch, one_behind
+from rollout.errors import DataError
+from rollout.types import Clip
+
+
+def test_a_result_is_used_once_the_next_one_is_under_way() -> None:
+    log: list[str] = []
+
+    def work() -> Iterator[Fetched]:
+        for i in range(3):
+            log.append(f"begin {i}")
+            yield fetch(i, torch.tensor([i]))
+
+    for tag, (value,) in one_behind(work()):
+        assert int(value) == tag
+        log.append(f"use {tag}")
+    assert log == ["begin 0", "begin 1", "use 0", "begin 2", "use 1", "use 2"]
+    assert list(one_behind(())) == []
+
+
+def test_a_chunk_is_read_once_and_its_error_is_the_takers() -> None:
+    ahead, reads = ReadAhead(), []
+
+    def read() -> torch.Tensor:
+        reads.append(threading.current_thread().name)
+        return torch.arange(6).reshape(3, 2)
+
+    ahead.begin(["a", "b", "c"], read)
+    ahead.begin(["c", "d"], pytest.fail)  # overlaps with what is being read: nothing begins
+    assert "b" in ahead and "d" not in ahead
+    assert ahead.take("b").tolist() == [2, 3] and ahead.take("a").tolist() == [0, 1]
+    assert "a" not in ahead and len(ahead) == 1
+    assert len(reads) == 1 and reads[0] != threading.main_thread().name
+
+    def broken() -> torch.Tensor:
+        raise DataError("frame x: unreadable")
+
+    ahead.begin(["x", "y"], broken)
+    with pytest.raises(DataError, match="frame x"):
+        ahead.take("y")
+    ahead.forget()
+    assert len(ahead) == 0
+
+
+class Frames:
+    """Stands for files; a frame named ``bad`` cannot be read."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        self.threads: set[str] = set()
+
+    def __call__(self, clip: Clip, indices: Sequence[int]) -> Any:
+        self.threads.add(threading.current_thread().name)
+        self.read += indices
+        for t in indices:
+            if clip.frames[t] == "bad":
+                raise DataError(f"clip {clip.name}: frame {t}: unreadable")
+        return [np.full((20, 30, 3), t % 251, dtype=np.uint8) for t in indices]
+
+
+def test_chunks_are_read_by_threads_and_each_frame_once(segmenter: Segmenter) -> None:
+    frames = Frames()
+    cache = FeatureCache(segmenter, 64, frames)
+    clip = Clip("clip", tuple(map(str, range(40))), 20, 30)
+    ahead = cache.features(clip, range(40))
+    assert sorted(frames.read) == list(range(40)) and threading.main_thread().name not in frames.threads
+    assert cache.encoded_frames == 40 > ENCODE_CHUNK
+    plain = segmenter.preprocess([np.full((20, 30, 3), t, dtype=np.uint8) for t in range(40)])
+    with torch.no_grad():
+        for a, b in zip(ahead.levels, segmenter.encode(plain, ENCODE_CHUNK).levels, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_a_frame_that_cannot_be_read_is_raised_and_nothing_lingers(segmenter: Segmenter) -> None:
+    frames = Frames()
+    cache = FeatureCache(segmenter, 64, frames)
+    names = [str(t) for t in range(ENCODE_CHUNK * CHUNKS_AHEAD)]
+    names[ENCODE_CHUNK + 1] = "bad"
+    clip = Clip("clip", tuple(names), 20, 30)
+    with pytest.raises(DataError, match=f"clip clip: frame {ENCODE_CHUNK + 1}"):
+        cache.features(clip, range(len(names)))
+    assert len(cache._ahead) == 0
+    assert cache.features(clip, range(ENCODE_CHUNK)).num_frames == ENCODE_CHUNK
+    with pytest.raises(DataError, match="unreadable"):
+        cache.features(clip, [ENCODE_CHUNK + 1])

@@ -1,0 +1,100 @@
+"""What stands in for a pretrained policy's reading: conversations on legible frames, learnt in a plain loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_construction.cot import legible
+from data_construction.readers import open_dataset
+from data_construction.readers.records import read_vts_cot
+from data_construction.synthetic import make_synthetic
+from rollout.errors import DataError
+from verl_ext.quickstart import stages
+from verl_ext.quickstart.exploring import exploring_settings
+from verl_ext.quickstart.settings import Layout, QuickstartSettings
+
+
+@pytest.fixture(scope="module")
+def settings() -> QuickstartSettings:
+    full = exploring_settings("cpu")
+    small: dict[str, Any] = {
+        "hidden": 64,
+        "layers": 1,
+        "vision_hidden": 32,
+        "vision_layers": 1,
+        "vision_positions": 256,
+    }
+    return replace(
+        full,
+        clips={"train": 2, "valid": 1, "test": 1},
+        size=128,
+        policy={**small, "vision_positions": 256},
+        warm_up_steps=1,
+        reading={"steps": 12, "batch": 8, "rise_steps": 2, "lr": 3e-3},
+        segmentation=(*full.segmentation, "rollout.budgets.spatial=21"),
+    )
+
+
+@pytest.fixture(scope="module")
+def layout(settings: QuickstartSettings, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = Layout(tmp_path_factory.mktemp("reading"))
+    stages.make_data(layout, settings, 0, lambda *_: None)
+    return layout
+
+
+def test_a_legible_frame_is_shown_and_its_marks_are_told(layout: Layout) -> None:
+    data = open_dataset("revos", layout.data, "train")
+    records = read_vts_cot(layout.data / legible.FILE, dataset=data)
+    samples = {s.expression.text + s.clip.name: s for s in data.samples()}
+    assert len(records) == len(samples) == 8
+    for record in records:
+        sample = samples[record.exp + record.video_name]
+        assert set(record.sample_frame_indice) <= set(sample.expression.legible)
+        listed, _, said = record.replies[0].partition("Step 3: query about ")
+        mark, place = said.split("<")[0].split(" ", 1)
+        assert mark in record.exp and f"{mark} {place}" in listed and listed.count(",") == 3
+
+
+def test_a_world_without_marks_has_nothing_to_read(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no frame shows the mark of its target"):
+        legible.write_reading_file(open_dataset("revos", tiny_data, "train"), tmp_path / "r.json", 0)
+
+
+def test_the_policy_that_is_saved_has_read_and_only_that(layout: Layout, settings: QuickstartSettings) -> None:
+    from verl_ext.policy.checkpoint import load_policy
+
+    seen: list[float] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        if what.startswith("reading"):
+            seen.append(float(what.rsplit(" ", 1)[1]))
+
+    stages.build_policy(layout, settings, 0, progress)
+    taught = load_policy(layout.untrained).state_dict()
+    assert len(seen) == 12 and seen[-1] < 0.7 * seen[0]
+    plain = replace(settings, reading=None)
+    other = Layout(layout.out / "plain")
+    make_synthetic_link(layout, other)
+    stages.build_policy(other, plain, 0, lambda *_: None)
+    before = load_policy(other.untrained).state_dict()
+    moved = {n for n in taught if not torch.equal(taught[n], before[n])}
+    assert any("visual" in n for n in moved) and any("language_model" in n for n in moved)
+    head = {n for n in moved if n.startswith(("grounding_encoder", "text_hidden_fcs"))}
+    assert head <= {n for n in taught if n.startswith("text_hidden_fcs")}, "the projection is centred on other states"
+
+
+def make_synthetic_link(layout: Layout, other: Layout) -> None:
+    """The same data for another policy."""
+    other.out.mkdir()
+    other.data.symlink_to(layout.data, target_is_directory=True)
+
+
+def test_data_is_made_as_before_for_a_world_without_reading(tmp_path: Path) -> None:
+    assert QuickstartSettings().reading is None
+    report = make_synthetic(tmp_path / "d", {"train": 1}, seed=0, frames=(48, 48), size=128, world="badges")
+    assert report.traces == 4 and not (tmp_path / "d" / legible.FILE).exists()

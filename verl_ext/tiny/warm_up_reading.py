@@ -1,0 +1,127 @@
+"""Reading warm-up: stands in for the pre-training of a Qwen3-VL, which reads what a picture shows.
+
+A plain loop over conversations of one picture, whose pixels stay on the device: a pretrained policy needs none of it,
+and a tiny one learns to read in 100 000 of them, too many for a trainer that is made for large policies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rollout.errors import DataError, WorkerError
+from verl_ext.packing.dialogue import Dialogue
+from verl_ext.packing.forward import row_states
+from verl_ext.packing.row import lay_out
+from verl_ext.packing.vision import Tower
+from verl_ext.policy.pictures import PixelValues
+from verl_ext.tiny.centre import model_inputs
+
+Progress = Callable[[int, int, str], None]
+ROW = 64
+"""Conversations of a forward pass."""
+RECENT = 10
+"""Steps over which the loss is judged."""
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """Found on marks of the badges world."""
+
+    steps: int = 600
+    batch: int = 256
+    lr: float = 1e-3
+    rise_steps: int = 40
+    weight_decay: float = 0.01
+    enough: float = 0.02
+    """Mean loss over some steps at which it ends: what is written follows from the picture, so it falls to nothing."""
+
+
+def warm_up_reading(
+    model: Any,
+    conversations: Sequence[Mapping[str, Any]],
+    image_processor: Any,
+    settings: ReadingSettings,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Train the language and vision model in place, and leave it on the CPU.
+
+    Args:
+        model: a policy; its projection and segmenter are not touched.
+        conversations: items of :class:`verl_ext.supervised.dataset.SFTDataset`, each with a picture or more.
+    Returns:
+        ``reading_steps`` taken and the ``reading_loss`` at their end, nats a token.
+    Raises:
+        DataError: no conversations, or a frame that cannot be read.
+        RecipeError: a model that takes no rows (see :func:`verl_ext.packing.prepare.use_rows`).
+        WorkerError: a loss that is not finite.
+    """
+    from verl_ext.packing.prepare import use_rows
+
+    s = settings
+    read = _dialogues(conversations, PixelValues(image_processor, device), device)
+    tower = Tower.of(model.config)
+    use_rows(model, device == "cuda", device)
+    parameters = [p for p in (*model.model.parameters(), *model.lm_head.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=s.lr, betas=(0.9, 0.98), weight_decay=s.weight_decay)
+    generator = torch.Generator().manual_seed(seed)
+    model.to(device).train()
+    losses: list[float] = []
+    for step in range(s.steps):
+        drawn = torch.randint(len(read), (s.batch,), generator=generator).tolist()
+        for group in optimizer.param_groups:
+            group["lr"] = s.lr * min(1.0, (step + 1) / s.rise_steps) * _fall(step, s.steps)
+        optimizer.zero_grad()
+        losses.append(_backward(model, read, drawn, tower, device))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if not math.isfinite(losses[-1]):
+            raise WorkerError(f"reading warm-up: step {step + 1} has loss {losses[-1]}; lower ReadingSettings.lr")
+        if progress is not None:
+            progress(step + 1, s.steps, f"reading warm-up, loss {losses[-1]:.3f}")
+        if len(losses) >= RECENT and sum(losses[-RECENT:]) / RECENT < s.enough:
+            break
+    model.to("cpu").eval()
+    recent = losses[-RECENT:]
+    return {"reading_steps": float(len(losses)), "reading_loss": sum(recent) / max(1, len(recent))}
+
+
+def _fall(step: int, steps: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _dialogues(conversations: Sequence[Mapping[str, Any]], pixel_values: PixelValues, device: str) -> list[Dialogue]:
+    """With their pixels on the device, in the precision of a pass there."""
+    if not conversations:
+        raise DataError("reading warm-up: no conversations")
+    half = torch.bfloat16 if device == "cuda" else torch.float32
+    return [
+        Dialogue(
+            ids=item["input_ids"],
+            positions=item["position_ids"][1:],
+            scored=item["loss_mask"].bool(),
+            prompt=0,
+            pixels=model_inputs(item, pixel_values)["pixel_values"].to(half),
+            grids=torch.as_tensor(item["multi_modal_inputs"]["image_grid_thw"]),
+        )
+        for item in conversations
+    ]
+
+
+def _backward(model: Any, read: Sequence[Dialogue], drawn: Sequence[int], tower: Tower, device: str) -> float:
+    """Gradients of a batch, a row after another; returns the mean over the tokens that are learnt, nats."""
+    total, learnt = 0.0, sum(int(read[i].scored.sum()) for i in drawn)
+    for start in range(0, len(drawn), ROW):
+        row = lay_out([[i] for i in drawn[start : start + ROW]], read, tower).to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            states = row_states(model, row).index_select(0, row.scored_at)
+            loss = torch.nn.functional.cross_entropy(model.lm_head(states).float(), row.labels, reduction="sum")
+        (loss / learnt).backward()
+        total += float(loss.detach())
+    return total / learnt
