@@ -83,11 +83,11 @@ def attach_head_from(module: torch.nn.Module, folder: str | Path, dtype: torch.d
 
 
 def load_policy(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """Language model and, if there is one, head; in eval mode."""
-    from transformers import Qwen3VLForConditionalGeneration
+    """Language model, of the class that its configuration names, and, if there is one, head; in eval mode."""
+    from transformers import AutoModelForImageTextToText
 
     check_folder(Path(folder))
-    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     if has_head(folder):
         attach_head_from(model, folder, dtype)
     return model.to(device).eval()
