@@ -148,6 +148,18 @@ def tiny_box_policies(tmp_path_factory: pytest.TempPathFactory, tiny_box_traces:
 
 
 @pytest.fixture(scope="session")
+def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read-only: untrained weights of preset ``tiny``, as a box policy's pool loads them."""
+    import torch
+
+    from rewards.segmenter import Segmenter, SegmenterConfig
+
+    path = tmp_path_factory.mktemp("tiny") / "sam2_tiny.pt"
+    torch.save({"model": Segmenter(SegmenterConfig()).sam2_model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_box_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny_boxes.yaml"
     path.write_text(BOX_RECIPE)
@@ -156,7 +168,7 @@ def tiny_box_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_box_settings(
-    tiny_data: Path, tiny_box_traces: Path, tiny_box_policies: dict[str, Path]
+    tiny_data: Path, tiny_box_traces: Path, tiny_box_policies: dict[str, Path], tiny_sam2: Path
 ) -> Callable[..., list[str]]:
     """The overrides that make the tiny box recipe one of a stage, on the tiny data and one of the box policies."""
 
@@ -167,6 +179,7 @@ def tiny_box_settings(
         held_out = {"dataset": "revos", "root": str(tiny_data), "split": "valid"}
         places = [f"policy.path={tiny_box_policies[policy]}", f"data=[{json.dumps(source)}]"]
         rewards = [f"rewards.weights={json.dumps(BOX_REWARDS)}", f"val=[{json.dumps(held_out)}]"]
+        rewards += [f"pool.checkpoint={tiny_sam2}", "pool.preset=tiny"]
         return [f"stage={stage}", *places, *(rewards if stage == "grpo" else [])]
 
     return make

@@ -13,6 +13,8 @@ from verl_ext.recipe.asking import cell_of_policy, model_type
 from verl_ext.recipe.checks import check_paths
 from verl_ext.recipe.loggers import logger_problem
 from verl_ext.recipe.model_size import HEAD_FOLDER
+from verl_ext.recipe.policy_processor import processor_problems
+from verl_ext.recipe.prompt_room import prompt_problems
 from verl_ext.recipe.trace_grid import grid_problem
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
     found = [*check_paths(recipe), *_model_files(recipe), *_data_files(recipe), *_policy(recipe)]
     found += [*_conversations(recipe), *_environment(recipe), *_box_side(recipe)]
+    found += [*processor_problems(recipe), *prompt_problems(recipe)]
     return [*found, *_machine(recipe), *_loggers(recipe)]
 
 
