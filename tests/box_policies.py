@@ -105,3 +105,37 @@ def _write_weights(source: Path, out: Path, shards: int) -> None:
     total = sum(t.numel() * t.element_size() for t in old.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (out / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def teach(recipe: Any, out: Path, steps: int = 120, batch: int = 4) -> Path:
+    """The recipe's policy after a few steps on its own traces, so that some of its replies can be read: plain torch, as
+    what teaches it is not what is tested. ``recipe`` must be the active one."""
+    import torch
+    from transformers import AutoProcessor
+
+    from rollout.frames import load_frame_resized
+    from rollout.types import Sample
+    from verl_ext.policy.checkpoint import load_policy, write_policy_folder
+    from verl_ext.supervised.dataset import SFTDataset
+
+    torch.manual_seed(0)
+    processor = AutoProcessor.from_pretrained(recipe.policy.path)
+    model = load_policy(recipe.policy.path).train()
+    rows = list(SFTDataset(["train"], processor.tokenizer, None, processor))
+    shown = []
+    for row in rows:
+        clip, pictures = Sample.from_dict(row["sample"]).clip, row["multi_modal_inputs"]["pictures"].tolist()
+        images = [load_frame_resized(clip, *picture) for picture in pictures]
+        shown.append(dict(processor.image_processor(images=images, return_tensors="pt")))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
+    for step in range(steps):
+        for k in range(batch):
+            i = (step * batch + k) % len(rows)
+            ids, mask = rows[i]["input_ids"], rows[i]["loss_mask"].bool()
+            out_logits = model(ids[None], position_ids=rows[i]["position_ids"][1:, None], use_cache=False, **shown[i])
+            logits = out_logits.logits[0]
+            torch.nn.functional.cross_entropy(logits[:-1][mask[1:]], ids[1:][mask[1:]]).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    write_policy_folder(out, model.config, model.state_dict(), None, None, processor, model.generation_config)
+    return out
