@@ -86,6 +86,8 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
 def _make_other(root: Path, name: str, seed: int) -> None:
     from data_construction.layouts import write_layout
 
+    if root.exists():
+        return
     with new_folder(root) as partial:
         write_layout(name, partial, seed=seed, clips=OTHER_CLIPS)
 
