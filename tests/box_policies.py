@@ -137,5 +137,6 @@ def teach(recipe: Any, out: Path, steps: int = 120, batch: int = 4) -> Path:
             torch.nn.functional.cross_entropy(logits[:-1][mask[1:]], ids[1:][mask[1:]]).backward()
         optimiser.step()
         optimiser.zero_grad()
-    write_policy_folder(out, model.config, model.state_dict(), None, None, processor, model.generation_config)
+    weights = dict(model.named_parameters())  # a tied output layer is not among them
+    write_policy_folder(out, model.config, weights, None, None, processor, model.generation_config)
     return out

@@ -1,5 +1,7 @@
-"""Veason-R1 with a real tiny Qwen2.5-VL: GRPO on two processes, hurt by a clip that cannot be read, interrupted and
-continued. Ray, vLLM, FSDP and the segmenter pool start twice, so everything is asserted on two runs.
+"""Veason-R1 with a real tiny Qwen2.5-VL in the hub's layout (shards, tied, spare rows): GRPO on two processes, hurt
+by a clip that cannot be read, interrupted and continued.
+
+Ray, vLLM, FSDP and the segmenter pool start twice, so everything is asserted on two runs.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from data_construction.cot.seed import SeedSettings
 from data_construction.cot.seed_by_rule import write_seed_traces
 from data_construction.readers import open_dataset
 from data_construction.synthetic import make_synthetic
-from tests.box_policies import teach
+from tests.box_policies import published, teach
 from tests.conftest import BOX_FRAMES, BOX_SIDE
 from tests.e2e.runs import Run, train
 from verl_ext.cli.group import EXIT_INTERRUPTED
@@ -59,10 +61,11 @@ def command(
     data = open_dataset("revos", root, "train")
     write_seed_traces(data, folder / "traces.jsonl", SeedSettings(frames=BOX_FRAMES, side=BOX_SIDE))
     places = ["data.0.kinds=[attribute]", f"data.0.root={root}"]
-    recipe = tiny_box_recipe("sft", *places, f"data.0.annotations={folder / 'traces.jsonl'}")
+    traces = f"data.0.annotations={folder / 'traces.jsonl'}"
+    recipe = tiny_box_recipe("sft", *places, traces, policy="published")
     save_resolved(recipe, folder / "taught.yaml")
     with patch.dict(os.environ, {RECIPE_ENV: str(folder / "taught.yaml")}):
-        policy = teach(recipe, folder / "taught")
+        policy = published(teach(recipe, folder / "taught"), folder / "published")
     for frame in data.clip(data.clips()[0]).frames:
         Path(frame).write_bytes(b"no picture")
     places += [f"val.0.root={root}", f"policy.path={policy}", f"output_dir={folder / 'grpo'}"]
@@ -121,11 +124,8 @@ def test_resume_goes_on_with_the_shipped_packing(interrupted: Run, continued: Ru
     assert all(continued.steps[n] == interrupted.steps[n] for n in interrupted.steps)  # none was done again
     old, new = (continued.out / "checkpoints" / f"global_step_{r.last}" / "policy" for r in (interrupted, continued))
     assert (continued.out / "policy").resolve() == new and not old.exists()
-    before, after = load_policy(command_policy(continued)), load_policy(new)
+    before, after = load_policy(continued.out.parent / "published"), load_policy(new)
     assert after.config.model_type == "qwen2_5_vl"
+    assert after.lm_head.weight.data_ptr() == after.model.language_model.embed_tokens.weight.data_ptr()
     assert not before.lm_head.weight.equal(after.lm_head.weight)
     assert interrupted.left == continued.left == []
-
-
-def command_policy(run: Run) -> Path:
-    return run.out.parent / "taught"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from data_construction.atomic import make_readable
 from rewards.model_files import check_folder, safetensors_header
 from rollout.errors import DataError
 from verl_ext.policy.head import HEAD_PREFIXES, attach_head, is_head_parameter
@@ -140,6 +141,7 @@ def write_policy_folder(
         for name, text in (more or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
         os.chmod(scratch, 0o755)
+        make_readable(scratch)
         if target.exists():
             os.replace(target, old)
             os.replace(scratch, target)

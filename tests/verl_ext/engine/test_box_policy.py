@@ -77,6 +77,14 @@ def test_a_process_whose_rows_show_no_picture_steps_with_the_others(
         assert (gradients[name] - g).norm() < 1e-4 * max(float(g.norm()), float(total) / 100), name
 
 
+def test_everybody_may_read_a_policy(tiny_box_policies: dict[str, Path], tiny_policy: Path) -> None:
+    """safetensors leaves files of mode 600."""
+    for folder in (tiny_box_policies["untied"], tiny_policy):
+        files = [f for f in folder.rglob("*") if f.is_file()]
+        assert any(f.suffix == ".safetensors" for f in files)
+        assert all(f.stat().st_mode & 0o444 == 0o444 for f in files)
+
+
 def test_the_layouts_hold_what_they_claim(tiny_box_policies: dict[str, Path]) -> None:
     untied, published = (load_policy(tiny_box_policies[name]) for name in ("untied", "published"))
     tables = [(m.lm_head.weight, m.model.language_model.embed_tokens.weight) for m in (untied, published)]
