@@ -48,8 +48,8 @@ $(STAMP): pyproject.toml setup.py constraints/$(EXTRA).txt constraints/sam2.txt
 	$(if $(filter cpu,$(EXTRA)),$(BIN)/python -m pip uninstall --quiet --yes torchaudio torchcodec)
 	touch $@
 
-quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation, report: runs/quickstart/report.html
-	$(BIN)/videoseg quickstart
+quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation, report (METHOD=veason_r1: boxes)
+	$(BIN)/videoseg quickstart $(if $(METHOD),--method $(METHOD))
 
 test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

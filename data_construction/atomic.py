@@ -55,9 +55,18 @@ def new_folder(target: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        make_readable(partial)
         os.rename(partial, target)  # Replaces an empty folder on POSIX, in one step.
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def make_readable(folder: Path) -> None:
+    """Every file of a folder for everybody's eyes, as plainly written ones are: safetensors (0.8) leaves weights that
+    their owner alone may read, and whoever evaluates them is often somebody else."""
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | 0o444)
 
 
 def _remove_abandoned(target: Path) -> None:

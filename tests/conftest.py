@@ -40,6 +40,23 @@ rollout:
   top_p: 1.0
 trainer: {{steps: 10, epochs: 100, prompts_per_step: 4, micro_batch: 2, save_every: 0, eval_every: 0}}
 """
+BOX_SIDE, BOX_FRAMES = 112, 3
+BOX_REWARDS = {"veason_format": 1.0, "veason_keyframe": 1.0, "veason_spatial": 1.0, "veason_consistency": 1.0}
+BOX_RECIPE = f"""
+base: [{ROOT}/recipes/bases/cpu.yaml, {ROOT}/recipes/bases/veason_r1.yaml]
+policy: {{prompt_set: brief}}
+rollout:
+  box_frames: {BOX_FRAMES}
+  box_side: {BOX_SIDE}
+  prompt_length: 192
+  response_length: 96
+  turn_length: 96
+  eval: {{box_frames: 4, response_length: null, turn_length: null}}
+  engine: {{max_model_len: 320, max_num_seqs: 8}}
+  group_size: 2
+  top_p: 1.0
+trainer: {{steps: 10, epochs: 100, prompts_per_step: 4, micro_batch: 2, save_every: 0, eval_every: 0}}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -95,5 +112,84 @@ def tiny_recipe(tiny_recipe_file: Path, tiny_settings: Callable[[str], list[str]
 
     def make(stage: str, *overrides: str) -> Recipe:
         return load_recipe(tiny_recipe_file, [*tiny_settings(stage), *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_box_traces(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """Read-only: a seed CoT trace of every expression of the tiny data that has a target."""
+    from data_construction.cot.seed import SeedSettings
+    from data_construction.cot.seed_by_rule import write_seed_traces
+    from data_construction.readers import open_dataset
+
+    path = tmp_path_factory.mktemp("tiny") / "traces.jsonl"
+    settings = SeedSettings(frames=BOX_FRAMES, side=BOX_SIDE)
+    assert write_seed_traces(open_dataset("revos", tiny_data, "train"), path, settings) > 8
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_box_policies(tmp_path_factory: pytest.TempPathFactory, tiny_box_traces: Path) -> dict[str, Path]:
+    """Read-only: untrained Qwen2.5-VLs, ``untied`` as transformers 5 writes them, ``published`` as the hub has them
+    (tied, in shards, with spare rows)."""
+    from tests.box_policies import published
+    from verl_ext.tiny.box_policy import TinyBoxPolicy, build_tiny_box_policy
+
+    folder = tmp_path_factory.mktemp("tiny_boxes")
+    records = [json.loads(line)["record"] for line in tiny_box_traces.read_text().splitlines()]
+    texts = [c["value"].replace("<image>", "") for r in records for c in r["conversations"]]
+    widths = {"hidden": 64, "layers": 2, "vision_hidden": 32, "vision_layers": 2, "numbers": BOX_SIDE + 1}
+    untied = build_tiny_box_policy(folder / "untied", texts, TinyBoxPolicy(**widths))
+    tied = build_tiny_box_policy(
+        folder / "tied", texts, TinyBoxPolicy(tie_embeddings=True, spare_rows=31, **widths), seed=1
+    )
+    return {"untied": untied, "published": published(tied, folder / "published")}
+
+
+@pytest.fixture(scope="session")
+def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read-only: untrained weights of preset ``tiny``, as a box policy's pool loads them."""
+    import torch
+
+    from rewards.segmenter import Segmenter, SegmenterConfig
+
+    path = tmp_path_factory.mktemp("tiny") / "sam2_tiny.pt"
+    torch.save({"model": Segmenter(SegmenterConfig()).sam2_model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_box_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny_boxes.yaml"
+    path.write_text(BOX_RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_box_settings(
+    tiny_data: Path, tiny_box_traces: Path, tiny_box_policies: dict[str, Path], tiny_sam2: Path
+) -> Callable[..., list[str]]:
+    """The overrides that make the tiny box recipe one of a stage, on the tiny data and one of the box policies."""
+
+    def make(stage: str, policy: str = "untied") -> list[str]:
+        source = {"dataset": "revos", "root": str(tiny_data), "split": "train"}
+        if stage == "sft":
+            source["annotations"] = str(tiny_box_traces)
+        held_out = {"dataset": "revos", "root": str(tiny_data), "split": "valid"}
+        places = [f"policy.path={tiny_box_policies[policy]}", f"data=[{json.dumps(source)}]"]
+        rewards = [f"rewards.weights={json.dumps(BOX_REWARDS)}", f"val=[{json.dumps(held_out)}]"]
+        rewards += [f"pool.checkpoint={tiny_sam2}", "pool.preset=tiny"]
+        return [f"stage={stage}", *places, *(rewards if stage == "grpo" else [])]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_box_recipe(tiny_box_recipe_file: Path, tiny_box_settings: Callable[..., list[str]]) -> Callable[..., Recipe]:
+    """``tiny_box_recipe("sft" or "grpo", *overrides, policy="untied" or "published")``."""
+
+    def make(stage: str, *overrides: str, policy: str = "untied") -> Recipe:
+        return load_recipe(tiny_box_recipe_file, [*tiny_box_settings(stage, policy), *overrides])
 
     return make

@@ -21,3 +21,4 @@ def register_engine() -> None:
     """Register the engine and the estimator (imported late: verl's platform must be chosen before them)."""
     for module in ("verl_ext.objective.advantage", "verl_ext.engine.fsdp"):
         import_module(module)
+    import_module("verl_ext.engine.text_only_rows").cure_text_only_rows()

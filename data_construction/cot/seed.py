@@ -161,13 +161,14 @@ class SeedWork:
             )
         )
         record = seed_record(self.plan, self.plan.template.joined.format(**reply.value))
-        shown = {"side": side, **_rate(self.plan.sample.clip, self.method.settings.fps)}
+        shown = shown_of(self.plan.sample.clip, self.method.settings)
         return finished(self.method.source.dataset, METHOD, self.item, record, reply.usage, shown=shown)
 
 
-def _rate(clip: Clip, given: float | None) -> dict[str, float]:
-    """Frames a second that the trace is to state; none for a clip that has times of its own."""
-    return {} if clip.times and given is None else {"fps": given or clip.fps or 1.0}
+def shown_of(clip: Clip, settings: SeedSettings) -> dict[str, float]:
+    """What a trace states of how it was made: the side, and frames a second unless the clip has times of its own."""
+    own_times = clip.times and settings.fps is None
+    return {"side": settings.side} | ({} if own_times else {"fps": settings.fps or clip.fps or 1.0})
 
 
 def seed_record(plan: SeedPlan, think: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def record_of(trace: Trace, frames: Sequence[str] = ()) -> VTSCoTRecord:
         cot_trace=(),
         conversations=trace.conversations,
         kind=str(trace.raw.get("kind") or ""),
+        shown=trace.shown,
     )
 
 

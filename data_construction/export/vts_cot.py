@@ -38,7 +38,9 @@ class _Writer:
         self._lists = [JsonListWriter(out / f"{kind}_{name}.json") for kind in ("vts_cot", "rl_annotations")]
 
     def add(self, trace: Trace, sample: Sample) -> None:
-        self._lists[0].add(released(record_of(trace, frame_names(sample.clip)).to_dict()))
+        record = record_of(trace, frame_names(sample.clip)).to_dict()
+        shown = {"shown": record["shown"]} if "shown" in record else {}  # boxes and seconds mean nothing without it
+        self._lists[0].add(released(record) | shown)
         given = trace.raw.get("rl_annotation")
         if not given and sample.masklets is not None:
             given = rl_annotation(sample, sample.masklets.existence().astype(bool))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ class VTSCoTRecord:
     kind: str = ""
     noisy: bool = False
     """The trace was made to reason about a wrong object; its masks stay those of ``anno_id``."""
+    shown: Mapping[str, float] = field(default_factory=dict)
+    """Of Veason-R1's: the ``side`` of the frames, in pixels, that its boxes are in, and the frames a second (``fps``)
+    that its seconds count, unless those are the clip's own times. Empty where the record does not say."""
 
     @property
     def replies(self) -> list[str]:
@@ -44,8 +48,9 @@ class VTSCoTRecord:
         return list(self.cot_trace[: len(self.replies) - 1])
 
     def to_dict(self) -> dict[str, Any]:
-        """The record of SPEC 2.7; ``kind`` and ``noisy`` are ours and left out where they say nothing."""
-        extra = {k: v for k, v in (("kind", self.kind), ("noisy", self.noisy)) if v}
+        """The record of SPEC 2.7; ``kind``, ``noisy`` and ``shown`` are ours and left out where they say nothing."""
+        ours = {"kind": self.kind, "noisy": self.noisy, "shown": dict(self.shown)}
+        extra = {k: v for k, v in ours.items() if v}
         return {
             "video_name": self.video_name,
             "frames": list(self.frames),
@@ -75,6 +80,7 @@ class VTSCoTRecord:
             conversations=tuple((str(c["from"]), str(c["value"])) for c in _list(d, "conversations")),
             kind=str(d.get("kind", "")),
             noisy=bool(d.get("noisy", False)),
+            shown={str(k): float(v) for k, v in (d.get("shown") or {}).items()},
         )
 
 

@@ -20,6 +20,8 @@ from eval.scorers.types import GroupScores, Scores
 REWARD_TOTALS = ("mean", "total")
 NOT_LEARNT = Verdict.NOT_LEARNT
 NOT_A_PHASE = ("step", "total")
+TITLES = {"seg_states": "old log-probs"}
+"""What a phase is called where its name would not say it of every method."""
 
 
 def build_report(run: ReportInput, out: Path) -> Path:
@@ -148,7 +150,7 @@ def _stacked(
     top: float | None,
     skip: Sequence[str] = (),
 ) -> Markup:
-    parts = {key.removeprefix(prefix).replace("_", " "): _values(metrics, key) for key in _names(metrics, prefix, skip)}
+    parts = {_title(key.removeprefix(prefix)): _values(metrics, key) for key in _names(metrics, prefix, skip)}
     sums = [math.fsum(v for v in row if math.isfinite(v)) for row in zip(*parts.values(), strict=True)]
     if top is not None and max(sums, default=0.0) > 1.001 * top:
         top = None  # counts of episodes instead of shares
@@ -159,4 +161,8 @@ def _step_seconds(summary: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """(phase, seconds, share of the step)."""
     phases = {k: float(v) for k, v in (summary.get("step_seconds") or {}).items() if k not in NOT_A_PHASE}
     total = math.fsum(phases.values()) or 1.0
-    return [(name.replace("_", " "), value, 100 * value / total) for name, value in phases.items()]
+    return [(_title(name), value, 100 * value / total) for name, value in phases.items()]
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name, name.replace("_", " "))

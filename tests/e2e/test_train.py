@@ -5,27 +5,20 @@ Ray, vLLM, FSDP and the segmenter pool start twice, so everything is asserted on
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from tests.e2e.runs import VIDEOSEG, Run, press_ctrl_c, terminate_everybody, train
 from verl_ext.cli.group import EXIT_INTERRUPTED
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
-from verl_ext.run.supervise import LIVE_METRICS, METRICS, STOP_FILE, read_metrics, scalar
+from verl_ext.run.supervise import STOP_FILE, scalar
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
-VIDEOSEG = str(Path(sys.executable).with_name("videoseg"))
 SFT = ("trainer.steps=30", "trainer.prompts_per_step=4", "trainer.micro_batch=4", "optim.lr=3e-3")
 GRPO = (
     "trainer.prompts_per_step=2",
@@ -35,96 +28,6 @@ GRPO = (
     "trainer.eval_every=100",  # before training, then never again
     "trainer.eval_samples=2",
 )
-SECONDS = 900
-
-
-@dataclass
-class Run:
-    """A finished ``videoseg train``."""
-
-    out: Path
-    code: int
-    said: str
-    steps: dict[int, dict[str, Any]]
-    """Metrics of all its training steps, as they were when it ended."""
-    left: list[str]
-    """Processes that it started and that were alive after it, in words."""
-    segmenters: list[int]
-    """Process ids of the pool's workers, in the order of their appearance."""
-
-    @property
-    def last(self) -> int:
-        return max(self.steps)
-
-    def metric(self, step: int, name: str) -> float:
-        value = scalar(self.steps[step][name])
-        assert value is not None
-        return value
-
-
-def press_ctrl_c(process: psutil.Popen) -> None:
-    process.send_signal(signal.SIGINT)
-
-
-def terminate_everybody(process: psutil.Popen) -> None:
-    """As a scheduler does it, that then says it once more: Ray's daemons and vLLM's engine get TERM as well."""
-    everybody = [process, *process.children(recursive=True)]
-    for one in [*everybody, *everybody]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.terminate()
-
-
-def train(
-    out: Path,
-    *arguments: str,
-    kill_segmenter_after_step: int | None = None,
-    interrupt_after_step: int | None = None,
-    interrupt: Callable[[psutil.Popen], None] = press_ctrl_c,
-) -> Run:
-    """Run the command; once a step's metrics are there, kill the pool's worker, or interrupt the run."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    log = out.with_suffix(".said")
-    segmenters: list[int] = []
-    with log.open("w") as said:
-        process = psutil.Popen([VIDEOSEG, "train", *arguments], stdout=said, stderr=said, env=env, cwd=out.parent)
-        family: set[psutil.Process] = set()
-        deadline = time.monotonic() + SECONDS
-        killed = kill_segmenter_after_step is None
-        interrupted = interrupt_after_step is None
-        while process.poll() is None:
-            family.update(process.children(recursive=True))
-            segmenters += sorted({p.pid for p in family if is_segmenter(p)} - set(segmenters))
-            if time.monotonic() > deadline:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
-                pytest.fail(f"{arguments} took more than {SECONDS} s; it said:\n{log.read_text()[-3000:]}")
-            done = [r["step"] for r in read_metrics(out / LIVE_METRICS)]
-            if not killed and kill_segmenter_after_step in done:
-                os.kill(segmenters[0], signal.SIGKILL)
-                killed = True
-            if not interrupted and interrupt_after_step in done:
-                interrupt(process)
-                interrupted = True
-            time.sleep(0.3)
-    _, alive = psutil.wait_procs([p for p in family if p.is_running()], timeout=20)
-    rows = {r["step"]: r["data"] for r in read_metrics(out / METRICS)}
-    steps = {n: data for n, data in rows.items() if n > 0}
-    return Run(out, process.returncode, log.read_text(), steps, [in_words(p) for p in alive], segmenters)
-
-
-def is_segmenter(process: psutil.Process) -> bool:
-    """Ray names its workers after their class."""
-    try:
-        return any("ray::SegmenterWorker" in word for word in process.cmdline()[:1])
-    except psutil.Error:
-        return False
-
-
-def in_words(process: psutil.Process) -> str:
-    try:
-        return f"{process.pid} {process.status()} {' '.join(process.cmdline())[:100]}"
-    except psutil.NoSuchProcess:
-        return f"{process.pid} gone"
 
 
 @pytest.fixture(scope="module")

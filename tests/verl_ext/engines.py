@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from verl_ext.policy.adapters import plain_name
 from verl_ext.recipe import Recipe
+from verl_ext.recipe.context import RECIPE_ENV
+
+ROOT = Path(__file__).parents[2]
 
 
 def training_worker(recipe: Recipe, forward_only: bool = False) -> Any:
@@ -59,3 +66,27 @@ def supervised_step(worker: Any, data: Any) -> tuple[dict[str, Any], dict[str, t
     from verl_ext.objective.sft_loss import supervised_loss
 
     return gradients_of_step(worker, data, partial(supervised_loss, config=None))
+
+
+def on_two_processes(module: str, folder: Path) -> Any:
+    """What ``python -m module RESULT`` wrote as rank 0 of two; the recipe is ``folder/resolved.yaml``."""
+    env = os.environ | {
+        "WORLD_SIZE": "2",
+        RECIPE_ENV: str(folder / "resolved.yaml"),
+        "DIST_INIT_METHOD": f"file://{folder}/rendezvous",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }
+    command = [sys.executable, "-m", module, str(folder / "found.pt")]
+    processes = []
+    for rank in "01":
+        ranked = env | {"RANK": rank, "LOCAL_RANK": rank}
+        log = (folder / f"rank{rank}.log").open("w")
+        processes.append(subprocess.Popen(command, env=ranked, cwd=ROOT, stdout=log, stderr=log))
+    try:
+        codes = [p.wait(timeout=240) for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    assert codes == [0, 0], "".join((folder / f"rank{r}.log").read_text()[-3000:] for r in "01")
+    return torch.load(folder / "found.pt", weights_only=False)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "rollout": "rollout",
-    "seg_states": "old log-probs and [SEG] states",
+    "seg_states": "old log-probs",
     "pool": "masks and rewards (segmenter pool)",
     "reference": "reference log-probs",
     "advantage": "advantages",
@@ -21,6 +21,8 @@ NAMES = {
     "sync": "weights to vLLM",
     "sync_pool": "mask decoder to the pool",
 }
+WITH_STATES = {"seg_states": "old log-probs and [SEG] states"}
+"""Of a policy that says them."""
 
 
 def print_phases(out: Path, console: Console) -> None:
@@ -34,11 +36,12 @@ def print_phases(out: Path, console: Console) -> None:
     if not seconds or not whole:
         return
     counted = max(1, len(rows) - 1)  # the first warms up
+    names = NAMES | (WITH_STATES if any("actor/seg/tokens" in row["data"] for row in rows) else {})
     table = Table(title=f"a step, median of {counted}", title_justify="left")
     table.add_column("phase")
     table.add_column("seconds", justify="right")
     table.add_column("share", justify="right")
     for name, value in seconds.items():
-        table.add_row(Text(NAMES[name]), f"{value:.1f}", f"{value / whole:.0%}")
+        table.add_row(Text(names[name]), f"{value:.1f}", f"{value / whole:.0%}")
     table.add_row("whole step", f"{whole:.1f}", "", style="bold")
     console.print(table)

@@ -23,8 +23,18 @@ class World(StrEnum):
     badges = "badges"
 
 
+class Method(StrEnum):
+    """What is trained."""
+
+    videoseg_o3 = "videoseg_o3"
+    veason_r1 = "veason_r1"
+
+
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder for the run's files and the report.")] = Path("runs/quickstart"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run's files and the report; default: runs/quickstart, or its box twin."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of data, weights and sampling.")] = 0,
     device: Annotated[Device, typer.Option(help="cuda: one GPU, and larger RL steps.")] = Device.cpu,
     rl_steps: Annotated[
@@ -33,6 +43,9 @@ def quickstart(
     world: Annotated[
         World, typer.Option(help="badges: clips in which exploring pays; its policy is larger on a GPU.")
     ] = World.shapes,
+    method: Annotated[
+        Method, typer.Option(help="videoseg_o3: a Qwen3-VL with [SEG]; veason_r1: a Qwen2.5-VL that answers boxes.")
+    ] = Method.videoseg_o3,
 ) -> None:
     """The whole pipeline on this machine, small: data, cold start, reinforcement, evaluation, report.
 
@@ -44,16 +57,25 @@ def quickstart(
 
       videoseg quickstart --out runs/long --device cuda --rl-steps 150
 
+      videoseg quickstart --method veason_r1
+
       videoseg quickstart --world badges --device cuda --out runs/exploring
     """
     from rich.console import Console
 
     from verl_ext.quickstart import QuickstartSettings, run_quickstart
 
-    if world is World.badges:
+    if method is Method.veason_r1:
+        from verl_ext.quickstart.boxes import box_settings
+
+        if world is not World.shapes:
+            raise typer.BadParameter(f"{world.value} is a world for several turns, and {method.value} has one")
+        settings = box_settings(device.value, rl_steps)
+    elif world is World.badges:
         from verl_ext.quickstart.exploring import exploring_settings
 
         settings = exploring_settings(device.value, rl_steps)
     else:
         settings = QuickstartSettings(device=device.value, rl_steps=rl_steps)
-    run_quickstart(out, seed, Console(), settings)
+    default = "runs/quickstart" if method is Method.videoseg_o3 else f"runs/quickstart_{method.value}"
+    run_quickstart(out or Path(default), seed, Console(), settings)

@@ -15,7 +15,7 @@ from rollout.spoilt import check_way
 from verl_ext.evaluation.request import Request
 from verl_ext.evaluation.run_file import check_run, run_of, write_run
 from verl_ext.evaluation.scores import check_truth, score_target
-from verl_ext.evaluation.settings import inference_settings, one_engine, recipe_of, refuse_ignored
+from verl_ext.evaluation.settings import inference_settings, one_engine, recipe_of, refuse_ignored, refuse_unfit
 from verl_ext.evaluation.targets import Target, broken_of, frames_by_clip, keys_of, stream
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def _task(request: Request, target: Target) -> _Task:
     """Everything about a target that can be wrong is found out here, before the engines start."""
     recipe = recipe_of(request, target)
     refuse_ignored(request, recipe)
+    refuse_unfit(recipe)
     dataset = target.open()
     if request.images is not None:
         check_way(request.images, frames_by_clip(dataset))

@@ -131,6 +131,16 @@ def one_engine(targets: Sequence[Target], settings: Sequence[InferenceSettings])
     return replace(first, images=max(s.images for s in settings))
 
 
+def refuse_unfit(recipe: Recipe) -> None:
+    """Raise RecipeError for a policy whose processor cannot be loaded or would resize what it is shown, and for prompts
+    that leave no room: minutes later every dialogue would say so."""
+    from verl_ext.recipe.policy_processor import processor_problems
+    from verl_ext.recipe.prompt_room import prompt_problems
+
+    if problems := [*processor_problems(recipe, evaluation=True), *prompt_problems(recipe, evaluation=True)]:
+        raise RecipeError("\n".join(problems))
+
+
 def refuse_ignored(request: Request, recipe: Recipe) -> None:
     """Raise RecipeError for what was asked for on the command line and would not happen."""
     from eval.inference.cluster import POOL_SHARE

@@ -57,9 +57,14 @@ def check_failed(out: Path, step: int, expected: int, found: int, what: str = "d
 def _remember(row: dict[str, Any], error: Exception) -> None:
     sample = row.get("sample") or {}
     name = f"{sample.get('clip', {}).get('name')}/{sample.get('expression', {}).get('id')}"
+    remember_failure(Path(active_recipe().output_dir), int(row.get("global_steps", -1)), name, error)
+
+
+def remember_failure(out: Path, step: int, sample: str, error: Exception) -> None:
+    """Write down what became of an expression's dialogue or masks, where `check_failed` and the user look for it."""
     words = f"{type(error).__name__}: {error}"[:2000]
-    line = json.dumps({"step": int(row.get("global_steps", -1)), "sample": name, "error": words})
-    with (Path(active_recipe().output_dir) / FAILED_DIALOGUES).open("a", encoding="utf-8") as f:
+    line = json.dumps({"step": step, "sample": sample, "error": words})
+    with (out / FAILED_DIALOGUES).open("a", encoding="utf-8") as f:
         f.write(line + "\n")
 
 

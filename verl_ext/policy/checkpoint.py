@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from data_construction.atomic import make_readable
 from rewards.model_files import check_folder, safetensors_header
 from rollout.errors import DataError
 from verl_ext.policy.head import HEAD_PREFIXES, attach_head, is_head_parameter
@@ -83,11 +84,11 @@ def attach_head_from(module: torch.nn.Module, folder: str | Path, dtype: torch.d
 
 
 def load_policy(folder: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """Language model and, if there is one, head; in eval mode."""
-    from transformers import Qwen3VLForConditionalGeneration
+    """Language model, of the class that its configuration names, and, if there is one, head; in eval mode."""
+    from transformers import AutoModelForImageTextToText
 
     check_folder(Path(folder))
-    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     if has_head(folder):
         attach_head_from(model, folder, dtype)
     return model.to(device).eval()
@@ -140,6 +141,7 @@ def write_policy_folder(
         for name, text in (more or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
         os.chmod(scratch, 0o755)
+        make_readable(scratch)
         if target.exists():
             os.replace(target, old)
             os.replace(scratch, target)

@@ -72,6 +72,15 @@ def warnings(layout: Layout) -> list[str]:
     return [f"{name}: {words}" for name, words in found.items() if words]
 
 
+def _other_layouts(summary: dict[str, Any]) -> list[str]:
+    names = [name.removeprefix("expressions_") for name in summary if name.startswith("expressions_")]
+    return [
+        f"The trained policy was also evaluated on clips in {name}'s layout: J&F {summary[f'jf_{name}']:.1f} over "
+        f"{summary[f'expressions_{name}']} expressions, of kinds that it was not taught."
+        for name in names
+    ]
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
@@ -94,6 +103,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
         "Dialogues that keep to the protocol throughout: "
         f"{percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
         f"{percent(summary['format_sampled_first'])} -> {percent(summary['format_sampled_last'])} sampled.",
+        *_other_layouts(summary),
         "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
         "well a real policy segments.",
     ]

@@ -52,26 +52,44 @@ def run_quickstart(
         raise EnvironmentMismatchError(problem)
     clock = StageClock(layout.out / "seconds.json", console)
     there = stages.what_is_there(layout)
-    with clock.stage("1/7 synthetic clips", there["data"]) as progress:
+    names = stage_names(settings)
+    with clock.stage(names["data"], there["data"]) as progress:
         stages.make_data(layout, settings, seed, progress)
-    with clock.stage("2/7 tiny policy and its SAM 2", there["policy"]) as progress:
+    with clock.stage(names["policy"], there["policy"]) as progress:
         stages.build_policy(layout, settings, seed, progress)
-    with clock.stage("3/7 segmentation: what a [SEG] state must say", there["segmentation"]) as progress:
-        stages.segmentation(layout, settings, seed, progress)
-    with clock.stage("4/7 cold start: the dialogue, from traces", there["cold_start"]) as progress:
+    if "segmentation" in names:
+        with clock.stage(names["segmentation"], there["segmentation"]) as progress:
+            stages.segmentation(layout, settings, seed, progress)
+    with clock.stage(names["cold_start"], there["cold_start"]) as progress:
         cold = stages.cold_start(layout, settings, seed, progress)
-    with clock.stage("5/7 reinforcement: GRPO", there["rl"]) as progress:
+    with clock.stage(names["rl"], there["rl"]) as progress:
         trained = stages.reinforce(layout, settings, seed, progress)
     policies = {"untrained": layout.untrained, "cold_start": cold, "rl": trained}
-    with clock.stage("6/7 evaluation", there["evaluation"]) as progress:
+    with clock.stage(names["evaluation"], there["evaluation"]) as progress:
         scores = evaluation.evaluate_stages(layout, settings, seed, policies, progress)
     summary = summarise(layout, scores, settings) | run_facts(seed, settings)
-    with clock.stage("7/7 report", layout.report.exists()):
+    with clock.stage(names["report"], layout.report.exists()):
         write_summary(layout, summary, clock)
         write_report(layout.out, layout.report)
     write_summary(layout, summary, clock)  # once more, with the time of the report itself
     _tell(console, layout, summary, scores)
     return summary
+
+
+def stage_names(settings: QuickstartSettings) -> dict[str, str]:
+    """What is said of each stage, in order and numbered."""
+    titles = {
+        "data": "synthetic clips",
+        "policy": "tiny policy and its SAM 2",
+        "segmentation": "segmentation: what a [SEG] state must say",
+        "cold_start": "cold start: the dialogue, from traces",
+        "rl": "reinforcement: GRPO",
+        "evaluation": "evaluation",
+        "report": "report",
+    }
+    if "segmentation.yaml" not in settings.stages:
+        del titles["segmentation"]
+    return {name: f"{i}/{len(titles)} {title}" for i, (name, title) in enumerate(titles.items(), 1)}
 
 
 def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> None:
@@ -81,7 +99,9 @@ def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> 
         RecipeError: the folder holds them.
     """
     file = layout.out / "quickstart.json"
-    facts = {"seed": seed, "device": settings.device}
+    facts: dict[str, Any] = {"seed": seed, "device": settings.device}
+    if settings.method != QuickstartSettings().method:
+        facts["method"] = settings.method
     before = json.loads(file.read_text()) if file.is_file() else facts
     if before != facts:
         said = [", ".join(f"{k} {v}" for k, v in f.items()) for f in (before, facts)]
@@ -103,7 +123,7 @@ def run_facts(seed: int, settings: QuickstartSettings) -> dict[str, Any]:
 def settings_facts(settings: QuickstartSettings) -> dict[str, Any]:
     """All that decides on the figures beside the seed, as JSON would give it back: settings, and the recipes' mark."""
     recipes = recipe_file("grpo.yaml").parents[1]
-    own = {path.partition("/")[0] for _, path in settings.recipes} or {"quickstart"}
+    own = {str(Path(path).parent) for _, path in settings.recipes} or {"quickstart"}
     files = [file for folder in ("bases", *sorted(own)) for file in sorted((recipes / folder).glob("*.yaml"))]
     mark = hashlib.blake2b(b"\0".join(f.read_bytes() for f in files), digest_size=8).hexdigest()
     facts: dict[str, Any] = json.loads(json.dumps(asdict(settings) | {"recipes": mark}))
@@ -185,7 +205,7 @@ def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dic
         f"held-out reward {summary['reward_first']:.2f} -> {summary['reward_last']:.2f} "
         f"(gain {gain_in_words(summary, 'reward', 2)} over the same prompts), "
         f"J&F by RL {gain_in_words(summary, 'jf')}{on_taught}, "
-        f"strict format of greedy dialogues {summary['format_cold_start']:.2f} -> {summary['format_rl']:.2f}; "
+        f"format of greedy dialogues {summary['format_cold_start']:.2f} -> {summary['format_rl']:.2f}; "
         f"{summary['seconds'] / 60:.1f} minutes, peak memory {summary['peak_memory_gib']:.1f} GiB"
     )
     console.print(f"[bold]report: {layout.report}[/bold]")

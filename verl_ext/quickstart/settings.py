@@ -32,10 +32,14 @@ EVALUATED_AFTER = 25
 """Steps between evaluations of a long RL run."""
 
 
+STAGES = ("segmentation.yaml", "cold_start.yaml", "grpo.yaml")
+
+
 @dataclass(frozen=True)
 class QuickstartSettings:
     """Tests shrink these; users need not."""
 
+    method: str = "videoseg_o3"
     world: str = "shapes"
     """Of ``data_construction.synthetic.WORLDS``."""
     recipes: tuple[tuple[str, str], ...] = ()
@@ -71,6 +75,15 @@ class QuickstartSettings:
     """How traces are written, see ``TraceSettings``: without what so small a policy would only guess."""
     warm_up_steps: int = 300
     """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""
+    warm_up: dict[str, Any] = field(
+        # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J
+        # 0.89 against 0.72 after as many seconds of training half on propagation)
+        default_factory=lambda: {"single_frame_share": 1.0, "transformer_lr_factor": 0.1}
+    )
+    """How, see ``WarmUpSettings``."""
+    propagation_gate: bool = False
+    """Whether SAM 2 blanks propagated masks by its object score, as the public one does. Where later stages train the
+    decoder, nothing teaches that score: its sign drifts and blanks single frames of good tracks."""
     warm_up_samples: int = 2000
     """Expressions whose clips it sees."""
     test_samples: int = 150
@@ -87,6 +100,13 @@ class QuickstartSettings:
     """``cuda``: the same on one GPU, with larger RL steps."""
     rl_steps: int | None = None
     """GRPO steps; None takes the recipe's."""
+    other_layouts: tuple[str, ...] = ()
+    """Data sets by whose published layout a few more clips are made, for the trained policy's evaluation alone."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Training stages, by the recipes' file names; the first one starts from the untrained policy."""
+        return ("cold_start.yaml", "grpo.yaml") if self.method == "veason_r1" else STAGES
 
     def overrides(self, name: str) -> tuple[str, ...]:
         """What changes in a shipped recipe, by its file name."""
@@ -121,6 +141,11 @@ class Layout:
         return self.out / ".drawn"
 
     @property
+    def sam2(self) -> Path:
+        """SAM 2's weights, of a box policy's quickstart."""
+        return self.out / "sam2_tiny.pt"
+
+    @property
     def segmentation(self) -> Path:
         return self.out / "segmentation"
 
@@ -131,6 +156,14 @@ class Layout:
     @property
     def grpo(self) -> Path:
         return self.out / "grpo"
+
+    def stage(self, recipe: str) -> Path:
+        """A training stage's folder, by its recipe's file name."""
+        return self.out / recipe.removesuffix(".yaml")
+
+    def other_data(self, name: str) -> Path:
+        """Clips in another data set's layout."""
+        return self.out / f"data_{name}"
 
     @property
     def summary(self) -> Path:
@@ -155,14 +188,13 @@ def stage_recipe(layout: Layout, name: str, settings: QuickstartSettings, seed: 
     """A shipped recipe with the quickstart's places in it, then what ``settings`` change."""
     from verl_ext.recipe import load_recipe, override
 
-    start, folder = {
-        "segmentation.yaml": (layout.untrained, layout.segmentation),
-        "cold_start.yaml": (layout.segmentation / "policy", layout.cold_start),
-        "grpo.yaml": (layout.cold_start / "policy", layout.grpo),
-    }[name]
+    number = settings.stages.index(name)
+    start = layout.untrained if number == 0 else layout.stage(settings.stages[number - 1]) / "policy"
     file = recipe_file(name, settings)
     shipped = load_recipe(file)
-    places: dict[str, Any] = {"policy.path": start, "output_dir": folder, "seed": seed}
+    places: dict[str, Any] = {"policy.path": start, "output_dir": layout.stage(name), "seed": seed}
+    if shipped.pool.checkpoint is not None:
+        places["pool.checkpoint"] = layout.sam2
     for section, sources in (("data", shipped.data), ("val", shipped.val)):
         for i, source in enumerate(sources):
             places[f"{section}.{i}.root"] = layout.data

@@ -7,16 +7,23 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_construction.atomic import write_whole
+from data_construction.atomic import new_folder, write_whole
+from data_construction.cot.segmentation import FILE, write_segmentation_file
 from rollout.errors import VideosegError
+from verl_ext.quickstart import boxes
 from verl_ext.quickstart.evaluation import all_predicted, forget_evaluation
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
 from verl_ext.run.run_files import run_finished
 
+if TYPE_CHECKING:
+    from rewards.segmenter import Segmenter
+
+OTHER_CLIPS = 6
+"""Of a further layout."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -28,10 +35,8 @@ class StoppedError(VideosegError):
 
 def what_is_there(layout: Layout) -> dict[str, bool]:
     """Which stages have their result in the folder already."""
-    from data_construction.cot.segmentation import FILE
-
     return {
-        "data": (layout.data / FILE).exists(),
+        "data": any((layout.data / name).exists() for name in (FILE, boxes.TRACES)),
         "policy": (layout.untrained / "config.json").exists(),
         "segmentation": run_finished(layout.segmentation),
         "cold_start": run_finished(layout.cold_start),
@@ -43,7 +48,6 @@ def what_is_there(layout: Layout) -> dict[str, bool]:
 def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
     """Synthetic clips in ReVOS layout, with traces for the dialogue that the recipes hold."""
     from data_construction.cot import TraceSettings, legible
-    from data_construction.cot.segmentation import FILE, write_segmentation_file
     from data_construction.readers import open_dataset
     from data_construction.synthetic import make_synthetic
 
@@ -71,37 +75,63 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     train = open_dataset("revos", layout.data, "train")
     if settings.reading is not None and not (layout.data / legible.FILE).exists():
         legible.write_reading_file(train, layout.data / legible.FILE, seed, progress)
-    if not (layout.data / FILE).exists():
+    for name in settings.other_layouts:
+        _make_other(layout.other_data(name), name, seed)
+    if settings.method == boxes.METHOD:
+        boxes.write_box_data(train, layout, settings, seed)
+    elif not (layout.data / FILE).exists():
         write_segmentation_file(train, layout.data / FILE, settings.taught_kinds)
 
 
+def _make_other(root: Path, name: str, seed: int) -> None:
+    from data_construction.layouts import write_layout
+
+    if root.exists():
+        return
+    with new_folder(root) as partial:
+        write_layout(name, partial, seed=seed, clips=OTHER_CLIPS)
+
+
 def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
-    """A tiny SAM 2, trained alone as the public one was, inside an untrained policy."""
+    """A tiny SAM 2, trained alone as the public one was, inside an untrained policy or, for boxes, beside it."""
     if (layout.untrained / "config.json").exists():
         return
     from data_construction.readers import open_dataset
     from data_construction.synthetic import object_words, read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
-    from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
 
     forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
     words = {a: object_words(o) for a, o in read_synthetic_objects(layout.data).items()}
-    # ungated: no later stage teaches the object score, so its sign drifts and blanks single frames of good tracks
-    segmenter = Segmenter(SegmenterConfig(seed=seed, propagation_gate=False)).to(settings.device)
-    # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J 0.89
-    # against 0.72 after as many seconds of training half on propagation)
-    only_frames = WarmUpSettings(single_frame_share=1.0, transformer_lr_factor=0.1)
+    sam2 = SegmenterConfig(seed=seed, propagation_gate=settings.propagation_gate)
+    segmenter = Segmenter(sam2).to(settings.device)
     found = warm_up_segmenter(
-        segmenter, samples[: settings.warm_up_samples], words, settings.warm_up_steps, seed, progress, only_frames
+        segmenter,
+        samples[: settings.warm_up_samples],
+        words,
+        settings.warm_up_steps,
+        seed,
+        progress,
+        WarmUpSettings(**settings.warm_up),
     )
     write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
+    if settings.method == boxes.METHOD:
+        boxes.build_box_policy(layout, settings, segmenter.cpu(), seed)
+    else:
+        _build_mask_policy(layout, settings, segmenter.cpu(), seed, progress)
+
+
+def _build_mask_policy(
+    layout: Layout, settings: QuickstartSettings, segmenter: Segmenter, seed: int, progress: Progress
+) -> None:
+    from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
+
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())
     texts = [c["value"].replace("<image>", "") for t in traces[:3000] for c in t["conversations"]]
     widths: dict[str, Any] = settings.policy or (GPU_TINY if settings.device == "cuda" else {})
     size = TinyPolicy(**widths) if widths else None
-    build_tiny_policy(layout.drawn, texts, segmenter.cpu(), size, seed=seed)
+    build_tiny_policy(layout.drawn, texts, segmenter, size, seed=seed)
     _begin(layout, settings, seed, progress)
 
 

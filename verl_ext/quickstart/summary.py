@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rollout.errors import DataError
+from verl_ext.quickstart.evaluation import other_stage
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
 from verl_ext.run.gains import paired_gain
 from verl_ext.run.phases import PHASES, step_seconds
@@ -24,6 +25,8 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
     Raises:
         DataError: RL was evaluated at one step only.
     """
+    from eval.scores.files import read_scores
+
     held_out = [json.loads(line) for line in (layout.grpo / "held_out.jsonl").read_text().splitlines()]
     first, last = held_out[0], held_out[-1]
     if first["step"] == last["step"]:
@@ -42,13 +45,16 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
         "reward_last_se": round(last["val/reward/std_error"], 4),
         **paired_gain(first["rewards"], last["rewards"], "reward"),
         **paired_gain(jf_by_expression(scores["cold_start"]), jf_by_expression(scores["rl"]), "jf"),
-        "format_cold_start": greedy_format(layout.evaluation("cold_start")),
-        "format_rl": greedy_format(layout.evaluation("rl")),
-        "format_sampled_first": share_of_format(first["val/reward/strict_format"]),
-        "format_sampled_last": share_of_format(last["val/reward/strict_format"]),
+        "format_cold_start": greedy_format(layout.evaluation("cold_start"), settings.method),
+        "format_rl": greedy_format(layout.evaluation("rl"), settings.method),
+        "format_sampled_first": share_of_format(first),
+        "format_sampled_last": share_of_format(last),
         "step_seconds": step_seconds(rows),
         "rl_steps": len([r for r in rows if "timing_s/step" in r["data"]]),
     }
+    for name in settings.other_layouts:
+        other = read_scores(layout.evaluation(other_stage(name)) / "scores.json")
+        out |= {f"jf_{name}": round(other.jf, 2), f"expressions_{name}": len(other.expressions)}
     for stage, found in scores.items():
         visible = found.overall.metrics["j_visible"].mean
         out[f"j_visible_{stage}"] = None if visible is None else round(visible, 2)
@@ -74,16 +80,21 @@ def jf_by_expression(scores: Any, kinds: Sequence[str] | None = None) -> dict[st
     return {f"{row.clip}/{row.expression_id}": row.jf for row in rows}
 
 
-def greedy_format(folder: Path) -> float:
+def greedy_format(folder: Path, method: str = "videoseg_o3") -> float:
     """The share of an evaluation's dialogues whose every turn keeps to the protocol."""
     from eval.inference.run import RESULTS_FILE
     from eval.results.results_file import read_results
     from rewards.strict_format import keeps_protocol
+    from rollout.box_protocol import parse_box_turn
+
+    def kept(texts: list[str]) -> bool:
+        return all(parse_box_turn(t).problem is None for t in texts) if method == "veason_r1" else keeps_protocol(texts)
 
     records = read_results(folder / RESULTS_FILE)
-    return round(float(np.mean([keeps_protocol([turn.text for turn in r.turns]) for r in records])), 4)
+    return round(float(np.mean([kept([turn.text for turn in r.turns]) for r in records])), 4)
 
 
-def share_of_format(mean_reward: float) -> float:
-    """The share of well-formed dialogues, from the mean of a reward that is +1 or -1."""
-    return round((mean_reward + 1) / 2, 4)
+def share_of_format(held_out: Mapping[str, float]) -> float:
+    """The share of well-formed dialogues, from the mean of a reward that is +1 or -1; of Veason-R1's, 0 to 2."""
+    boxes = held_out.get("val/reward/veason_format")
+    return round((held_out["val/reward/strict_format"] + 1 if boxes is None else boxes) / 2, 4)

@@ -13,6 +13,9 @@ from verl_ext.recipe.asking import cell_of_policy, model_type
 from verl_ext.recipe.checks import check_paths
 from verl_ext.recipe.loggers import logger_problem
 from verl_ext.recipe.model_size import HEAD_FOLDER
+from verl_ext.recipe.policy_processor import processor_problems
+from verl_ext.recipe.prompt_room import prompt_problems
+from verl_ext.recipe.trace_grid import grid_problem
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import DataSource, Recipe
@@ -26,6 +29,7 @@ def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
     found = [*check_paths(recipe), *_model_files(recipe), *_data_files(recipe), *_policy(recipe)]
     found += [*_conversations(recipe), *_environment(recipe), *_box_side(recipe)]
+    found += [*processor_problems(recipe), *prompt_problems(recipe)]
     return [*found, *_machine(recipe), *_loggers(recipe)]
 
 
@@ -96,6 +100,21 @@ def _conversations(r: Recipe) -> Iterator[str]:
                 f"{where}.annotations: null with stage: sft, which learns from conversations; name a file of them "
                 "(`videoseg data segmentation` or `videoseg data cot` writes one), or leave the source out"
             )
+        elif r.method == "veason_r1" and Path(source.annotations).is_file():
+            yield from _first_trace(r, where, Path(source.annotations))
+
+
+def _first_trace(r: Recipe, where: str, file: Path) -> Iterator[str]:
+    """Whether its boxes are the recipe's; all of them are looked at when they are read."""
+    from data_construction.export.records import read_records
+    from rollout.errors import DataError
+
+    try:
+        record = next(read_records(file), None)
+    except DataError:
+        return  # said where the file is read
+    if record is not None and (problem := grid_problem(r, record)):
+        yield f"{where}.annotations: {file}: trace of {record.video_name}: {problem}"
 
 
 def _environment(r: Recipe) -> Iterator[str]:

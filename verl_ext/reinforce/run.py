@@ -39,8 +39,16 @@ def train_grpo(recipe: Recipe, resume: bool = True, progress: Progress | None = 
         return newest_policy(out)
 
 
+TOLD = (
+    ("reward", "reward/mean"),
+    ("format", "reward/strict_format"),
+    ("format", "reward/veason_format"),
+    ("J&F", "val/jf"),
+)
+"""What a line of progress says of a step."""
+
+
 def _describe(metrics: Mapping[str, Any]) -> str:
-    parts = {"reward": "reward/mean", "format": "reward/strict_format", "J&F": "val/jf"}
-    found = {name: scalar(metrics.get(key)) for name, key in parts.items()}
-    numbers = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value is not None)
+    found = [(name, scalar(metrics.get(key))) for name, key in TOLD]
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in found if value is not None)
     return f"{numbers}\n{in_short(metrics)}".strip()

@@ -13,8 +13,9 @@ import numpy as np
 import transfer_queue as tq
 from verl.utils import tensordict_utils as tu
 
+from rollout.errors import DataError
 from rollout.types import Episode, Sample, StopReason
-from verl_ext.inference.failures import check_failed
+from verl_ext.inference.failures import check_failed, remember_failure
 from verl_ext.reinforce.held_out import held_out_metrics
 from verl_ext.reinforce.keeping import group_of
 from verl_ext.run.run_files import HELD_OUT, read_metrics
@@ -65,7 +66,9 @@ class HeldOutValidation:
                 (firm if greedy else sampled).append(rollout)
         metrics = {"val/failed": float(sum(r.failed for r in (*firm, *sampled)))}
         if self.pool is not None and firm:
-            metrics |= held_out_metrics(firm, self._masks(firm))
+            masks = self._masks(firm)
+            metrics |= held_out_metrics(firm, masks)
+            metrics["val/failed"] += sum(not r.failed and m is None for r, m in zip(firm, masks, strict=True))
         metrics.update(metrics_of(sampled, prefix="val/"))
         if firm:
             metrics.update(metrics_of(firm, prefix="val/greedy_"))
@@ -116,10 +119,26 @@ class HeldOutValidation:
         return found
 
     def _masks(self, firm: Sequence[Rollout]) -> list[Any]:
-        """Per rollout the mask of each frame, None for a dialogue that failed."""
+        """Per rollout the mask of each frame; None for a dialogue that failed, or of which nothing can be drawn.
+
+        Raises:
+            WorkerError: of too many of them, see :func:`verl_ext.inference.failures.check_failed`.
+        """
         answered = [r for r in firm if not r.failed]
-        masks = iter(predict_masks(self.scoring, self.pool, answered) if answered else ())
+        try:
+            drawn: list[Any] = list(predict_masks(self.scoring, self.pool, answered)) if answered else []
+        except DataError:  # a frame that no dialogue showed cannot be read: which clip's, is found one by one
+            drawn = [self._drawn(rollout) for rollout in answered]
+            check_failed(self.run_dir, self.global_steps, len(drawn), len(drawn) - drawn.count(None), "held-out masks")
+        masks = iter(drawn)
         return [None if r.failed else next(masks) for r in firm]
+
+    def _drawn(self, rollout: Rollout) -> Any:
+        try:
+            return predict_masks(self.scoring, self.pool, [rollout])[0]
+        except DataError as e:
+            remember_failure(self.run_dir, self.global_steps, rollout.sample.id, e)
+            return None
 
     def _write_held_out(self, metrics: Mapping[str, float], sampled: Sequence[Rollout]) -> None:
         """One line an evaluation; the rewards by prompt let two of them be compared pair by pair."""

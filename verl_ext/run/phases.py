@@ -19,10 +19,11 @@ PHASES = {
     "sync": "update_weights",
     "sync_pool": "update_pool",
 }
-"""Our names of a step's phases -> verl's timers. The old log-prob pass gives the ``[SEG]`` states."""
+"""Our names of a step's phases -> verl's timers. The old log-prob pass also gives the ``[SEG]`` states
+of a policy that has them."""
 IN_SHORT = {
     "rollout": ("rollout",),
-    "[SEG]": ("seg_states",),
+    "log-probs": ("seg_states",),
     "pool": ("pool",),
     "reference": ("reference",),
     "update": ("update",),
@@ -62,7 +63,7 @@ def step_seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def in_short(metrics: Mapping[str, Any]) -> str:
     """The newest step's seconds for a line of progress; empty before the first step.
 
-    ``12.3 s: rollout 6.0, [SEG] 1.2, pool 0.9, reference 0.5, update 3.1, sync 0.6``
+    ``12.3 s: rollout 6.0, log-probs 1.2, pool 0.9, reference 0.5, update 3.1, sync 0.6``
     """
     found = seconds_of(metrics)
     if "step" not in found:

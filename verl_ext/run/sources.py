@@ -13,6 +13,7 @@ import numpy as np
 from rollout.control_text import dialogue_of, query_of
 from rollout.errors import DataError
 from rollout.types import Expression, Sample
+from verl_ext.recipe.trace_grid import grid_problem
 
 if TYPE_CHECKING:
     from data_construction.problems import Problem
@@ -85,8 +86,8 @@ def load_traces(recipe: Recipe, held_out: bool = False) -> list[tuple[Sample, An
     """(sample, VTS-CoT record) pairs, chosen like :func:`load_samples`; sources without annotations have none.
 
     Raises:
-        DataError: a record whose clip the data set does not know, or a clip that lacks a frame. Or a file of
-            annotations that gives nothing.
+        DataError: a record whose clip the data set does not know, whose boxes or seconds are of another grid than the
+            recipe's, or a clip that lacks a frame. Or a file of annotations that gives nothing.
     """
     out: list[tuple[Sample, Any]] = []
     for i, source in enumerate(recipe.val if held_out else recipe.data):
@@ -94,6 +95,9 @@ def load_traces(recipe: Recipe, held_out: bool = False) -> list[tuple[Sample, An
         share = _share(list(_traces(source, kinds)), source, recipe.seed + i, held_out)
         if source.annotations and not share:
             raise _nothing("conversations", i, source, kinds, held_out)
+        for sample, record in share:
+            if problem := grid_problem(recipe, record, sample.clip):
+                raise DataError(f"{source.annotations}: trace of {sample.id}: {problem}")
         out += share
     return _drawn(out, recipe) if held_out else out
 

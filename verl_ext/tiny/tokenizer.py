@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 CONTROL_TOKENS = (
@@ -32,13 +32,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], merges: int = 500, numbers: int = 64) -> Any:
+def train_tokenizer(
+    texts: Iterable[str], merges: int = 500, numbers: int = 64, added: Sequence[str] | None = None
+) -> Any:
     """A fast tokenizer whose vocabulary has no spare ids.
 
     Args:
         texts: traces, queries and prompts; every frequent word becomes one token.
         merges: entries to learn beyond the 256 bytes.
         numbers: frame numbers below this are kept as single tokens, with and without a space before.
+        added: special tokens of the method, by default VideoSEG-O3's; a box policy has none.
 
     vocab size == len(tokenizer): spare ids would have to be forbidden, as verl masks them in vLLM but not in the actor.
     """
@@ -58,7 +61,8 @@ def train_tokenizer(texts: Iterable[str], merges: int = 500, numbers: int = 64) 
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROL_TOKENS)})
-    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in SEG_TOKENS], special_tokens=True)
+    special = SEG_TOKENS if added is None else added
+    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in special], special_tokens=True)
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in TAGS])
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.model_max_length = 8192

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.verl_ext.engines import on_two_processes
 from tests.verl_ext.two_processes import measure
 from verl_ext.policy.head import DECODER_PREFIXES
 from verl_ext.recipe import Recipe, save_resolved
-from verl_ext.recipe.context import RECIPE_ENV
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = ("optim.lr=1e-9", "trainer.micro_batch=1")  # so slow that both steps start from the same weights
 METRICS = {
     "sft": ("loss", "lm", "mask_ce", "dice", "grad_norm"),
@@ -30,26 +25,7 @@ def two(tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFac
     """What rank 0 of two processes found."""
     folder = tmp_path_factory.mktemp("two")
     save_resolved(tiny_recipe("sft", *SETTINGS, "trainer.actor_processes=2"), folder / "resolved.yaml")
-    env = os.environ | {
-        "WORLD_SIZE": "2",
-        RECIPE_ENV: str(folder / "resolved.yaml"),
-        "DIST_INIT_METHOD": f"file://{folder}/rendezvous",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "0",
-    }
-    command = [sys.executable, "-m", "tests.verl_ext.two_processes", str(folder / "found.pt")]
-    processes = []
-    for rank in "01":
-        ranked = env | {"RANK": rank, "LOCAL_RANK": rank}
-        log = (folder / f"rank{rank}.log").open("w")
-        processes.append(subprocess.Popen(command, env=ranked, cwd=ROOT, stdout=log, stderr=log))
-    try:
-        codes = [p.wait(timeout=240) for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert codes == [0, 0], "".join((folder / f"rank{r}.log").read_text()[-3000:] for r in "01")
-    found: dict[str, Any] = torch.load(folder / "found.pt", weights_only=False)
+    found: dict[str, Any] = on_two_processes("tests.verl_ext.two_processes", folder)
     return found
 
 

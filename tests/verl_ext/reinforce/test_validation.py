@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import verl_ext.reinforce.validation as validation_module
-from rollout.errors import WorkerError
+from rollout.errors import DataError, WorkerError
 from rollout.types import Episode, Sample
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, true_answer
 from tests.verl_ext.reinforce.test_trainer import Queue, fill, queue, trainer_of
@@ -118,6 +118,29 @@ def test_without_greedy_dialogues_there_is_no_jf(evaluate: Evaluate, sample: Sam
     metrics, _ = evaluate(None, [true_answer(sample)] * DRAWS)
     assert not [name for name in metrics if "jf" in name or "greedy" in name]
     assert metrics["val/reward/mean"] > 0
+
+
+def test_a_clip_of_which_nothing_can_be_drawn_counts_0_and_ends_nothing(
+    evaluate: Evaluate, sample: Sample, pool: InProcessPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The frames that were shown are sound, another of the clip is not: J&F alone reads it."""
+    score, say = pool.score, true_answer(sample)
+    broken = {"calls": 0}
+
+    def raises_for_the_first(requests: Sequence[Any]) -> list[Any]:
+        whole = [r for r in requests if r.with_masks]
+        broken["calls"] += bool(whole)
+        if len(whole) > 1 or (whole and broken["calls"] == 2):
+            raise DataError("clip a, frame 5, file 00005.jpg: cannot be read")
+        return score(requests)
+
+    monkeypatch.setattr(pool, "score", raises_for_the_first)
+    whole, _ = evaluate([say] * 4, [say] * DRAWS)
+    assert broken["calls"] == 1 + 4
+    assert whole["val/failed"] == 1.0 and whole["val/jf"] > 0.0
+    (line,) = (tmp_path / "failed_dialogues.jsonl").read_text().splitlines()
+    said = {"step": 2, "sample": sample.id, "error": "DataError: clip a, frame 5, file 00005.jpg: cannot be read"}
+    assert json.loads(line) == said
 
 
 def test_too_many_failures_are_no_evaluation(evaluate: Evaluate, sample: Sample, tmp_path: Path) -> None:

@@ -74,11 +74,13 @@ def test_where_a_steps_time_went_stands_beside_its_reward(terminal: bool) -> Non
     out = io.StringIO()
     step = {"timing_s/step": 9.0, "timing_s/gen": 4.0, "timing_s/old_log_prob": 3.0, "timing_s/pool": 1.0}
     words = _describe({"reward/mean": 2.5, **step, "timing_s/update_weights": 0.25, "timing_s/update_pool": 0.5})
-    assert words == "reward 2.50\n9.0 s: rollout 4.0, [SEG] 2.0, pool 1.0, sync 0.8"
+    assert words == "reward 2.50\n9.0 s: rollout 4.0, log-probs 2.0, pool 1.0, sync 0.8"
+    assert _describe({"reward/mean": 1.5, "reward/veason_format": 0.75}) == "reward 1.50, format 0.75"
+    assert _describe({"reward/mean": 1.5, "reward/strict_format": -1.0}) == "reward 1.50, format -1.00"
     with training_progress(Console(file=out, force_terminal=terminal, width=100)) as progress:
         progress(0, 0, STARTING)
         progress(1, 7, words)
-    assert "9.0 s: rollout 4.0, [SEG] 2.0, pool 1.0, sync 0.8" in out.getvalue()
+    assert "9.0 s: rollout 4.0, log-probs 2.0, pool 1.0, sync 0.8" in out.getvalue()
     assert terminal or "step 1/7 | reward 2.50 | 9.0 s: rollout" in out.getvalue()
 
 

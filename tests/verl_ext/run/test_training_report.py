@@ -49,7 +49,7 @@ def test_a_reinforced_run_shows_rewards_held_out_clips_and_phases(reinforced: Pa
     figures = ("0.50 → 2.00", "+1.50 ± 0.50", "40.0 → 44.0", "4.0 min")
     for said in (*figures, "mine: grpo", "mask iou", "Why episodes ended"):
         assert said in page, said
-    for phase in ("rollout", "seg states", "pool"):
+    for phase in ("rollout", "old log-probs", "pool"):
         assert f'<th scope="row">{phase}</th>' in page
     assert "<b>kind</b>" not in page and "&lt;b&gt;kind&lt;/b&gt;" in page  # names come from files
     assert "trainer.prompts per step" in page  # the recipe is the record
