@@ -2,7 +2,8 @@
 
 Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one
 object and one prompted frame per state: forward from the keyframe to the end, then backward to the start, the backward
-pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2); boxes only at the keyframe.
+pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2); boxes and points only at the
+keyframe.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
@@ -20,7 +21,15 @@ from torch import Tensor
 from rewards.segmenter.architecture import Architecture
 from rewards.segmenter.attention import attend_to_memory
 from rewards.segmenter.features import FeatureSource, Levels, on_device, upload
-from rewards.segmenter.heads import HeadOutput, Prompt, embed_boxes, embed_nothing, embed_states, run_heads
+from rewards.segmenter.heads import (
+    HeadOutput,
+    Prompt,
+    embed_boxes,
+    embed_nothing,
+    embed_points,
+    embed_states,
+    run_heads,
+)
 from rewards.segmenter.memory import MemoryBank, encode_memory
 
 
@@ -35,22 +44,25 @@ class Step:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts of B items: either states (B, C), or boxes (B, 4) in pixels of the encoder's input."""
+    """Prompts of B items, of one kind: states (B, C), or boxes (B, 4) or points (B, 2) in pixels of the encoder's
+    input."""
 
     states: Tensor | None = None
     boxes: Tensor | None = None
+    points: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if (self.states is None) == (self.boxes is None):
-            raise ValueError("propagation takes either states or boxes")
+        if sum(prompts is not None for prompts in (self.states, self.boxes, self.points)) != 1:
+            raise ValueError("propagation takes either states, or boxes, or points")
 
     def __len__(self) -> int:
-        given = self.states if self.boxes is None else self.boxes
-        return 0 if given is None else len(given)
+        return next(len(given) for given in (self.states, self.boxes, self.points) if given is not None)
 
     def at_keyframe(self, arch: Architecture, device: torch.device) -> Prompt | None:
-        """Of boxes; states are there in every frame alike."""
-        return None if self.boxes is None else embed_boxes(arch, upload(self.boxes, device))
+        """Of boxes and points; states are there in every frame alike."""
+        if self.boxes is not None:
+            return embed_boxes(arch, upload(self.boxes, device))
+        return None if self.points is None else embed_points(arch, upload(self.points, device))
 
     def while_tracking(self, arch: Architecture, device: torch.device) -> Prompt:
         return embed_nothing(arch, len(self), device) if self.states is None else embed_states(arch, self.states)

@@ -22,7 +22,7 @@ from rewards.segmenter.masks import by_columns, encode_columns, encode_rles, mas
 from rewards.segmenter.overlap import Fetched, fetch, one_behind
 from rewards.segmenter.segmenter import Segmenter
 from rewards.segmenter.truth import Truth
-from rewards.segmenter.types import BoxRequest, BoxScores, PropagatedMasks, PropagateRequest
+from rewards.segmenter.types import BoxRequest, BoxScores, PointRequest, PropagatedMasks, PropagateRequest
 from rollout.types import RLE
 
 FULL_SIZE_PIXELS = 64_000_000
@@ -136,6 +136,27 @@ def propagate_boxes(
     for put, results in one_behind(work() if owners else ()):
         put(*results)
     return [BoxScores(tracks.ious(r) or (), tracks.rles(r), objects.of(r)) for r in range(len(group))]
+
+
+def point_masks(
+    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[PointRequest], truth: Truth
+) -> list[PropagatedMasks]:
+    """SAM 2's mask of each click, on its frame alone: of its three candidates the one it thinks best of."""
+    clip = group[0].clip
+    frames = sorted({request.frame for request in group})
+    steps = segmenter.propagation_steps(
+        cache.source(clip, frames),
+        [frames.index(request.frame) for request in group],
+        points=torch.tensor([request.point for request in group], dtype=torch.float32),
+        clip_size=(clip.height, clip.width),
+        max_batch=max_batch,
+    )
+    found: dict[int, RLE] = {}
+    while len(found) < len(group):  # the steps that follow would track
+        step = next(steps)
+        rles = encode_rles(mask_to_clip_size(step.head.logits, clip.height, clip.width))
+        found.update(zip(step.items, rles, strict=True))
+    return [PropagatedMasks((found[r],), None) for r in range(len(group))]
 
 
 class _Objects:
