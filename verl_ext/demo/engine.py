@@ -111,8 +111,8 @@ class Engine:
             request = PointRequest(clip_of(folder), frame, (x, y))
         except ValueError as e:
             raise DataError(str(e)) from e
-        (answer,) = self.cluster.pool.score([request])
-        return answer.rles[0]  # type: ignore[no-any-return]
+        (answer,) = self.cluster.pool.submit([request])
+        return answer.result().rles[0]  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._one.shutdown(wait=False, cancel_futures=True)

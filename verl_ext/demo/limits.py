@@ -33,6 +33,8 @@ def check_upload(file: Path, limits: Limits) -> VideoFacts:
     name = file.name
     if file.suffix.lower() not in VIDEO_SUFFIXES:
         raise DataError(f"{name}: not a video that can be read here; bring one of {', '.join(VIDEO_SUFFIXES)}")
+    if not file.is_file():
+        raise DataError(f"{name}: is not here any more; bring it again")
     size = file.stat().st_size
     if size == 0:
         raise DataError(f"{name}: is empty (0 bytes); the upload may have been cut off, bring it again")

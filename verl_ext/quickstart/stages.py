@@ -84,6 +84,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
+    from verl_ext.tiny.warm_up_tasks import TaskSettings
 
     forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
@@ -92,7 +93,9 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     segmenter = Segmenter(SegmenterConfig(seed=seed, propagation_gate=False)).to(settings.device)
     # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J 0.89
     # against 0.72 after as many seconds of training half on propagation)
-    only_frames = WarmUpSettings(single_frame_share=1.0, transformer_lr_factor=0.1)
+    # clicks instead of boxes: `videoseg demo` asks for those, nothing of the quickstart for these
+    tasks = TaskSettings(frame_box_share=0.0)
+    only_frames = WarmUpSettings(single_frame_share=1.0, transformer_lr_factor=0.1, tasks=tasks)
     found = warm_up_segmenter(
         segmenter, samples[: settings.warm_up_samples], words, settings.warm_up_steps, seed, progress, only_frames
     )

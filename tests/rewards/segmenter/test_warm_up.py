@@ -49,7 +49,7 @@ def test_masks_improve_on_a_held_out_clip(samples: list[Sample]) -> None:
     assert after["frame_pixel_iou"] > before["frame_pixel_iou"] + 0.2
     assert set(after) == {
         *("frame_pixel_iou", "frame_iou", "frame_absent"),
-        *("propagated_j", "propagated_absent", "box_j", "box_absent"),
+        *("propagated_j", "propagated_absent", "box_j", "box_absent", "click_iou"),
     }
     assert all(0 <= v <= 1 for v in after.values())
 
@@ -88,6 +88,18 @@ def test_a_query_means_all_objects_with_its_words(samples: list[Sample]) -> None
     assert clip.visible(4) == [("blue", "square")] and clip.visible(FRAMES - 1) == []
     rows, columns = np.nonzero(masklets.object_mask(1, 2))
     assert clip.box(("blue",), 2) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_a_click_lies_on_the_object_whose_mask_comes_with_it(samples: list[Sample]) -> None:
+    clip = collect_clips(samples, words(samples))[0]
+    masklets = samples[0].masklets
+    assert masklets is not None
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20):
+        (x, y), mask = clip.click(1, rng)
+        assert mask[int(y), int(x)] and x % 1 == y % 1 == 0.5
+        seen |= {k for k in range(2) if np.array_equal(mask, masklets.object_mask(k, 1))}
+    assert seen == {0, 1}, "any object, and each by itself"
 
 
 def test_targets_are_area_shares() -> None:
