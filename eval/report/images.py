@@ -81,10 +81,12 @@ def outlined(
 
 def inside_and_outline(mask: NDArray[np.bool_], height: int, width: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """A mask of any size at (height, width): where it is, and its rim of two pixels."""
-    small = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
-    inside = np.asarray(small) >= 64  # a thin object may cover a quarter of a small pixel
     import cv2
 
+    # a decoded RLE runs down its columns, which Pillow would copy one by one
+    rows = cv2.transpose(mask.T.view(np.uint8)) if mask.flags.f_contiguous else mask.view(np.uint8)
+    small = Image.fromarray(rows * np.uint8(255)).resize((width, height), Image.Resampling.BILINEAR)
+    inside = np.asarray(small) >= 64  # a thin object may cover a quarter of a small pixel
     core = cv2.erode(inside.view(np.uint8), _RIM, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return inside, inside & ~core.view(np.bool_)
 

@@ -1,4 +1,4 @@
-"""An engine whose policy says what it is told to, so that neither Ray nor vLLM is needed; all else is the demo's own."""
+"""An engine whose policy says what it is told, so that neither Ray nor vLLM is needed; all else is the demo's own."""
 
 from __future__ import annotations
 

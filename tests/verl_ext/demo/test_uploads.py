@@ -84,7 +84,8 @@ def test_rotation_and_uneven_times_are_handled(tmp_path: Path) -> None:
 
 def test_sentences() -> None:
     assert sentences_of(" a cat \n\n\tthe dog\n") == ["a cat", "the dog"]
-    for text, what in (("", "Say what"), (" \n", "Say what"), ("a\n" * (MOST_SENTENCES + 1), "at most"), ("a" * (MOST_LETTERS + 1), "letters")):  # fmt: skip
+    many, long = "a\n" * (MOST_SENTENCES + 1), "a" * (MOST_LETTERS + 1)
+    for text, what in (("", "Say what"), (" \n", "Say what"), (many, "at most"), (long, "letters")):
         with pytest.raises(DataError, match=what):
             sentences_of(text)
 
