@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from verl_ext.demo.limits import sentences_of
 from verl_ext.demo.take_home import write_all
 from verl_ext.demo.turns import said, turns_done, turns_so_far
 from verl_ext.demo.visits import Visit, Visits
+
+logger = logging.getLogger(__name__)
 
 HOME = "take_home"
 SAME_OBJECT = 0.5
@@ -59,7 +62,9 @@ def answer(engine: Engine, visits: Visits, session: str, upload: str | None, tex
         now = replace(now, said=said("Drawing …", "busy"), turns=turns_done(clip, visit.answers))
         yield now
         yield _finished(visit, clip, now)
-    except (VideosegError, OSError) as e:
+    except Exception as e:  # whatever it was: the page says it in words, the log where it came from
+        if not isinstance(e, VideosegError):
+            logger.exception("a visitor's clip could not be answered")
         yield Shown(said(_in_their_words(e, visit)))
 
 
@@ -90,8 +95,15 @@ def picture(visit: Visit, frame: int) -> NDArray[np.uint8] | None:
     return drawn_frame(clip, frame, _masks(visit, frame), film_side(clip))
 
 
-def click(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8], str]:
+def click(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8] | None, str]:
     """What SAM 2 itself makes of a click at a pixel of `picture`, drawn, and what it tells of the policy's masks."""
+    try:
+        return _clicked(engine, visit, frame, x, y)
+    except VideosegError as e:
+        return None, said(_in_their_words(e, visit))
+
+
+def _clicked(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8], str]:
     clip = clip_of(visit.folder)
     scale = film_side(clip) / max(clip.width, clip.height)
     at = (min(x / scale, clip.width - 1), min(y / scale, clip.height - 1))
@@ -128,7 +140,7 @@ def _masks(visit: Visit, frame: int) -> list[RLE | None]:
 
 def _in_their_words(error: BaseException, visit: Visit | None) -> str:
     """Without this machine's paths."""
-    text = str(error)
+    text = str(error) if isinstance(error, VideosegError) else f"{type(error).__name__}: {error}"
     if visit is not None:
         for folder in (visit.folder / "videos", visit.folder, Path(visit.source).parent):
             text = text.replace(f"{folder}/", "")

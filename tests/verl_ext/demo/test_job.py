@@ -128,7 +128,7 @@ def test_an_engine_that_ended_says_so(
 
     monkeypatch.setattr(engine.cluster.pool, "submit", gone)
     *_, said = asked(engine, visits, upload, LEFT)
-    assert told(said.said) == "no space left on device"
+    assert told(said.said) == "OSError: no space left on device"
     (again,) = asked(engine, visits, upload, LEFT)
     assert "the engine stopped (OSError: no space left on device); start the demo again" in told(again.said)
 
@@ -147,7 +147,7 @@ def test_a_click_tells_a_naming_error_from_a_mask_error(engine: Engine, visits: 
     clip = clip_of(visit.folder)
     scale = film.film_side(clip) / WIDTH
     picture, said = job.click(engine, visit, 5, 20.5 * scale, 30.5 * scale)
-    assert picture.shape == (round(HEIGHT * scale), round(WIDTH * scale), 3)
+    assert picture is not None and picture.shape == (round(HEIGHT * scale), round(WIDTH * scale), 3)
     own = engine.click(visit.folder, 5, 20.5, 30.5)
     there = decode(own, HEIGHT, WIDTH, "test")
     mask = decode(visit.answers[0].record.prediction[5], HEIGHT, WIDTH, "test")  # type: ignore[union-attr]
@@ -158,6 +158,8 @@ def test_a_click_tells_a_naming_error_from_a_mask_error(engine: Engine, visits: 
     for drawn, words in ((own, "the policy drew this object"), (None, "drew nothing")):
         visit.answers[0] = replace(visit.answers[0], record=replace(record, prediction=(drawn,) * FRAMES))
         assert words in told(job.click(engine, visit, 5, 20.5 * scale, 30.5 * scale)[1]).split("“nothing")[0]
+    nothing, why = job.click(engine, visit, FRAMES, 1.0, 1.0)
+    assert nothing is None and "frame names frame 10; the clip has 0..9" in told(why)
     assert job._told(0.2, True, True).startswith("the policy's mask lies on it")
     assert job._told(0.0, True, False).startswith("the policy drew something else")
 
