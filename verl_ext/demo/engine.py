@@ -65,6 +65,7 @@ class Engine:
         self.cluster, self.look = cluster, look
         self.stopped: str | None = None
         """Why it answers no more."""
+        self._closing = False
         self._one = ThreadPoolExecutor(1, "demo")
 
     @classmethod
@@ -115,8 +116,15 @@ class Engine:
         return answer.result().rles[0]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._one.shutdown(wait=False, cancel_futures=True)
+        """A job that is under way is given up first: left alone it would replace the workers that end here."""
+        self._closing = True
+        self._one.shutdown(cancel_futures=True)
         self.cluster.close()
+
+    def _go_on(self, done: int, total: int, what: str) -> None:
+        """Asked by inference every few seconds."""
+        if self._closing:
+            raise WorkerError("the demo was ended")
 
     def infer(self, folder: Path) -> None:
         """Every expression of the folder's data set to its results file. Raises as `eval.inference.run.infer`."""
@@ -125,7 +133,7 @@ class Engine:
         target = target_at(folder)
         dataset = target.open()
         keys = [(clip, e.id) for clip in dataset.clips() for e in dataset.expressions(clip)]
-        infer(self.cluster, stream(target, dataset, keys), target.out, total=len(keys))
+        infer(self.cluster, stream(target, dataset, keys), target.out, total=len(keys), progress=self._go_on)
 
 
 class Job:

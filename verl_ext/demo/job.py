@@ -92,6 +92,7 @@ def picture(visit: Visit, frame: int) -> NDArray[np.uint8] | None:
     if not visit.answers:
         return None
     clip = clip_of(visit.folder)
+    frame = min(frame, clip.num_frames - 1)  # a slider has two places at least
     return drawn_frame(clip, frame, _masks(visit, frame), film_side(clip))
 
 
@@ -105,6 +106,7 @@ def click(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple
 
 def _clicked(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8], str]:
     clip = clip_of(visit.folder)
+    frame = min(frame, clip.num_frames - 1)
     scale = film_side(clip) / max(clip.width, clip.height)
     at = (min(x / scale, clip.width - 1), min(y / scale, clip.height - 1))
     own = engine.click(visit.folder, frame, *at)

@@ -63,6 +63,15 @@ def test_turns_come_first_then_film_and_masks(
                 assert np.array_equal(np.asarray(png) > 0, decode(record.prediction[4], HEIGHT, WIDTH, "test"))
 
 
+def test_the_viewer_opens_what_is_taken_home(engine: Engine, visits: Visits, upload: Path, tmp_path: Path) -> None:
+    from verl_ext.viewer import open_source
+
+    (*_, done) = asked(engine, visits, upload, LEFT, RIGHT)
+    (tmp_path / "results.jsonl").write_bytes(Path(done.files[2]).read_bytes())
+    entries, problems = open_source(tmp_path).entries()
+    assert {e.text for e in entries} == {LEFT, RIGHT} and not problems
+
+
 def test_the_masks_are_those_of_evaluation(engine: Engine, visits: Visits, upload: Path, tmp_path: Path) -> None:
     from eval.inference.run import infer
     from verl_ext.demo.engine import target_at
@@ -104,6 +113,28 @@ def test_one_job_at_a_time_a_visitor(
     assert told(gone.said) == f"{upload.name}: is not here any more; bring it again"
     *_, last = asked(engine, visits, write_video(tmp_path / "other.mp4", range(0, 400, 40)), LEFT, by="bob")
     assert told(last.said) == "Done.", "the next one is answered"
+
+
+def test_the_end_does_not_wait_for_a_job(
+    engine: Engine, worker: WatchedScript, visits: Visits, upload: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.inference.pipeline.TICK_SECONDS", 0.1)
+    worker.go_on.clear()
+    steps = job.answer(engine, visits, "ann", str(upload), LEFT)
+    next(steps)
+    ending = threading.Thread(target=engine.close)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    *_, last = steps
+    assert told(last.said) == "the demo was ended"
+    visits.leave("ann")
+
+
+def test_a_still_is_a_clip(engine: Engine, visits: Visits, tmp_path: Path) -> None:
+    *_, done = asked(engine, visits, write_video(tmp_path / "still.mp4", [0]), LEFT)
+    assert told(done.said) == "Done." and (done.frames, done.frame) == (1, 0)
+    assert np.array_equal(job.picture(visits.of("ann"), 1), job.picture(visits.of("ann"), 0))  # type: ignore[arg-type]
 
 
 def test_what_goes_wrong_is_said(engine: Engine, visits: Visits, upload: Path, tmp_path: Path) -> None:
@@ -158,8 +189,8 @@ def test_a_click_tells_a_naming_error_from_a_mask_error(engine: Engine, visits: 
     for drawn, words in ((own, "the policy drew this object"), (None, "drew nothing")):
         visit.answers[0] = replace(visit.answers[0], record=replace(record, prediction=(drawn,) * FRAMES))
         assert words in told(job.click(engine, visit, 5, 20.5 * scale, 30.5 * scale)[1]).split("“nothing")[0]
-    nothing, why = job.click(engine, visit, FRAMES, 1.0, 1.0)
-    assert nothing is None and "frame names frame 10; the clip has 0..9" in told(why)
+    nothing, why = job.click(engine, visit, 5, -1.0, 1.0)
+    assert nothing is None and "lies outside its 64 x 48 pixels" in told(why)
     assert job._told(0.2, True, True).startswith("the policy's mask lies on it")
     assert job._told(0.0, True, False).startswith("the policy drew something else")
 
