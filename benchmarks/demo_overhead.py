@@ -68,7 +68,7 @@ def visited(address: str, folder: Path, clip: Path, sentences: Sequence[str]) ->
         own = folder / f"visit_{n}{clip.suffix}"
         own.write_bytes(clip.read_bytes() + bytes(n))  # other bytes, or Gradio would take it for the last one
         began = time.perf_counter()
-        said, _, film, files, *_ = client.predict({"video": handle_file(own)}, "\n".join(sentences), api_name="/ask")
+        said, _, film, files, *_ = client.predict(handle_file(own), "\n".join(sentences), api_name="/ask")
         seconds = time.perf_counter() - began
         assert "Done." in said and film and len(files) == 3, said
         return seconds

@@ -14,11 +14,12 @@ from eval.report.images import decode, outlined, read_thumbnail
 from rollout.frames import frame_times
 from rollout.types import RLE, Clip
 
-SIDES = (480, 960)
-"""The longer side of a film, in pixels: a smaller clip is enlarged, so that outlines stay fine; a larger one shrunk."""
+FILM_SIDES, PICTURE_SIDES = (320, 960), (480, 960)
+"""Least and most of the longer side, in pixels: a small clip is enlarged, so that outlines stay fine; a large one
+shrunk."""
 TICKS = 90_000
 """A second."""
-ENCODERS = (("libx264", {"preset": "veryfast", "crf": "20"}), ("libvpx-vp9", {"crf": "30", "b": "0", "cpu-used": "6"}))
+ENCODERS = (("libx264", {"preset": "ultrafast", "crf": "20"}), ("libvpx-vp9", {"crf": "30", "b": "0", "cpu-used": "6"}))
 COLOURS = (
     (255, 45, 145),
     (0, 165, 255),
@@ -34,8 +35,8 @@ COLOURS = (
 Masks = Sequence[RLE | None]
 
 
-def film_side(clip: Clip) -> int:
-    return min(max(SIDES[0], clip.height, clip.width), SIDES[1])
+def side_of(clip: Clip, sides: tuple[int, int]) -> int:
+    return min(max(sides[0], clip.height, clip.width), sides[1])
 
 
 def drawn_frame(clip: Clip, frame: int, masks: Sequence[RLE | None], side: int) -> NDArray[np.uint8]:
@@ -50,7 +51,7 @@ def drawn_frame(clip: Clip, frame: int, masks: Sequence[RLE | None], side: int) 
 
 def write_film(path: Path, clip: Clip, tracks: Sequence[Masks]) -> None:
     """``tracks``: (T,) masks of each sentence. Raises DataError as `drawn_frame`."""
-    side = film_side(clip)
+    side = side_of(clip, FILM_SIDES)
     pictures = (drawn_frame(clip, t, [track[t] for track in tracks], side) for t in range(clip.num_frames))
     write_pictures(path, pictures, frame_times(clip))
 

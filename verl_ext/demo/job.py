@@ -15,7 +15,7 @@ from eval.report.images import decode
 from rollout.errors import DataError, VideosegError
 from rollout.types import RLE, Clip
 from verl_ext.demo.engine import Engine, clip_of
-from verl_ext.demo.film import drawn_frame, film_side
+from verl_ext.demo.film import PICTURE_SIDES, drawn_frame, side_of
 from verl_ext.demo.limits import sentences_of
 from verl_ext.demo.take_home import write_all
 from verl_ext.demo.turns import said, turns_done, turns_so_far
@@ -93,7 +93,7 @@ def picture(visit: Visit, frame: int) -> NDArray[np.uint8] | None:
         return None
     clip = clip_of(visit.folder)
     frame = min(frame, clip.num_frames - 1)  # a slider has two places at least
-    return drawn_frame(clip, frame, _masks(visit, frame), film_side(clip))
+    return drawn_frame(clip, frame, _masks(visit, frame), side_of(clip, PICTURE_SIDES))
 
 
 def click(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8] | None, str]:
@@ -107,10 +107,12 @@ def click(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple
 def _clicked(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8], str]:
     clip = clip_of(visit.folder)
     frame = min(frame, clip.num_frames - 1)
-    scale = film_side(clip) / max(clip.width, clip.height)
+    scale = side_of(clip, PICTURE_SIDES) / max(clip.width, clip.height)
     at = (min(x / scale, clip.width - 1), min(y / scale, clip.height - 1))
     own = engine.click(visit.folder, frame, *at)
-    return drawn_frame(clip, frame, [own], film_side(clip)), said(_verdict(visit, clip, frame, own, at), "busy")
+    return drawn_frame(clip, frame, [own], side_of(clip, PICTURE_SIDES)), said(
+        _verdict(visit, clip, frame, own, at), "busy"
+    )
 
 
 def _verdict(visit: Visit, clip: Clip, frame: int, own: RLE, at: tuple[float, float]) -> str:

@@ -124,7 +124,7 @@ def test_a_clip_goes_in_and_the_film_comes_out(
     assert BAIT in turns.text and "{{1}} ${1}" in turns.text, "hostile text stays text"
     assert browser.execute_script("return document.querySelectorAll('#turns script, #turns [onerror]').length") == 0
     plays = "const v = document.querySelector('#film video'); return v && v.readyState >= 2 && v.videoWidth"
-    assert until(browser, lambda b: b.execute_script(plays)) == 480
+    assert until(browser, lambda b: b.execute_script(plays)) == 320
 
     for link in browser.find_elements(By.CSS_SELECTOR, "#files a[download]"):
         browser.execute_script("arguments[0].click()", link)
