@@ -94,7 +94,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J 0.89
     # against 0.72 after as many seconds of training half on propagation)
     # clicks instead of boxes: `videoseg demo` asks for those, nothing of the quickstart for these
-    tasks = TaskSettings(frame_box_share=0.0)
+    tasks = TaskSettings(frame_box_share=0.0, frame_click_share=1.0)
     only_frames = WarmUpSettings(single_frame_share=1.0, transformer_lr_factor=0.1, tasks=tasks)
     found = warm_up_segmenter(
         segmenter, samples[: settings.warm_up_samples], words, settings.warm_up_steps, seed, progress, only_frames

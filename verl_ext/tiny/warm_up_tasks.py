@@ -32,7 +32,7 @@ class TaskSettings:
     """How often something is asked for that is not in the frame."""
     frame_box_share: float = 1.0
     """How often a single frame also gets a box; 0 leaves boxes untrained there."""
-    frame_click_share: float = 1.0
+    frame_click_share: float = 0.0
     """How often a single frame also gets a click."""
     propagated_frames: int = 4
     max_stride: int = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_a_click_lies_on_the_object_whose_mask_comes_with_it(samples: list[Sampl
         assert mask[int(y), int(x)] and x % 1 == y % 1 == 0.5
         seen |= {k for k in range(2) if np.array_equal(mask, masklets.object_mask(k, 1))}
     assert seen == {0, 1}, "any object, and each by itself"
+
+
+def test_clicks_are_learnt_where_they_are_asked_for(samples: list[Sample]) -> None:
+    clicks = replace(
+        SHORT, tasks=replace(SHORT.tasks, frame_box_share=0.0, frame_click_share=1.0), single_frame_share=1.0
+    )
+    found = [
+        warm_up_segmenter(Segmenter(SMALL), samples, words(samples), steps=80, settings=s)["click_iou"]
+        for s in (replace(SHORT, single_frame_share=1.0), clicks)
+    ]
+    assert found[1] > found[0] + 0.1
 
 
 def test_targets_are_area_shares() -> None:
