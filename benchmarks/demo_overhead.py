@@ -3,8 +3,8 @@
 Starts a policy's engine once and asks it about the same sentences, in turn as evaluation does (dialogues, masks,
 results on disk) and as a visitor does, through the page's own server and Gradio's client: upload, turns as they are
 generated, film, archive, downloads. Every round has a copy of the clip of its own, so that nothing was encoded before;
-the first round of each is left out. Neither includes the start of the engine, which takes most of ``videoseg eval`` on
-one clip. Without ``--clip`` it is a drawn one.
+the first round of each is left out. Both commands start the same engine: ``overhead`` is that of the whole commands on
+one clip, ``overhead_warm`` that of a further clip, without the start. Without ``--clip`` it is a drawn one.
 """
 
 from __future__ import annotations
@@ -109,12 +109,16 @@ def main() -> None:
             clip = Path(work) / "clip.mp4"
             sentences = drawn(clip, args.frames, args.size)
         request = request_for(args.policy, recipe, tuple(args.overrides), args.device, 1)(folder / GUESTS)
+        began = time.perf_counter()
         engine = Engine.start(request)
+        start = time.perf_counter() - began
         try:
             figures = measure(engine, folder, Path(work), clip, sentences, args.rounds)
         finally:
             engine.close()
         facts = video_facts(clip)
+    whole = (start + figures["demo_median_s"]) / (start + figures["eval_median_s"]) - 1
+    figures |= {"start_s": round(start, 1), "overhead": round(whole, 3)}
     figures |= {"frames": facts.num_frames, "width": facts.width, "height": facts.height, "sentences": len(sentences)}
     for name, value in figures.items():
         print(f"{name:18s} {value}")
@@ -135,7 +139,12 @@ def measure(
             seconds[name].append(once(n))
     kept = {name: [round(s, 3) for s in values[1:]] for name, values in seconds.items()}
     evaluation, demo = (statistics.median(kept[name]) for name in arms)
-    return {**kept, "eval_median_s": evaluation, "demo_median_s": demo, "overhead": round(demo / evaluation - 1, 3)}
+    return {
+        **kept,
+        "eval_median_s": evaluation,
+        "demo_median_s": demo,
+        "overhead_warm": round(demo / evaluation - 1, 3),
+    }
 
 
 if __name__ == "__main__":

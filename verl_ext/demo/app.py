@@ -41,10 +41,19 @@ def build(engine: Engine, visits: Visits, examples: Sequence[Example], limits: L
             frame = gr.Slider(0, 1, step=1, label="Frame", elem_id="frame")
             with gr.Row():
                 seen = gr.Image(
-                    label="The policy's masks: click an object", interactive=False, buttons=[], elem_id="seen"
+                    label="The policy's masks: click an object",
+                    interactive=False,
+                    buttons=[],
+                    format="jpeg",
+                    elem_id="seen",
                 )
                 own = gr.Image(
-                    label="SAM 2 alone, from your click", interactive=False, buttons=[], elem_id="own", height=PICTURE
+                    label="SAM 2 alone, from your click",
+                    interactive=False,
+                    buttons=[],
+                    format="jpeg",
+                    elem_id="own",
+                    height=PICTURE,
                 )
             verdict = gr.HTML(elem_id="verdict")
 

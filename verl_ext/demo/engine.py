@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eval.inference.onlooker import TurnSoFar
     from eval.results.record import ResultRecord
 
-PAUSE_S = 0.2
+PAUSE_S = 0.4
 """Between two looks at dialogues that go on."""
 VIDEOS, ANSWERS, EXPRESSIONS = "videos", "answers", "expressions.json"
 
@@ -104,12 +104,12 @@ class Engine:
         write_json(folder / EXPRESSIONS, {video_in(folder).stem: texts})
         return Job(self, folder, sentences)
 
-    def click(self, folder: Path, frame: int, x: float, y: float) -> RLE:
+    def click(self, clip: Clip, frame: int, x: float, y: float) -> RLE:
         """SAM 2's own mask of what lies at a pixel of the clip. Raises DataError for a place that it does not have."""
         from rewards.segmenter.types import PointRequest
 
         try:
-            request = PointRequest(clip_of(folder), frame, (x, y))
+            request = PointRequest(clip, frame, (x, y))
         except ValueError as e:
             raise DataError(str(e)) from e
         (answer,) = self.cluster.pool.submit([request])

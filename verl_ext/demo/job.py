@@ -52,7 +52,7 @@ def answer(engine: Engine, visits: Visits, session: str, upload: str | None, tex
         visit = visits.take(session, upload)
         shutil.rmtree(visit.folder / HOME, ignore_errors=True)
         visit.job = engine.ask(visit.folder, sentences)
-        clip = clip_of(visit.folder)
+        clip = _clip(visit)
         now = Shown(said(f"{clip.num_frames} frames, {clip.width} x {clip.height}: answering …", "busy"))
         yield now
         for turns in visit.job:
@@ -87,11 +87,17 @@ def _finished(visit: Visit, clip: Clip, now: Shown) -> Shown:
     )
 
 
+def _clip(visit: Visit) -> Clip:
+    if visit.clip is None:
+        visit.clip = clip_of(visit.folder)
+    return visit.clip
+
+
 def picture(visit: Visit, frame: int) -> NDArray[np.uint8] | None:
     """(h, w, 3): a frame with the policy's masks; None before there are any."""
     if not visit.answers:
         return None
-    clip = clip_of(visit.folder)
+    clip = _clip(visit)
     frame = min(frame, clip.num_frames - 1)  # a slider has two places at least
     return drawn_frame(clip, frame, _masks(visit, frame), side_of(clip, PICTURE_SIDES))
 
@@ -105,11 +111,11 @@ def click(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple
 
 
 def _clicked(engine: Engine, visit: Visit, frame: int, x: float, y: float) -> tuple[NDArray[np.uint8], str]:
-    clip = clip_of(visit.folder)
+    clip = _clip(visit)
     frame = min(frame, clip.num_frames - 1)
     scale = side_of(clip, PICTURE_SIDES) / max(clip.width, clip.height)
     at = (min(x / scale, clip.width - 1), min(y / scale, clip.height - 1))
-    own = engine.click(visit.folder, frame, *at)
+    own = engine.click(clip, frame, *at)
     return drawn_frame(clip, frame, [own], side_of(clip, PICTURE_SIDES)), said(
         _verdict(visit, clip, frame, own, at), "busy"
     )

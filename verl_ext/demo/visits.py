@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_construction.partials import alive
 from rollout.errors import DataError
+from rollout.types import Clip
 from verl_ext.demo.engine import VIDEOS, Answered, Job
 from verl_ext.demo.limits import Limits, check_upload
 
@@ -44,6 +45,8 @@ class Visit:
     folder: Path
     source: str = ""
     """The upload that ``folder`` holds."""
+    clip: Clip | None = None
+    """That video, once it was asked about."""
     job: Job | None = None
     answers: list[Answered] = field(default_factory=list)
 
@@ -84,7 +87,7 @@ class Visits:
             if not kept.exists():
                 shutil.copyfile(upload, kept)
             self._drop_upload(visit.source)
-            visit.source = upload
+            visit.source, visit.clip = upload, None
         visit.answers = []
         return visit
 

@@ -8,7 +8,7 @@ import pytest
 
 from rollout.types import decode_rle
 from tests.videos import SIZE, write_video
-from verl_ext.demo.engine import VIDEOS, Engine, target_at
+from verl_ext.demo.engine import VIDEOS, Engine, clip_of, target_at
 from verl_ext.evaluation.request import Request
 
 FRAMES = 12
@@ -34,7 +34,7 @@ def test_turns_grow_and_a_clip_is_encoded_once(tmp_path: Path, tiny_policy: Path
         before = engine.cluster.pool.encoded_frames()
         again = engine.ask(tmp_path, SENTENCES[:1])
         assert list(again) is not None and again.answers()[0].record == answers[0].record, "greedy: the same once more"
-        mask = decode_rle(engine.click(tmp_path, 3, 10.0, 10.0))
+        mask = decode_rle(engine.click(clip_of(tmp_path), 3, 10.0, 10.0))
         assert mask.shape == SIZE
         assert engine.cluster.pool.encoded_frames() == max(before, 1)
     finally:

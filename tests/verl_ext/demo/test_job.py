@@ -179,7 +179,7 @@ def test_a_click_tells_a_naming_error_from_a_mask_error(engine: Engine, visits: 
     scale = film.side_of(clip, film.PICTURE_SIDES) / WIDTH
     picture, said = job.click(engine, visit, 5, 20.5 * scale, 30.5 * scale)
     assert picture is not None and picture.shape == (round(HEIGHT * scale), round(WIDTH * scale), 3)
-    own = engine.click(visit.folder, 5, 20.5, 30.5)
+    own = engine.click(clip, 5, 20.5, 30.5)
     there = decode(own, HEIGHT, WIDTH, "test")
     mask = decode(visit.answers[0].record.prediction[5], HEIGHT, WIDTH, "test")  # type: ignore[union-attr]
     iou = (mask & there).sum() / (mask | there).sum()
