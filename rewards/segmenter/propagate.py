@@ -2,8 +2,8 @@
 
 Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one
 object and one prompted frame per state: forward from the keyframe to the end, then backward to the start, the backward
-pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2); boxes and points only at the
-keyframe.
+pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2), boxes and points only at
+the keyframe.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
