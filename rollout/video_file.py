@@ -73,9 +73,12 @@ class VideoFile:
 
         try:
             self.container: Any = av.open(self.file)
+            if not self.container.streams.video and self.container.streams.audio:
+                raise DataError(f"{self.file}: holds no video, only sound; give the file that has the frames")
             self.stream: Any = self.container.streams.video[0]
-            # A damaged frame is an error here; by default the decoder paints over it.
-            self.stream.codec_context.options = {"err_detect": "explode", "ec": "0"}
+            # A damaged frame is an error here; by default the decoder paints over it. Its painting stays allowed (ec):
+            # without, it calls every frame damaged that comes in several slices, and what it paints says so anyway.
+            self.stream.codec_context.options = {"err_detect": "explode"}
             self.stream.codec_context.thread_count = 1  # Threads would hold more frames, and do not survive a fork.
             hidden = _vp8_hidden if self.stream.codec_context.name == VP8 else _never
             coded = [p for p in self.container.demux(self.stream) if p.size and not hidden(p)]

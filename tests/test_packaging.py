@@ -131,6 +131,12 @@ def test_constraints_pin_what_the_extras_pin(extra: str) -> None:
             assert pinned[name].partition("+")[0] == match[2], requirement
 
 
+def test_what_is_installed_for_tests_has_the_demo() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["demo"]) <= set(extras["dev"]), "else `make test` would leave the demo's page out"
+    assert int(constraints("cpu")["pillow"].partition(".")[0]) < 13, "Gradio 6 wants Pillow below 13"
+
+
 def test_constraints_hold_nothing_of_one_machine() -> None:
     for file in (ROOT / "constraints").glob("*.txt"):
         text = file.read_text()

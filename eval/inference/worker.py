@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from eval.results.failures import Failure
 from rewards.pool.drawing import drawer
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
-from rollout.environment import make_environment
+from rollout.environment import Environment, make_environment
 from rollout.episode import Draw, Generate, Generated, roll_out
 from rollout.errors import DataError, RecipeError
 from rollout.spoilt import read_of
@@ -128,9 +128,9 @@ class PolicyWorker:
 
     async def _run(self, sample: Sample, environment_settings: Mapping[str, Any] | None) -> Dialogue:
         draw = self._draw(sample, environment_settings)
-        episode, conversation = await converse(
-            sample, self.settings, environment_settings, self.processor.tokenizer, self.chat, self._generate, draw
-        )
+        asked = (sample, self.settings, environment_settings)
+        policy = (self.processor.tokenizer, self.chat, self._generate)
+        episode, conversation = await converse(*asked, *policy, draw, self._watched)
         return Dialogue(episode, await self._states(episode, conversation), sum(conversation.loss_mask))
 
     async def _states(self, episode: Episode, conversation: Conversation) -> list[np.ndarray[Any, Any] | None]:
@@ -148,6 +148,13 @@ class PolicyWorker:
         given = s.environment_settings if environment_settings is None else environment_settings
         scoring = s.backend.scoring(s.environment, given)
         return drawer(scoring, sample, lambda request: self._desk.ask.remote(request), self._states)
+
+    def _watched(self, environment: Environment) -> Environment:
+        """The environment as a dialogue gets it; for subclasses that look on."""
+        return environment
+
+    def _hear(self, token_ids: Sequence[int]) -> None:
+        """Told of a reply while it grows: all of its tokens so far."""
 
     async def _generate(
         self,
@@ -168,8 +175,9 @@ class PolicyWorker:
         prompt = TokensPrompt(
             prompt_token_ids=collapse_runs(prompt_token_ids, self.chat.image_pad), multi_modal_data={"image": images}
         )
-        outputs = [o async for o in self._engine.generate(prompt, params, request_id=str(self._requests))]
-        out = outputs[-1].outputs[0]
+        async for output in self._engine.generate(prompt, params, request_id=str(self._requests)):
+            out = output.outputs[0]
+            self._hear(out.token_ids)
         return Generated(list(out.token_ids), None, out.finish_reason or "stop")
 
 
@@ -181,15 +189,16 @@ async def converse(
     chat: ChatFormat,
     generate: Generate,
     draw: Draw | None = None,
+    watched: Callable[[Environment], Environment] = lambda environment: environment,
 ) -> tuple[Episode, Conversation]:
-    """One greedy episode on a sample.
+    """One greedy episode on a sample; ``watched`` may put an onlooker between it and its environment.
 
     Raises:
         DataError: a frame cannot be read; names clip, frame and file. There is no result then, least of all a score.
         RecipeError: the first message does not fit, so that there is no dialogue; nor a result.
     """
     given = settings.environment_settings if environment_settings is None else environment_settings
-    environment = make_environment(settings.environment, sample, given, chat.factor)
+    environment = watched(make_environment(settings.environment, sample, given, chat.factor))
     conversation = Conversation(
         tokenizer,
         chat,

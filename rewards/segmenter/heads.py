@@ -26,7 +26,7 @@ class Prompt:
     dense: Tensor
     """(n, C, S/16, S/16), the same for all: no prompt of ours is a mask."""
     multimask: bool
-    """Three candidates, or the single mask that a box gets."""
+    """Three candidates (also for a single click), or the single mask that a box gets."""
 
     def of(self, items: Tensor) -> Prompt:
         """Those of ``items``, (k,) rows."""
@@ -75,6 +75,12 @@ def embed_boxes(arch: Architecture, boxes: Tensor, states: Tensor | None = None)
     if states is not None:
         sparse = torch.cat([sparse, states[:, None].to(sparse)], dim=1)
     return Prompt(sparse, dense, multimask=False)
+
+
+def embed_points(arch: Architecture, points: Tensor) -> Prompt:
+    """(n, 2) x, y in pixels of the encoder's input: one click each on what is meant (label 1)."""
+    labels = torch.ones(points.shape[0], 1, dtype=torch.int32, device=points.device)
+    return Prompt(*arch.embed_points(points.reshape(-1, 1, 2), labels), multimask=True)
 
 
 def run_heads(

@@ -2,8 +2,8 @@
 
 Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one
 object and one prompted frame per state: forward from the keyframe to the end, then backward to the start, the backward
-pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2); boxes only at the keyframe.
-Items may have videos of their own, of one length: frames that are taken from the same features.
+pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2), boxes and points only at
+the keyframe. Items may have videos of their own, of one length: frames that are taken from the same features.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
@@ -21,7 +21,15 @@ from torch import Tensor
 from rewards.segmenter.architecture import Architecture
 from rewards.segmenter.attention import attend_to_memory
 from rewards.segmenter.features import FeatureSource, Levels, on_device, upload
-from rewards.segmenter.heads import HeadOutput, Prompt, embed_boxes, embed_nothing, embed_states, run_heads
+from rewards.segmenter.heads import (
+    HeadOutput,
+    Prompt,
+    embed_boxes,
+    embed_nothing,
+    embed_points,
+    embed_states,
+    run_heads,
+)
 from rewards.segmenter.memory import MemoryBank, encode_memory
 
 
@@ -36,22 +44,25 @@ class Step:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts of B items: states (B, C), boxes (B, 4) in pixels of the encoder's input, or both for every item."""
+    """Prompts of B items: states (B, C), boxes (B, 4), or both for every item; or points (B, 2). Boxes and points are in
+    pixels of the encoder's input."""
 
     states: Tensor | None = None
     boxes: Tensor | None = None
+    points: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.states is None and self.boxes is None:
-            raise ValueError("propagation takes either states or boxes, or both")
+        if (self.states is None and self.boxes is None) == (self.points is None):
+            raise ValueError("propagation takes either states or boxes, or both, or points alone")
 
     def __len__(self) -> int:
-        given = self.states if self.boxes is None else self.boxes
-        return 0 if given is None else len(given)
+        return next(len(given) for given in (self.states, self.boxes, self.points) if given is not None)
 
     def at_keyframe(self, arch: Architecture, device: torch.device) -> Prompt | None:
-        """Of boxes, with the states where both are given; states alone are there in every frame alike."""
-        return None if self.boxes is None else embed_boxes(arch, upload(self.boxes, device), self.states)
+        """Of boxes, with the states where both are given, or of points; states alone are in every frame alike."""
+        if self.boxes is not None:
+            return embed_boxes(arch, upload(self.boxes, device), self.states)
+        return None if self.points is None else embed_points(arch, upload(self.points, device))
 
     def while_tracking(self, arch: Architecture, device: torch.device) -> Prompt:
         return embed_nothing(arch, len(self), device) if self.states is None else embed_states(arch, self.states)

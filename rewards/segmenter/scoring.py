@@ -14,12 +14,13 @@ from rewards.segmenter.cache import FeatureCache, LoadFrames
 from rewards.segmenter.features import Features
 from rewards.segmenter.masks import encode_rles, mask_to_clip_size
 from rewards.segmenter.segmenter import Segmenter
-from rewards.segmenter.tracks import propagate_group
+from rewards.segmenter.tracks import point_masks, propagate_group
 from rewards.segmenter.truth import Truth
 from rewards.segmenter.types import (
     BoxRequest,
     MaskRequest,
     MaskScores,
+    PointRequest,
     PropagateRequest,
     Request,
     Scores,
@@ -59,6 +60,7 @@ class RequestScorer:
             MaskRequest: self._compare,
             PropagateRequest: partial(propagate_group, self.segmenter, self.cache, self._max_batch),
             BoxRequest: partial(propagate_group, self.segmenter, self.cache, self._max_batch),
+            PointRequest: partial(point_masks, self.segmenter, self.cache, self._max_batch),
         }
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, request in enumerate(requests):

@@ -32,6 +32,7 @@ class Prompts(TypedDict, total=False):
 
     states: Tensor | None
     boxes: Tensor | None
+    points: Tensor | None
     clip_size: tuple[int, int] | None
     videos: Sequence[Sequence[int]] | None
     max_batch: int
@@ -192,6 +193,7 @@ class Segmenter(nn.Module):
         *,
         states: Tensor | None = None,
         boxes: Tensor | None = None,
+        points: Tensor | None = None,
         clip_size: tuple[int, int] | None = None,
         videos: Sequence[Sequence[int]] | None = None,
         max_batch: int = 64,
@@ -204,32 +206,39 @@ class Segmenter(nn.Module):
             keyframes: (B,) frame of each item's prompt.
             states: (B, C), injected in every frame.
             boxes: (B, 4) x0, y0, x1, y1 in pixels of the clip, with ``clip_size`` = (H, W).
+            points: (B, 2) x, y likewise.
             videos: (B, K) rows of ``features`` that are each item's video; keyframes and the steps' frames then count
                 along it. None: all of them, in order.
         """
         if states is not None:
             self._check_states(states, len(keyframes))
         if boxes is not None:
-            if clip_size is None or boxes.shape != (len(keyframes), 4):
-                raise ValueError(
-                    f"propagate: boxes must be ({len(keyframes)}, 4) and come with clip_size; "
-                    f"found {tuple(boxes.shape)} and {clip_size}"
-                )
-            # divided before multiplied, as the stock predictor does, so that the corners are equal to the last bit
-            height, width = clip_size
-            extent = torch.tensor([width, height, width, height], dtype=torch.float32)
-            boxes = boxes.detach().float().cpu() / extent * self.architecture.image_size
+            boxes = self._in_encoder(boxes, "boxes", (len(keyframes), 4), clip_size)
+        if points is not None:
+            points = self._in_encoder(points, "points", (len(keyframes), 2), clip_size)
         propagation = Propagation(
             self.architecture,
             features,
             keyframes,
-            PromptBatch(states, boxes),
+            PromptBatch(states, boxes, points),
             videos=videos,
             gate=self.config.propagation_gate,
             max_batch=max_batch,
             autocast=self.autocast,
         )
         return propagation.steps()
+
+    def _in_encoder(
+        self, corners: Tensor, what: str, shape: tuple[int, int], clip_size: tuple[int, int] | None
+    ) -> Tensor:
+        """Pixels of the clip, x before y, as pixels of the encoder's input. Raises ValueError for another shape."""
+        if clip_size is None or corners.shape != shape:
+            found = f"{tuple(corners.shape)} and {clip_size}"
+            raise ValueError(f"propagate: {what} must be {shape} and come with clip_size; found {found}")
+        # divided before multiplied, as the stock predictor does, so that the corners are equal to the last bit
+        height, width = clip_size
+        extent = torch.tensor([width, height] * (shape[1] // 2), dtype=torch.float32)
+        return corners.detach().float().cpu() / extent * self.architecture.image_size
 
     def freeze_all_but_decoder(self) -> None:
         """Let gradients reach the prompt encoder and the mask decoder only."""

@@ -26,7 +26,15 @@ from rewards.segmenter.overlap import Fetched, fetch, one_behind
 from rewards.segmenter.propagate import Step
 from rewards.segmenter.segmenter import Prompts, Segmenter
 from rewards.segmenter.truth import Truth
-from rewards.segmenter.types import BoxRequest, BoxScores, DrawnBy, PropagatedMasks, PropagateRequest, State
+from rewards.segmenter.types import (
+    BoxRequest,
+    BoxScores,
+    DrawnBy,
+    PointRequest,
+    PropagatedMasks,
+    PropagateRequest,
+    State,
+)
 from rewards.types import PropagatedScores
 from rollout.types import RLE, Masklets
 
@@ -217,6 +225,27 @@ class _Tracks:
 
 def _rows(masks: Tensor, rows: list[int]) -> Tensor:
     return masks if len(rows) == len(masks) else masks.index_select(0, on_device(rows, masks.device))
+
+
+def point_masks(
+    segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[PointRequest], truth: Truth
+) -> list[PropagatedMasks]:
+    """SAM 2's mask of each click, on its frame alone: of its three candidates the one it thinks best of."""
+    clip = group[0].clip
+    frames = sorted({request.frame for request in group})
+    steps = segmenter.propagation_steps(
+        cache.source(clip, frames),
+        [frames.index(request.frame) for request in group],
+        points=torch.tensor([request.point for request in group], dtype=torch.float32),
+        clip_size=(clip.height, clip.width),
+        max_batch=max_batch,
+    )
+    found: dict[int, RLE] = {}
+    while len(found) < len(group):  # the steps that follow would track
+        step = next(steps)
+        rles = encode_rles(mask_to_clip_size(step.head.logits, clip.height, clip.width))
+        found.update(zip(step.items, rles, strict=True))
+    return [PropagatedMasks((found[r],), None) for r in range(len(group))]
 
 
 class _Objects:

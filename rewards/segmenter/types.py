@@ -123,7 +123,7 @@ class PropagateRequest:
 
 @dataclass(frozen=True)
 class PropagatedMasks:
-    """(T,) masks at the clip's own size."""
+    """(T,) masks at the clip's own size; of a `PointRequest` that of its frame."""
 
     rles: tuple[RLE, ...]
     """() if no masks were asked for."""
@@ -182,7 +182,24 @@ class BoxScores:
     drawn_by: DrawnBy = DrawnBy.BOXES
 
 
-Request = SegRequest | MaskRequest | PropagateRequest | BoxRequest
+@dataclass(frozen=True)
+class PointRequest:
+    """What SAM 2 itself makes of one click: its mask in the clicked frame, and in no other."""
+
+    clip: Clip
+    frame: int
+    point: tuple[float, float]
+    """x, y in pixels of the clip."""
+
+    def __post_init__(self) -> None:
+        _check_frames(self.clip, (self.frame,), "frame")
+        x, y = self.point
+        if not (0 <= x < self.clip.width and 0 <= y < self.clip.height):
+            size = f"{self.clip.width} x {self.clip.height} pixels (width x height)"
+            raise ValueError(f"clip {self.clip.name}: point ({x:g}, {y:g}) lies outside its {size}")
+
+
+Request = SegRequest | MaskRequest | PropagateRequest | BoxRequest | PointRequest
 Scores = MaskScores | PropagatedMasks | BoxScores
 
 

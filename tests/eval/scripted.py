@@ -16,6 +16,7 @@ from eval.inference.worker import converse
 from eval.results.failures import Failure
 from rewards.segmenter import RequestScorer, Segmenter
 from rollout.chat_format import ChatFormat
+from rollout.environment import Environment
 from rollout.episode import scripted
 from rollout.errors import DataError, RecipeError
 from rollout.types import Sample
@@ -77,13 +78,19 @@ class ScriptedWorker:
         out.set_result(self.talk(sample, settings))
         return out
 
-    def talk(self, given: dict[str, Any], settings: Mapping[str, Any] | None) -> Dialogue | Failure:
+    def talk(
+        self,
+        given: dict[str, Any],
+        settings: Mapping[str, Any] | None,
+        watched: Callable[[Environment], Environment] = lambda environment: environment,
+    ) -> Dialogue | Failure:
         assert given["masklets"] is None, "the policy's side must not see ground truth"
         sample = Sample.from_dict(given)
         self.asked.append(sample.id)
         policy = scripted(SimpleNamespace(tokenizer=self.tokenizer, chat=self.chat), [self.say(sample)])  # type: ignore[arg-type]
         try:
-            episode, conversation = asyncio.run(converse(sample, BOXES, settings, self.tokenizer, self.chat, policy))
+            told = converse(sample, BOXES, settings, self.tokenizer, self.chat, policy, watched)
+            episode, conversation = asyncio.run(told)
         except (DataError, RecipeError) as error:
             return Failure(str(error), "data" if isinstance(error, DataError) else "dialogue")
         return Dialogue(episode, [None] * len(episode.turns), sum(conversation.loss_mask))

@@ -16,7 +16,7 @@ from rollout.errors import DataError
 from rollout.frames import load_frame, load_frame_resized
 from rollout.types import Clip
 from rollout.video import split_frame_path, video_facts, video_frame
-from tests.videos import index_in, pattern
+from tests.videos import index_in, pattern, write_video
 
 FRAMES = 40
 
@@ -126,6 +126,15 @@ def test_faults_name_file_and_frame(tmp_path: Path) -> None:
     clip = Clip("c7", (f"{tmp_path / 'cut.mp4'}#0",), 48, 64)
     with pytest.raises(DataError, match=r"clip c7, frame 0, file .*cut\.mp4#0"):
         load_frame(clip, 0)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_frames_in_slices_are_whole(tmp_path: Path, slices: int) -> None:
+    """As cameras write them, and every H.264 encoder that shares a frame among threads."""
+    options = {"preset": "veryfast", "crf": "10", "threads": "1", "x264-params": f"slices={slices}"}
+    stamps = [40 * t for t in range(FRAMES)]
+    path = write_video(tmp_path / "clip.mp4", stamps, options=options, picture=lambda t: pattern(t).repeat(4, axis=0))
+    assert [index_in(video_frame(path, t)) for t in (3, 0, FRAMES - 1)] == [3, 0, FRAMES - 1]
 
 
 def test_damaged_frames_are_an_error_not_a_picture(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def evaluate(
         targets = [dataset_target(dataset or "", roots, split, out)]
     if images is not None:
         targets = [replace(target, out=spoilt_folder(target.out, images)) for target in targets]
-    folder = _ready(policy or model or Path(), out, base)
+    folder = ready_policy(policy or model or Path(), out, base)
     settings = (*(overrides or ()), *([] if prompts is None else [override("policy.prompt_set", prompts)]))
     request = Request(folder, tuple(targets), recipe, settings, device, gpus, max_samples, strict, images)
     failed, unscored = 0, list[str]()
@@ -117,7 +117,7 @@ def evaluate(
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
-def _ready(folder: Path, out: Path, base: Path | None) -> Path:
+def ready_policy(folder: Path, out: Path, base: Path | None) -> Path:
     """The policy in our own layout; a released checkpoint is converted, once, into a folder beside ``out``."""
     from verl_ext.policy.released import convert_once, is_released
 

@@ -12,6 +12,7 @@ from verl_ext.cli import (
     data_cot,
     data_segmentation,
     data_traces,
+    demo,
     doctor,
     evaluate,
     policy,
@@ -57,6 +58,7 @@ app.add_typer(policy.app, name="policy")
 app.command()(score.score)
 app.command()(report.report)
 app.command()(view.view)
+app.command()(demo.demo)
 app.command()(report.compare)
 app.command()(report.submit)
 data.app.add_typer(data_cot.app, name="cot")

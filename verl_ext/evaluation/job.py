@@ -73,9 +73,7 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
     from eval.inference.run import infer, keep, start_cluster
     from verl_ext.scoring.rollouts import scoring_of
 
-    check_folder(request.policy)
-    if not (request.policy / "config.json").is_file():
-        raise DataError(f"{request.policy}: no policy there (no config.json); give a folder in Hugging Face layout")
+    check_policy(request.policy)
     tasks = [_task(request, target) for target in request.targets]
     engine = one_engine(request.targets, [task.settings for task in tasks])
     if engine.sam2_checkpoint is not None:
@@ -103,6 +101,13 @@ def run(request: Request, progress: Callback) -> Iterator[Finished]:
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def check_policy(folder: Path) -> None:
+    """Raises DataError for what is no policy folder."""
+    check_folder(folder)
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder}: no policy there (no config.json); give a folder in Hugging Face layout")
 
 
 def done_keys(out: Path) -> set[tuple[str, str]]:

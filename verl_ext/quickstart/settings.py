@@ -78,7 +78,12 @@ class QuickstartSettings:
     warm_up: dict[str, Any] = field(
         # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J
         # 0.89 against 0.72 after as many seconds of training half on propagation)
-        default_factory=lambda: {"single_frame_share": 1.0, "transformer_lr_factor": 0.1}
+        # clicks instead of boxes: `videoseg demo` asks for those, nothing of this quickstart for these
+        default_factory=lambda: {
+            "single_frame_share": 1.0,
+            "transformer_lr_factor": 0.1,
+            "tasks": {"frame_box_share": 0.0, "frame_click_share": 1.0},
+        }
     )
     """How, see ``WarmUpSettings``."""
     propagation_gate: bool = False

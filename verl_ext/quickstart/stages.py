@@ -100,6 +100,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     from data_construction.synthetic import object_words, read_synthetic_objects
     from rewards.segmenter import Segmenter, SegmenterConfig
     from verl_ext.tiny.warm_up import WarmUpSettings, warm_up_segmenter
+    from verl_ext.tiny.warm_up_tasks import TaskSettings
 
     forget_evaluation(layout, "untrained")
     samples = list(open_dataset("revos", layout.data, "train").samples())
@@ -113,7 +114,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
         settings.warm_up_steps,
         seed,
         progress,
-        WarmUpSettings(**settings.warm_up),
+        WarmUpSettings(**{**settings.warm_up, "tasks": TaskSettings(**settings.warm_up.get("tasks", {}))}),
     )
     write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
     if settings.method == boxes.METHOD:

@@ -26,6 +26,12 @@ RESOLVED = "resolved.yaml"
 """In ``output_dir``: the recipe that its processes read."""
 
 
+def recipe_of_policy(policy: Path) -> Path | None:
+    """The resolved recipe of the run that a policy is of (``RUN/policy`` or a checkpoint's); None if it is of none."""
+    places = (folder / RESOLVED for folder in policy.absolute().parents[:3])
+    return next((place for place in places if place.is_file()), None)
+
+
 def worker_environment(recipe: Recipe, resolved: Path) -> dict[str, str]:
     """Environment variables that every process of the run needs."""
     from rollout.vllm_env import FORBIDDEN_TOKENS_ENV, policy_forbidden_token_ids

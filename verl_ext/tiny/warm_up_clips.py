@@ -67,6 +67,14 @@ class WarmUpClip:
         rows, columns = np.nonzero(self.mask(query, frame))
         return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
+    def click(self, frame: int, rng: np.random.Generator) -> tuple[tuple[float, float], NDArray[np.bool_]]:
+        """x, y in pixels of the clip on any object that is visible there, and that object's own mask."""
+        seen = [k for k in range(len(self.objects)) if self._object_mask(k, frame).any()]
+        mask = self._object_mask(seen[int(rng.integers(len(seen)))], frame)
+        rows, columns = np.nonzero(mask)
+        at = int(rng.integers(len(rows)))
+        return (float(columns[at]) + 0.5, float(rows[at]) + 0.5), mask
+
     def _object_mask(self, k: int, frame: int) -> NDArray[np.bool_]:
         if (k, frame) not in self._masks:
             self._masks[k, frame] = self.objects[k].masklets.object_mask(self.objects[k].index, frame)

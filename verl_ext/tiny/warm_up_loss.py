@@ -1,11 +1,12 @@
-"""What the mask warm-up asks of a mask decoder's output, and decoding of boxes on single frames.
+"""What the mask warm-up asks of a mask decoder's output, and decoding of boxes and clicks on single frames.
 
 Shape legend: N items, K candidate masks, h side of mask logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.segmenter import Features, Segmenter
-from rewards.segmenter.heads import HeadOutput, embed_boxes, run_heads
+from rewards.segmenter.heads import HeadOutput, Prompt, run_heads
 
 
 def mask_loss(head: HeadOutput, target: Tensor) -> Tensor:
@@ -38,11 +39,15 @@ def mask_loss(head: HeadOutput, target: Tensor) -> Tensor:
     return 2 * bce + 0.5 * dice.mean() + 0.2 * iou_error + 0.2 * presence
 
 
-def decode_boxes(
-    segmenter: Segmenter, features: Features, rows: Sequence[int], boxes: Sequence[Sequence[float]]
+def decode_prompts(
+    segmenter: Segmenter,
+    features: Features,
+    rows: Sequence[int],
+    embed: Callable[[Any, Tensor], Prompt],
+    places: Sequence[Sequence[float]],
 ) -> HeadOutput:
-    """Masks of N boxes, in pixels of the encoder's input, on single frames."""
+    """Masks of N boxes or clicks, in pixels of the encoder's input, on single frames; ``embed`` is of `heads`."""
     arch = segmenter.architecture
     levels = features.gather(rows)
-    prompt = embed_boxes(arch, torch.tensor(np.asarray(boxes, dtype=np.float32), device=segmenter.device))
+    prompt = embed(arch, torch.tensor(np.asarray(places, dtype=np.float32), device=segmenter.device))
     return run_heads(arch, arch.without_memory(levels[2]), levels, prompt, gate=False)

@@ -50,8 +50,10 @@ def measure(
     frame_iou, frame_absent: mean IoU where visible; share of frames without the object that get an empty mask.
     propagated_j, propagated_absent: the same over whole clips, state injected in every frame.
     box_j, box_absent: the same from a box at the frame where the object is largest.
+    click_iou: mean IoU of a click's mask with the object under it, on single frames.
     """
-    frame, propagated, boxed = _Tally(), _Tally(), _Tally()
+    frame, propagated, boxed, clicked = _Tally(), _Tally(), _Tally(), _Tally()
+    rng = np.random.default_rng(0)
     for clip in clips:
         frames = range(0, clip.clip.num_frames, FRAME_STEP)
         features = segmenter.encode(clip.pixels(segmenter, frames))
@@ -59,6 +61,7 @@ def measure(
         logits, _ = segmenter.decode(features, [i for _, i in pairs], table([q for q, _ in pairs]))
         masks = mask_to_clip_size(logits, clip.clip.height, clip.clip.width).cpu()
         frame.add(masks, torch.from_numpy(np.stack([clip.mask(q, frames[i]) for q, i in pairs])))
+        _click(segmenter, clip, [t for t in frames if clip.visible(t)], clicked, rng)
     for clip in clips[:max_propagated]:
         _propagate(segmenter, table, clip, propagated, boxed)
     return {
@@ -69,12 +72,24 @@ def measure(
         "propagated_absent": _mean(propagated.absent),
         "box_j": _mean(boxed.visible),
         "box_absent": _mean(boxed.absent),
+        "click_iou": _mean(clicked.visible),
     }
 
 
 def _queries(clip: WarmUpClip) -> list[Query]:
     """Every object by its first word and by all its words."""
     return sorted({o.words[:1] for o in clip.objects} | {o.words for o in clip.objects})
+
+
+def _click(
+    segmenter: Segmenter, clip: WarmUpClip, frames: Sequence[int], tally: _Tally, rng: np.random.Generator
+) -> None:
+    size = (clip.clip.height, clip.clip.width)
+    for t in frames:
+        point, mask = clip.click(t, rng)
+        features = segmenter.encode(clip.pixels(segmenter, [t]))
+        logits = segmenter.propagate(features, [0], points=torch.tensor([point]), clip_size=size)
+        tally.add(mask_to_clip_size(logits[0], *size), torch.from_numpy(mask)[None])
 
 
 def _propagate(segmenter: Segmenter, table: WordTable, clip: WarmUpClip, by_state: _Tally, by_box: _Tally) -> None:

@@ -6,7 +6,7 @@ Shape legend: N items, C width of a prompt, h side of mask logits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rewards.segmenter import Segmenter
+from rewards.segmenter.heads import embed_boxes, embed_points
 from rewards.segmenter.propagate import Step
 from verl_ext.tiny.warm_up_clips import Query, WarmUpClip, soft_targets
-from verl_ext.tiny.warm_up_loss import decode_boxes, mask_loss
+from verl_ext.tiny.warm_up_loss import decode_prompts, mask_loss
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class TaskSettings:
     """How often something is asked for that is not in the frame."""
     frame_box_share: float = 1.0
     """How often a single frame also gets a box; 0 leaves boxes untrained there."""
+    frame_click_share: float = 0.0
+    """How often a single frame also gets a click."""
     propagated_frames: int = 4
     max_stride: int = 3
     state_items: int = 2
@@ -54,6 +57,21 @@ class WordTable(nn.Module):
         return torch.stack([self.rows(torch.tensor([self.index[w] for w in q], device=device)).sum(0) for q in queries])
 
 
+@dataclass
+class _Placed:
+    """Boxes, or clicks, of a step's frames."""
+
+    rows: list[int] = field(default_factory=list)
+    """Which frame."""
+    places: list[list[float]] = field(default_factory=list)
+    masks: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    def add(self, row: int, place: list[float], mask: NDArray[np.bool_]) -> None:
+        self.rows.append(row)
+        self.places.append(place)
+        self.masks.append(mask)
+
+
 class TaskSampler:
     """Draws examples from clips and turns them into a loss."""
 
@@ -69,11 +87,12 @@ class TaskSampler:
         self._descriptions = sorted({o.words for c in clips for o in c.objects})
 
     def single_frame_loss(self) -> Tensor:
-        """Objects of a few frames by their words, often words for nothing there, and one object of each by its box."""
+        """Objects of a few frames by their words, often words for nothing there; one of each by its box, and by a
+        click."""
         rows: list[int] = []
         queries: list[Query] = []
         targets, pixels = [], []
-        box_rows, boxes, box_targets = [], [], []
+        boxes, clicks = _Placed(), _Placed()
         for row in range(self._settings.frames_per_step):
             clip = self._clips[int(self._rng.integers(len(self._clips)))]
             frame = int(self._rng.integers(clip.clip.num_frames))
@@ -85,15 +104,22 @@ class TaskSampler:
             visible = clip.visible(frame)
             if visible and self._rng.random() < self._settings.frame_box_share:
                 query = self._any(visible)
-                box_rows.append(row)
-                size = np.array([clip.clip.width, clip.clip.height] * 2)
-                boxes.append(list(self._loose_box(clip, query, frame) / size * self._segmenter.config.input_size))
-                box_targets.append(clip.mask(query, frame))
+                boxes.add(row, self._in_encoder(clip, self._loose_box(clip, query, frame)), clip.mask(query, frame))
+            if visible and self._rng.random() < self._settings.frame_click_share:
+                point, mask = clip.click(frame, self._rng)
+                clicks.add(row, self._in_encoder(clip, point), mask)
         features = self._segmenter.encode(torch.cat(pixels))
         loss = mask_loss(self._segmenter.decode_candidates(features, rows, self._table(queries)), self._soft(targets))
-        if boxes:
-            loss = loss + mask_loss(decode_boxes(self._segmenter, features, box_rows, boxes), self._soft(box_targets))
+        for placed, embed in ((boxes, embed_boxes), (clicks, embed_points)):
+            if placed.rows:
+                head = decode_prompts(self._segmenter, features, placed.rows, embed, placed.places)
+                loss = loss + mask_loss(head, self._soft(placed.masks))
         return loss
+
+    def _in_encoder(self, clip: WarmUpClip, place: Sequence[float]) -> list[float]:
+        """x before y, from pixels of the clip to those of the encoder's input."""
+        size = np.array([clip.clip.width, clip.clip.height] * (len(place) // 2))
+        return [float(v) for v in np.asarray(place) / size * self._segmenter.config.input_size]
 
     def propagation_loss(self) -> Tensor:
         """A few frames of a clip: objects by their words in every frame, others by a box in one frame alone."""

@@ -33,9 +33,8 @@ def application(site: Site, host: str = "127.0.0.1") -> Starlette:
         headers = {"cache-control": cached, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
         return Response(found.body, found.status, headers, found.kind)
 
-    hosts = [*LOOPBACK[:2], "[::1]"] if host in LOOPBACK else ["*"]
     middleware = [
-        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+        Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(host)),
         Middleware(GZipMiddleware, minimum_size=4096, compresslevel=1),
     ]
     return Starlette(routes=[Route("/{name:path}", answer)], middleware=middleware)
@@ -49,7 +48,7 @@ def serve(site: Site, host: str, port: int | None, ready: Callable[[str], None])
     Raises:
         DataError: the port is taken, or the host is no address of this machine.
     """
-    listening = _bind(host, port)
+    listening = bind(host, port)
     threading.Thread(target=site.warm_up, daemon=True).start()
     import uvicorn
 
@@ -59,7 +58,13 @@ def serve(site: Site, host: str, port: int | None, ready: Callable[[str], None])
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _bind(host: str, port: int | None) -> socket.socket:
+def allowed_hosts(host: str) -> list[str]:
+    """Names by which a server on ``host`` may be asked for: on loopback, loopback's alone."""
+    return [*LOOPBACK[:2], "[::1]"] if host in LOOPBACK else ["*"]
+
+
+def bind(host: str, port: int | None) -> socket.socket:
+    """A listening socket; ``port`` and errors as in `serve`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for wanted in (PORT, 0) if port is None else (port,):
         listening = socket.socket(family, socket.SOCK_STREAM)

@@ -54,6 +54,7 @@ def stock_propagate(
     size: tuple[int, int],
     *,
     box: Tensor | None = None,
+    point: Tensor | None = None,
     state: Tensor | None = None,
 ) -> Tensor:
     """(T, H, W) logits at the clip's size. A state is appended to every sparse prompt by a hook."""
@@ -68,6 +69,9 @@ def stock_propagate(
     try:
         if box is not None:
             predictor.add_new_points_or_box(inference, keyframe, 1, box=box)
+        elif point is not None:
+            click = {"points": point[None], "labels": torch.ones(1, dtype=torch.int32)}
+            predictor.add_new_points_or_box(inference, keyframe, 1, **click)
         else:
             _add_unprompted_frame(predictor, inference, keyframe)
         for reverse in (False, True):

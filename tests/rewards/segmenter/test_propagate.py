@@ -68,6 +68,15 @@ def test_boxes_equal_stock(segmenter: Segmenter, pixels: Tensor) -> None:
         assert_same_masks(resized(ours[item]), stock_propagate(predictor, pixels, keyframe, SIZE, box=BOXES[item]))
 
 
+def test_points_equal_stock(segmenter: Segmenter, pixels: Tensor) -> None:
+    points = (BOXES[:, :2] + BOXES[:, 2:]) / 2
+    with torch.no_grad():
+        ours = segmenter.propagate(segmenter.encode(pixels), KEYFRAMES, points=points, clip_size=SIZE)
+    predictor = stock_predictor(segmenter)
+    for item, keyframe in enumerate(KEYFRAMES):
+        assert_same_masks(resized(ours[item]), stock_propagate(predictor, pixels, keyframe, SIZE, point=points[item]))
+
+
 def test_the_builders_options_matter_here(segmenter: Segmenter, pixels: Tensor) -> None:
     """Each of them moves a mask of the boxes above, or their agreement with stock would say nothing of it."""
     predictor = stock_predictor(segmenter)
@@ -171,7 +180,9 @@ def test_bad_arguments_say_so(segmenter: Segmenter, pixels: Tensor, states: Tens
         segmenter.propagate(features, [2], states=states[:1])
     with pytest.raises(ValueError, match="clip_size"):
         segmenter.propagate(features, [0], boxes=BOXES[:1])
-    with pytest.raises(ValueError, match="either states or boxes"):
+    with pytest.raises(ValueError, match=r"points must be \(1, 2\)"):
+        segmenter.propagate(features, [0], points=BOXES[:1], clip_size=SIZE)
+    with pytest.raises(ValueError, match="either states, or boxes, or points"):
         segmenter.propagate(features, [0])
     with pytest.raises(ValueError, match=r"states must be \(1, 32\); found \(1, 31\)"):
         segmenter.propagate(features, [0], states=states[:1, :31])

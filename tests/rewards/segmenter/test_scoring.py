@@ -15,6 +15,7 @@ from rewards.segmenter import (
     BoxRequest,
     BoxScores,
     MaskRequest,
+    PointRequest,
     PropagateRequest,
     RequestScorer,
     Segmenter,
@@ -185,6 +186,23 @@ def test_boxes_are_tracked_one_object_each_and_merged(segmenter: Segmenter, squa
     truth = torch.from_numpy(np.stack([masklets.union(t) for t in frames]))
     assert both.ious == pytest.approx(mask_iou(merged, truth).tolist(), abs=2e-3)
     assert none.ious == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_click_is_answered_on_its_own_frame_alone(segmenter: Segmenter, squares: tuple[Clip, Masklets]) -> None:
+    clip, _ = squares
+    scorer = scorer_of(segmenter)
+    clicks = [PointRequest(clip, t, (x, 20.0)) for t, x in ((4, 30.0), (1, 40.5), (4, 55.0), (2, 3.0), (0, 20.0))]
+    together = scorer.score(clicks)
+    assert scorer.cache.encoded_frames == 4, "no frame but those that were clicked is read"
+    for click, found in zip(clicks, together, strict=True):
+        features = segmenter.encode(segmenter.preprocess(load(clip, [click.frame])))
+        logits = segmenter.propagate(features, [0], points=torch.tensor([click.point]), clip_size=(HEIGHT, WIDTH))
+        (expected,) = encode_rles(mask_to_clip_size(logits[0], HEIGHT, WIDTH))
+        assert found.rles == (expected,) and found.ious is None
+    assert len({str(answer.rles) for answer in together}) > 2
+    for frame, point in ((FRAMES, (1.0, 1.0)), (0, (WIDTH, 1.0)), (0, (1.0, -1.0))):
+        with pytest.raises(ValueError, match=r"lies outside|names frame"):
+            PointRequest(clip, frame, point)
 
 
 def test_new_decoder_weights_make_cached_features_stale(squares: tuple[Clip, Masklets]) -> None:

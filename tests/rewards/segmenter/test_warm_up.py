@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_masks_improve_on_a_held_out_clip(samples: list[Sample]) -> None:
     assert after["frame_pixel_iou"] > before["frame_pixel_iou"] + 0.2
     assert set(after) == {
         *("frame_pixel_iou", "frame_iou", "frame_absent"),
-        *("propagated_j", "propagated_absent", "box_j", "box_absent"),
+        *("propagated_j", "propagated_absent", "box_j", "box_absent", "click_iou"),
     }
     assert all(0 <= v <= 1 for v in after.values())
 
@@ -88,6 +89,29 @@ def test_a_query_means_all_objects_with_its_words(samples: list[Sample]) -> None
     assert clip.visible(4) == [("blue", "square")] and clip.visible(FRAMES - 1) == []
     rows, columns = np.nonzero(masklets.object_mask(1, 2))
     assert clip.box(("blue",), 2) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_a_click_lies_on_the_object_whose_mask_comes_with_it(samples: list[Sample]) -> None:
+    clip = collect_clips(samples, words(samples))[0]
+    masklets = samples[0].masklets
+    assert masklets is not None
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20):
+        (x, y), mask = clip.click(1, rng)
+        assert mask[int(y), int(x)] and x % 1 == y % 1 == 0.5
+        seen |= {k for k in range(2) if np.array_equal(mask, masklets.object_mask(k, 1))}
+    assert seen == {0, 1}, "any object, and each by itself"
+
+
+def test_clicks_are_learnt_where_they_are_asked_for(samples: list[Sample]) -> None:
+    clicks = replace(
+        SHORT, tasks=replace(SHORT.tasks, frame_box_share=0.0, frame_click_share=1.0), single_frame_share=1.0
+    )
+    found = [
+        warm_up_segmenter(Segmenter(SMALL), samples, words(samples), steps=80, settings=s)["click_iou"]
+        for s in (replace(SHORT, single_frame_share=1.0), clicks)
+    ]
+    assert found[1] > found[0] + 0.1
 
 
 def test_targets_are_area_shares() -> None:

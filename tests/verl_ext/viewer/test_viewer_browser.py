@@ -206,6 +206,7 @@ def test_deleted_and_moved_frames_are_shown_as_such(tmp_path: Path, tiny_data: P
         assert "frames are not where the run saw them" in warning and "--moved OLD=NEW" in warning
         until(browser, lambda b: loaded(b, ".tile img"))  # a grey picture that says so
         assert "Traceback" not in browser.page_source
+        browser.get("about:blank")  # else pictures out of sight are asked for when nobody answers any more
 
 
 def test_files_open_from_disk(tmp_path: Path, runs: tuple[Path, Path], browser: Any) -> None:
