@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts of B items: states (B, C), boxes (B, 4), or both for every item; or points (B, 2). Boxes and points are in
+    """Prompts of B items: states (B, C), boxes (B, 4), or both for every item; or points (B, 2). Boxes and points in
     pixels of the encoder's input."""
 
     states: Tensor | None = None
