@@ -6,6 +6,7 @@ advantages -> update -> weights to vLLM and to the pool.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rollout.chat_format import IMAGE_PAD
 from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
-from verl_ext.inference.failures import check_failed
+from verl_ext.inference.failures import check_failed, remember_failure
 from verl_ext.inference.traffic import traffic_metrics
 from verl_ext.objective.credit import mask_reward
 from verl_ext.recipe.context import active_recipe
@@ -205,7 +206,10 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             pool = ScoredInPass(episodes, ious, self.pool)
         chosen = self.rows_to_keep(batch, samples) if keep else frozenset()
         states = self.scoring.states(episodes, data)
-        rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, with_masks=chosen)
+        refused = partial(remember_failure, self.run_dir, self.global_steps)
+        rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused)
+        failed = sum(rollout.failed for rollout in rollouts)
+        check_failed(self.run_dir, self.global_steps, len(rollouts), len(rollouts) - failed, "rollouts' masks")
         self.remember(batch, chosen, rollouts)
         return rollouts
 

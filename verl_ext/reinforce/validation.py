@@ -14,12 +14,12 @@ import transfer_queue as tq
 from verl.utils import tensordict_utils as tu
 
 from rollout.errors import DataError
-from rollout.types import Episode, Sample, StopReason
+from rollout.types import Sample
 from verl_ext.inference.failures import check_failed, remember_failure
 from verl_ext.reinforce.held_out import held_out_metrics
 from verl_ext.reinforce.keeping import group_of
 from verl_ext.run.run_files import HELD_OUT, read_metrics
-from verl_ext.scoring.rollouts import Rollout, metrics_of, predict_masks
+from verl_ext.scoring.rollouts import Rollout, failed_rollout, metrics_of, predict_masks
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -148,9 +148,3 @@ class HeldOutValidation:
         rewards = {key: float(np.mean(values)) for key, values in by_prompt.items()}
         with (self.run_dir / HELD_OUT).open("a") as f:
             f.write(json.dumps({"step": self.global_steps, **metrics, "rewards": rewards}) + "\n")
-
-
-def failed_rollout(scoring: Scoring, sample: Sample) -> Rollout:
-    """What stands for a dialogue that raised: the rewards of a policy that said nothing."""
-    silent = Episode([], StopReason.CONTEXT_FULL, (), sample.clip.num_frames)
-    return Rollout(sample, silent, [], scoring.rewards(sample, silent, None), failed=True)

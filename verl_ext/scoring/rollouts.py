@@ -89,10 +89,14 @@ def score_rollouts(
     episodes: Sequence[Episode],
     states: Sequence[list[Any]],
     with_masks: Container[int] = (),
+    refused: Callable[[str, DataError], None] | None = None,
 ) -> list[Rollout]:
     """Ask the pool once for all, then compute every rollout's rewards.
 
-    ``with_masks``: numbers of the rollouts that shall hold the masks which were judged.
+    Args:
+        with_masks: numbers of the rollouts that shall hold the masks which were judged.
+        refused: told of a sample (its id) of which the pool cannot read a frame that its rewards want, and no dialogue
+            showed. All its rollouts fail then, so that their group learns nothing. None: that raises.
 
     Raises:
         DataError: a dialogue that its clip's frames refused has no score, least of all that of an empty reply; a sample
@@ -107,9 +111,24 @@ def score_rollouts(
         asked[PROPAGATED, i] = scoring.propagation_request(*parts)
         asked[FIRST, i] = scoring.first_request(*parts)
     asked = {key: request for key, request in asked.items() if request is not None}
-    answers = dict(zip(asked, pool.score(list(asked.values())), strict=True)) if asked else {}
+    lost: set[str] = set()
+    try:
+        answers = _answers(pool, asked)
+    except DataError:
+        if refused is None:
+            raise
+        answers = {}
+        for i, sample in enumerate(samples):
+            try:
+                answers |= _answers(pool, {key: request for key, request in asked.items() if key[1] == i})
+            except DataError as e:
+                refused(sample.id, e)
+                lost.add(sample.id)
     out = []
     for i, (sample, episode) in enumerate(zip(samples, episodes, strict=True)):
+        if sample.id in lost:
+            out.append(failed_rollout(scoring, sample))
+            continue
         answer, after = answers.get((DECODED, i)), answers.get((PROPAGATED, i))
         rewards = scoring.rewards(sample, episode, answer, after, answers.get((FIRST, i)))
         rollout = Rollout(sample, episode, states[i], rewards)
@@ -124,6 +143,16 @@ def score_rollouts(
             rollout.masks = scoring.masks(episode, answer) if i in with_masks else []
         out.append(rollout)
     return out
+
+
+def _answers(pool: Any, asked: Mapping[tuple[str, int], Any]) -> dict[tuple[str, int], Any]:
+    return dict(zip(asked, pool.score(list(asked.values())), strict=True)) if asked else {}
+
+
+def failed_rollout(scoring: Scoring, sample: Sample) -> Rollout:
+    """What stands for a dialogue that raised: the rewards of a policy that said nothing."""
+    silent = Episode([], StopReason.CONTEXT_FULL, (), sample.clip.num_frames)
+    return Rollout(sample, silent, [], scoring.rewards(sample, silent, None), failed=True)
 
 
 def predict_masks(scoring: Scoring, pool: Any, rollouts: Sequence[Rollout]) -> list[Sequence[RLE | None]]:

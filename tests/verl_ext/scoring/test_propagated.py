@@ -14,16 +14,15 @@ from rewards.compose import VEASON_REWARDS, VIDEOSEG_O3_REWARDS
 from rewards.metrics import score_clip
 from rewards.truth import truth
 from rollout.environments.single_turn_boxes import SingleTurnBoxes
-from rollout.errors import RecipeError
+from rollout.errors import DataError, RecipeError
 from rollout.frames import evenly_spaced
 from rollout.types import Episode, Sample, StopReason
 from tests.verl_ext.batches import ANSWER, SELECT
 from tests.verl_ext.dialogues import InProcessPool, answer, box_episode, box_recipe, seg_episode, true_answer
 from verl_ext.recipe import Recipe, load_recipe
 from verl_ext.reinforce.held_out import held_out_metrics, union_rles
-from verl_ext.reinforce.validation import failed_rollout
 from verl_ext.run.sources import load_samples
-from verl_ext.scoring.rollouts import Rollout, metrics_of, predict_masks, recipe_scoring, score_rollouts
+from verl_ext.scoring.rollouts import Rollout, failed_rollout, metrics_of, predict_masks, recipe_scoring, score_rollouts
 from verl_ext.scoring.seg import ScoredInPass
 
 ROOT = Path(__file__).parents[3]
@@ -223,3 +222,27 @@ def test_box_runs_keep_expressions_without_a_target_only_if_told(tiny_recipe: Ma
     assert all(s.expression.anno_ids for s in load_samples(recipe))
     recipe.rollout.box_no_target = True
     assert any(not s.expression.anno_ids for s in load_samples(recipe))
+
+
+@pytest.mark.parametrize("kind", ["seg", "boxes"])
+def test_a_frame_that_nobody_was_shown_and_nobody_can_read_fails_its_clips_rollouts_alone(
+    tiny_recipe: Make, samples: list[Sample], pool: InProcessPool, tmp_path: Path, kind: str
+) -> None:
+    sound, clip = samples[0], samples[-1].clip
+    (tmp_path / "spoilt.jpg").write_bytes(b"no picture")
+    recipe, episodes, states = dialogues(tiny_recipe, samples[-1], kind)
+    unseen = next(t for t in range(clip.num_frames) if not any(t in turn.shown for e in episodes for turn in e.turns))
+    frames = tuple(str(tmp_path / "spoilt.jpg") if t == unseen else f for t, f in enumerate(clip.frames))
+    spoilt = replace(samples[-1], clip=replace(clip, name="spoilt", frames=frames))
+    _, more, more_states = dialogues(tiny_recipe, sound, kind)
+    scoring = recipe_scoring(with_propagation(recipe))
+    given = ([*[spoilt] * 4, *[sound] * 4], [*episodes, *more], [*states, *more_states])
+    with pytest.raises(DataError, match=r"spoilt"):
+        score_rollouts(scoring, pool, *given)
+    told: list[str] = []
+    rollouts = score_rollouts(scoring, pool, *given, refused=lambda name, error: told.append(f"{name}: {error}"))
+    assert [r.failed for r in rollouts] == [True] * 4 + [False] * 4
+    assert told and all(spoilt.id in line and "spoilt" in line for line in told)
+    assert len({r.rewards["total"] for r in rollouts[:4]}) == 1, "equal rewards: the group learns nothing"
+    alone = score_rollouts(scoring, pool, *(part[4:] for part in given))
+    assert [r.rewards for r in rollouts[4:]] == [r.rewards for r in alone]
