@@ -14,10 +14,12 @@ from verl_ext.cli import (
     data_traces,
     doctor,
     evaluate,
+    launch,
     policy,
     quickstart,
     report,
     score,
+    stop,
     train,
     view,
 )
@@ -51,6 +53,8 @@ def videoseg(
 
 app.command()(quickstart.quickstart)
 app.command()(train.train)
+app.add_typer(launch.app, name="launch")
+app.command()(stop.stop)
 app.command("eval")(evaluate.evaluate)
 app.command()(convert.convert)
 app.add_typer(policy.app, name="policy")
