@@ -82,7 +82,11 @@ class Slurm:
             time.sleep(1)
 
     def close(self) -> None:
+        self.run("scancel", "--user=root")
         self.run("scancel", "--full", "--signal=KILL", "--user=root")
+        end = time.monotonic() + 60
+        while self.run("squeue", "--noheader") and time.monotonic() < end:
+            time.sleep(1)
         for process in reversed(self._processes):
             process.terminate()
         for process in reversed(self._processes):

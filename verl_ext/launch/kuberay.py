@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-from rollout.errors import WorkerError
 from verl_ext.launch.ray_job import GRACE_ENV
-from verl_ext.launch.scheduler import Job, Scheduler, State, Submitted, tool
+from verl_ext.launch.scheduler import LEAST_CPUS, Job, Scheduler, State, Submitted, tool
 from verl_ext.recipe.cluster_checks import mount_parts, seconds_of
 
 FILE = "rayjob.yaml"
 REMEDY = "install kubectl and choose the cluster with `kubectl config use-context`"
 RECIPE_FOLDER = "/etc/videoseg"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED", "Complete", "Failed")
-STARTS_AGAIN = 100
-"""How often a failed cluster is made anew; each goes on from the newest checkpoint."""
+STARTS_AGAIN = 3
+"""How often the cluster is made anew after a failure; each goes on from the newest checkpoint."""
 KEEP_SECONDS = 600
 """After the end, so that its logs can be read."""
 
@@ -55,33 +55,40 @@ class KubeRay:
         yield from tool(["kubectl", "logs", f"job/{job.id}", *_in(job)], REMEDY).splitlines()
 
     def stop(self, job: Submitted, folder: Path, now: bool) -> str:
+        # not by the stop file alone: a job whose command ends early has failed for KubeRay, which starts it again
+        pods = _pods(job) if now else []
+        tool(["kubectl", "delete", "rayjob", job.id, *_in(job), "--ignore-not-found", "--wait=false"], REMEDY)
         if now:
-            tool(["kubectl", "delete", "rayjob", job.id, *_in(job), "--wait=false"], REMEDY)
-            return "deleted: its pods ask the run to save and wait for it, cluster.grace_seconds at most"
-        head = tool(["kubectl", "get", "pods", *_in(job), f"--selector={_selector(job, folder)}", "--output=name"], REMEDY)
-        if not head.strip():
-            return self.stop(job, folder, now=True)
-        stop = ["--", "python", "-m", "verl_ext.cli.main", "stop", job.output_dir]
-        tool(["kubectl", "exec", head.split()[0], *_in(job), *stop], REMEDY)
-        return "it finishes its step, saves and ends"
+            tool(["kubectl", "delete", *pods, *_in(job), "--grace-period=1", "--wait=false"], REMEDY) if pods else None
+            return "deleted; what came after the last checkpoint is lost"
+        return "deleted: its pods ask the run to finish its step and save, and wait for it (cluster.grace_seconds at most)"
 
 
 def _in(job: Submitted) -> list[str]:
     return ["--namespace", job.address]
 
 
-def _selector(job: Submitted, folder: Path) -> str:
-    found = tool(["kubectl", "get", "rayjob", job.id, *_in(job), "--output=json"], REMEDY)
-    cluster = json.loads(found).get("status", {}).get("rayClusterName")
-    if not cluster:
-        raise WorkerError(f"{job.id}: has no Ray cluster yet; add --now to delete the job")
-    return f"ray.io/cluster={cluster},ray.io/node-type=head"
+def _pods(job: Submitted) -> list[str]:
+    """``pod/NAME`` of the job's cluster."""
+    found = tool(["kubectl", "get", "rayjob", job.id, *_in(job), "--ignore-not-found", "--output=json"], REMEDY)
+    cluster = json.loads(found or "{}").get("status", {}).get("rayClusterName")
+    chosen = [f"--selector=ray.io/cluster={cluster}", "--output=name"]
+    return tool(["kubectl", "get", "pods", *_in(job), *chosen], REMEDY).split() if cluster else []
+
+
+class _Block(str):
+    """Text that is written as a block, to be read."""
+
+
+def _block(dumper: yaml.SafeDumper, text: _Block) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
+
+
+yaml.SafeDumper.add_representer(_Block, _block)
 
 
 def _config_map(job: Job) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    recipe = OmegaConf.to_yaml(OmegaConf.create(asdict(job.recipe)))
+    recipe = _Block(OmegaConf.to_yaml(OmegaConf.create(asdict(job.recipe))))
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -98,13 +105,14 @@ def _ray_job(job: Job) -> dict[str, Any]:
         entry = f"bash -c {shlex.quote(f'cd {shlex.quote(job.project)} && exec {entry}')}"
     workers = job.nodes - 1
     group = {"groupName": "workers", "replicas": workers, "minReplicas": workers, "maxReplicas": workers}
+    logical = _logical(job)
     cluster = {
-        "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": _pod(job)},
-        "workerGroupSpecs": [group | {"rayStartParams": {}, "template": _pod(job)}] if workers else [],
+        "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0", **logical}, "template": _pod(job)},
+        "workerGroupSpecs": [group | {"rayStartParams": logical, "template": _pod(job)}] if workers else [],
     }
     spec = {
         "entrypoint": entry,
-        "runtimeEnvYAML": yaml.safe_dump({"env_vars": {**c.environment, GRACE_ENV: str(c.grace_seconds)}}),
+        "runtimeEnvYAML": _Block(yaml.safe_dump({"env_vars": {**c.environment, GRACE_ENV: str(c.grace_seconds)}})),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": KEEP_SECONDS,
         "backoffLimit": STARTS_AGAIN if c.requeue else 0,
@@ -141,6 +149,14 @@ def _pod(job: Job) -> dict[str, Any]:
             "volumes": volumes,
         }
     }
+
+
+def _logical(job: Job) -> dict[str, str]:
+    """What a machine tells Ray that it has, where that is not what its pod has."""
+    processes = str(job.recipe.trainer.actor_processes // job.nodes)  # of which each asks Ray for a GPU, on a CPU too
+    cores = job.recipe.cluster.cpus_per_node or LEAST_CPUS
+    cpus = {"num-cpus": str(max(LEAST_CPUS, cores))} if not job.gpus or cores < LEAST_CPUS else {}
+    return cpus if job.gpus else cpus | {"num-gpus": processes}
 
 
 def _limits(job: Job) -> dict[str, Any]:

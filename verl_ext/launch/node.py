@@ -13,11 +13,10 @@ import time
 
 from rollout.errors import WorkerError
 from rollout.term import block_term
+from verl_ext.launch.scheduler import LEAST_CPUS
 from verl_ext.run.cluster import WAIT_ENV, start_seconds
 from verl_ext.supervised.run import free_port
 
-LEAST_CPUS = 32
-"""Logical ones: actors that mostly wait ask Ray for more than a small machine has."""
 OWN_PORTS = ("--min-worker-port=0", "--max-worker-port=0")
 
 
@@ -66,7 +65,7 @@ def main() -> None:
     host, _, port = rest[0].rpartition(":")
     if role == "head":
         own = ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
-        ray_start([*own, "--ray-client-server-port=0", f"--temp-dir={os.environ['RAY_TMPDIR']}"], rest[1])
+        ray_start([*own, f"--ray-client-server-port={free_port()}", f"--temp-dir={os.environ['RAY_TMPDIR']}"], rest[1])
     wait_for(rest[0], start_seconds())
     if role == "worker":
         ray_start([f"--address={rest[0]}"], rest[1])

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rollout.errors import WorkerError
-from verl_ext.launch.scheduler import HELD, Job, Scheduler, State, Submitted
+from rollout.errors import RecipeError, WorkerError
+from verl_ext.launch.scheduler import Job, Scheduler, State, Submitted
 from verl_ext.run.stop import ask_to_stop
 
 FILE = "ray_job.json"
@@ -65,8 +65,9 @@ class RayJob:
             return "Ray sends TERM: it finishes its step and saves if the grace that it was given lasts, else KILL follows"
         try:
             ask_to_stop(job.output_dir)
-        except WorkerError:
+        except RecipeError:  # it has not begun
             _client(job.address).stop_job(job.id)
+            return "stopped before it began"
         return "it finishes its step, saves and ends"
 
 
@@ -88,4 +89,3 @@ def _client(address: str) -> Any:
 
 
 SCHEDULER: Scheduler = RayJob()
-__all__ = ["HELD", "SCHEDULER", "RayJob"]

@@ -21,6 +21,9 @@ RECIPE_FILE = "recipe.yaml"
 HELD = "HELD"
 """In a job's folder: whoever stopped the job does not want it to go on by itself."""
 
+LEAST_CPUS = 32
+"""That a machine tells Ray it has: actors that mostly wait ask for more than a small machine has."""
+
 
 @dataclass(frozen=True)
 class Job:

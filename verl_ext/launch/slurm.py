@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rollout.errors import WorkerError
 from verl_ext.launch.scheduler import HELD, Job, Scheduler, State, Submitted, lines_of, tool
 from verl_ext.recipe.cluster_checks import mount_parts
 from verl_ext.run.checkpoints import CHECKPOINTS, TRACKER
@@ -15,6 +16,7 @@ from verl_ext.run.stop import ask_to_stop
 
 SCRIPT, LOG = "job.sbatch", "slurm-{id}.log"
 REMEDY = "run this on a machine that submits to Slurm (a login node)"
+UNKNOWN = "Invalid job id"
 WAITING, RUNNING = "PENDING", ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "PENDING", "REQUEUED", "REQUEUE_HOLD")
 
 
@@ -53,16 +55,8 @@ class Slurm:
         return Submitted("slurm", said.partition(";")[0], job.recipe.output_dir, self.command(job))
 
     def state(self, job: Submitted, folder: Path) -> State:
-        # a job that is long over is an error to squeue, and sacct is not everywhere
-        found = tool(["squeue", "--noheader", "--format=%T %r", "--jobs", job.id], REMEDY, check=False).strip()
-        if not found:
-            accounted = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=State,ExitCode", "--jobs", job.id]
-            try:
-                found = tool(accounted, REMEDY, check=False).strip().replace("|", ", exit code ")
-            except Exception:  # no sacct here
-                found = ""
-        state = found.split(" ")[0]
-        return State(state in RUNNING, found.removesuffix(" None") or "not in the queue any more")
+        found = _queued(job.id) or _accounted(job.id)
+        return State(found.split(" ")[0] in RUNNING, found.removesuffix(" None") or "not in the queue any more")
 
     def logs(self, job: Submitted, folder: Path) -> Iterator[str]:
         return lines_of(folder / LOG.format(id=job.id))
@@ -77,6 +71,25 @@ class Slurm:
             return "cancelled" if begun else "cancelled before it began"
         ask_to_stop(job.output_dir)
         return "it finishes its step, saves and ends, and is not queued again"
+
+
+def _queued(job_id: str) -> str:
+    """State and reason; empty for a job that is long over, which to squeue is an error."""
+    try:
+        return tool(["squeue", "--noheader", "--format=%T %r", "--jobs", job_id], REMEDY).strip()
+    except WorkerError as e:
+        if UNKNOWN in str(e):
+            return ""
+        raise  # a controller that does not answer has not ended the job
+
+
+def _accounted(job_id: str) -> str:
+    """State and exit code; empty where nothing is accounted."""
+    asked = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=State,ExitCode", "--jobs", job_id]
+    try:
+        return tool(asked, REMEDY).strip().replace("|", ", exit code ")
+    except WorkerError:
+        return ""
 
 
 def shared_paths(job: Job) -> list[str]:

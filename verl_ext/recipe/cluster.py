@@ -29,7 +29,8 @@ class ClusterRecipe:
     grace_seconds: int = 300
     """Before its time is over, and after it is asked to stop, a run has so long to end its step and save."""
     requeue: bool = True
-    """Go on by itself, from the newest checkpoint, after its time is over or a machine has failed (slurm, kuberay)."""
+    """Go on by itself, from the newest checkpoint: after its time is over (slurm), after a machine has failed (slurm,
+    and three times kuberay)."""
     partition: str | None = None
     """Slurm's partition; null is the cluster's default."""
     account: str | None = None
