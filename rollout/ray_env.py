@@ -40,7 +40,7 @@ def merge_with_the_jobs_variables() -> None:
 
 
 def is_in_rays_cache(folder: str | Path) -> bool:
-    """Whether a folder lies in the unpacked ``--working-dir`` of a Ray job, which goes with Ray or with the next job."""
+    """Whether a folder lies in the unpacked ``--working-dir`` of a Ray job, which goes with Ray or the next job."""
     return f"/{CACHE}/" in f"{Path(folder).resolve()}/"
 
 

@@ -13,7 +13,7 @@ from tests.cluster.slurm import Slurm
 from verl_ext.run.checkpoints import tracked_step
 
 pytestmark = pytest.mark.timeout(3600)
-SLURM = ['cluster.kind=slurm', 'cluster.time="2:00:00"', "cluster.grace_seconds=600"]
+SLURM = ["cluster.kind=slurm", 'cluster.time="2:00:00"', "cluster.grace_seconds=600"]
 
 
 def job_id(launcher: Any, name: str) -> str:
@@ -60,4 +60,3 @@ def test_a_job_that_is_stopped_is_not_queued_again(slurm: Slurm, launcher: Calla
     run.videoseg("stop", "one", "--wait", "600")  # by its folder, from anywhere
     assert run.result("one") == {"finished": False, "asked_to_stop": True}
     run.tell("slurm_stop")
-

@@ -26,7 +26,9 @@ _SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 class ElasticCheckpoints(FSDPCheckpointManager):  # type: ignore[misc]
     """Saves as verl does, and loads what any number of processes saved."""
 
-    def load_checkpoint(self, local_path: str, hdfs_path: str | None = None, del_local_after_load: bool = False) -> None:
+    def load_checkpoint(
+        self, local_path: str, hdfs_path: str | None = None, del_local_after_load: bool = False
+    ) -> None:
         """Weights, optimiser, schedule and random state. Raises WorkerError if a process's file is missing."""
         folder = Path(local_path) if local_path is not None else None
         if folder is None or (written_by := processes_of(folder)) == self.world_size:

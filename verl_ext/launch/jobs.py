@@ -128,7 +128,9 @@ def folder_of(name: str, launches: Path = LAUNCHES) -> Path:
     folder = launches / job_name(name)
     if not (folder / RECORD).is_file():
         known = _names(sorted(f.parent.name for f in launches.glob(f"*/{RECORD}")))
-        raise RecipeError(f"{name}: no such job in {launches.absolute()} ({known}); launch from, and ask in, one folder")
+        raise RecipeError(
+            f"{name}: no such job in {launches.absolute()} ({known}); launch from, and ask in, one folder"
+        )
     return folder.absolute()
 
 

@@ -61,7 +61,9 @@ class KubeRay:
         if now:
             tool(["kubectl", "delete", *pods, *_in(job), "--grace-period=1", "--wait=false"], REMEDY) if pods else None
             return "deleted; what came after the last checkpoint is lost"
-        return "deleted: its pods ask the run to finish its step and save, and wait for it (cluster.grace_seconds at most)"
+        return (
+            "deleted: its pods ask the run to finish its step and save, and wait for it (cluster.grace_seconds at most)"
+        )
 
 
 def _in(job: Submitted) -> list[str]:
@@ -129,7 +131,7 @@ def _metadata(job: Job, name: str) -> dict[str, Any]:
 
 
 def _pod(job: Job) -> dict[str, Any]:
-    """A pod template: one machine, head and workers alike. A pod that must go asks the run to save, and waits for it."""
+    """One machine, head and workers alike. A pod that must go asks the run to save first, and waits for it."""
     c = job.recipe.cluster
     volumes, seen = _volumes(job)
     asks = ["python", "-m", "verl_ext.cli.main", "stop", job.recipe.output_dir, "--wait", str(c.grace_seconds)]

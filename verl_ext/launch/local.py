@@ -28,7 +28,11 @@ class Local:
     def submit(self, job: Job) -> Submitted:
         with (job.folder / OUTPUT).open("ab") as log:
             process = subprocess.Popen(
-                ["bash", str(job.folder / SCRIPT)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                ["bash", str(job.folder / SCRIPT)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return Submitted("local", str(process.pid), job.recipe.output_dir, self.command(job))
 

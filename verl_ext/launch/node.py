@@ -53,7 +53,15 @@ def ray_start(options: list[str], gpus: str) -> None:
     cpus = max(LEAST_CPUS, len(os.sched_getaffinity(0)))
     os.makedirs(os.environ["RAY_TMPDIR"], exist_ok=True)
     block_term()
-    words = ["start", "--block", "--disable-usage-stats", f"--num-cpus={cpus}", f"--num-gpus={gpus}", *OWN_PORTS, *options]
+    words = [
+        "start",
+        "--block",
+        "--disable-usage-stats",
+        f"--num-cpus={cpus}",
+        f"--num-gpus={gpus}",
+        *OWN_PORTS,
+        *options,
+    ]
     os.execv(sys.executable, [sys.executable, "-m", "ray.scripts.scripts", *words])
 
 

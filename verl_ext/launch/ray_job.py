@@ -62,7 +62,9 @@ class RayJob:
             return "it has ended already"
         if now:
             _client(job.address).stop_job(job.id)
-            return "Ray sends TERM: it finishes its step and saves if the grace that it was given lasts, else KILL follows"
+            return (
+                "Ray sends TERM: it finishes its step and saves if the grace that it was given lasts, else KILL follows"
+            )
         try:
             ask_to_stop(job.output_dir)
         except RecipeError:  # it has not begun

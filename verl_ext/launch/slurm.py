@@ -17,7 +17,10 @@ from verl_ext.run.stop import ask_to_stop
 SCRIPT, LOG = "job.sbatch", "slurm-{id}.log"
 REMEDY = "run this on a machine that submits to Slurm (a login node)"
 UNKNOWN = "Invalid job id"
-WAITING, RUNNING = "PENDING", ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "PENDING", "REQUEUED", "REQUEUE_HOLD")
+WAITING, RUNNING = (
+    "PENDING",
+    ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "PENDING", "REQUEUED", "REQUEUE_HOLD"),
+)
 
 
 class Slurm:

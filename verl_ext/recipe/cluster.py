@@ -38,7 +38,7 @@ class ClusterRecipe:
     options: list[str] = field(default_factory=list)
     """Further options of sbatch, such as ``--qos=high``."""
     address: str | None = None
-    """Of Ray's dashboard, as ``http://head:8265``; null is the environment's RAY_API_SERVER_ADDRESS or this machine's."""
+    """Of Ray's dashboard, as ``http://head:8265``; null is RAY_API_SERVER_ADDRESS or this machine's."""
     namespace: str = "default"
     """Kubernetes' namespace."""
     image: str | None = None

@@ -56,8 +56,8 @@ def sizes_agree(r: Recipe) -> Iterator[str]:
         if asked is not None and asked != used:
             what = "machines" if name == "nodes" else "GPUs a machine"
             yield (
-                f"cluster.{name}: {asked} {what} are asked for, but the run uses trainer.{name} {used}; make them equal, "
-                f"or leave cluster.{name} out"
+                f"cluster.{name}: {asked} {what} are asked for, but the run uses trainer.{name} {used}; make them "
+                f"equal, or leave cluster.{name} out"
             )
 
 
@@ -124,8 +124,8 @@ def kubernetes_has_what_it_needs(r: Recipe) -> Iterator[str]:
     if not out.is_absolute() or not kept:
         where = ", ".join(folder for _, folder, ro in parts if not ro) or "none"
         yield (
-            f"output_dir: {r.output_dir} with kind: kuberay is not below a folder of cluster.mounts that can be written "
-            f"(there: {where}), so that nothing would be left of the run; mount one, as runs:/runs, and set "
+            f"output_dir: {r.output_dir} with kind: kuberay is not below a folder of cluster.mounts that can be "
+            f"written (there: {where}), so that nothing would be left of the run; mount one, as runs:/runs, and set "
             "output_dir=/runs/..."
         )
 

@@ -120,7 +120,7 @@ def _machine(r: Recipe) -> Iterator[str]:
 
     if is_in_rays_cache(r.output_dir):
         yield (
-            f"output_dir: {r.output_dir} lies in Ray's copy of the job's --working-dir, which the next job does not see: "
+            f"output_dir: {r.output_dir} lies in Ray's copy of the job's --working-dir; the next job does not see it: "
             "--resume would begin anew; give an absolute folder that all machines share"
         )
     if r.stage == "grpo" and (problem := socket_problem()):

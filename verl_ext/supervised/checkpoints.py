@@ -56,7 +56,7 @@ class PolicyCheckpoints(CheckpointHandler):  # type: ignore[misc]
 
 
 def _at_sample(state: Any, samples: int) -> Any:
-    """A stateful loader's state with ``samples`` of its sampler used: a process's share of a step may be another now."""
+    """A stateful loader's state with ``samples`` of its sampler used: a share of a step may be another one now."""
     if not isinstance(state, dict):
         return state
     return {k: samples if k == "samples_yielded" else _at_sample(v, samples) for k, v in state.items()}

@@ -84,7 +84,7 @@ def rendezvous(recipe: Recipe) -> list[str]:
         raise RecipeError(
             f"trainer.nodes: {nodes}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: run "
             "the command on every machine with MASTER_ADDR (the first machine's name) and NODE_RANK (0, 1, ...), as "
-            "training_scripts/slurm_sft.sbatch does"
+            "videoseg launch does with cluster.kind=slurm"
         )
     master = f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={os.environ.get('MASTER_PORT', '29500')}"
     return [f"--nnodes={nodes}", f"--node-rank={os.environ['NODE_RANK']}", *master]

@@ -1,4 +1,4 @@
-"""What `videoseg launch` renders for every shipped recipe: ``python -m tests.verl_ext.launch.snapshots`` writes it anew.
+"""What `videoseg launch` renders for every shipped recipe; ``python -m tests.verl_ext.launch.snapshots`` writes it.
 
 The resolved recipe inside it is left out: tests load it and compare it with the one that was asked for.
 """

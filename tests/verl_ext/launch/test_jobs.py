@@ -87,7 +87,9 @@ def test_an_output_folder_is_absolute_before_a_scheduler_sees_it(
     assert (job.project, job.recipe.output_dir) == ("/there", "/there/runs/x")
 
 
-@pytest.mark.parametrize(("name", "job"), [("grpo_4b", "grpo-4b"), ("A b.c_", "a-b-c"), ("x" * 60, "x" * 40), ("__", "run")])
+@pytest.mark.parametrize(
+    ("name", "job"), [("grpo_4b", "grpo-4b"), ("A b.c_", "a-b-c"), ("x" * 60, "x" * 40), ("__", "run")]
+)
 def test_names_that_every_scheduler_takes(name: str, job: str) -> None:
     assert jobs.job_name(name) == job
 
@@ -128,7 +130,7 @@ def test_a_job_that_waits_or_runs_is_not_submitted_twice(tmp_path: Path, monkeyp
     tool(tmp_path, "sbatch", "echo '7;cluster'")
     tool(tmp_path, "squeue", f"cat {tmp_path}/queue")
     tool(tmp_path, "sacct", "exit 1")
-    tool(tmp_path, "scancel", f"echo \"$@\" >> {tmp_path}/cancelled")
+    tool(tmp_path, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
     (tmp_path / "queue").write_text("PENDING Priority")
     job = jobs.job_of(load_recipe(O3, ["cluster.kind=slurm", "name=one"]), tmp_path / "launches")
     assert jobs.submit(job).id == "7"

@@ -28,6 +28,7 @@ from verl_ext.run.run_files import FAILED_DIALOGUES, HELD_OUT, METRICS, forget_a
 from verl_ext.run.supervise import alone_in
 from verl_ext.supervised.run import rendezvous
 
+BY_TWO = [f"model_world_size_2_rank_{rank}.pt" for rank in range(2)]
 NAMES = (METRICS, HELD_OUT, FAILED_DIALOGUES)
 
 
@@ -97,7 +98,7 @@ def test_old_checkpoints_go_with_their_policies(
         ("", {5: ["data.pt"], 20: ["data.pt"]}, 20),
         (None, {5: ["data.pt"]}, 5),
         ("99", {5: ["data.pt"]}, 5),  # its folder is gone
-        ("", {5: ["data_0.pt", "data_1.pt"], 20: ["data_0.pt"]}, 5),  # supervised, two processes
+        ("", {5: [*BY_TWO, "data_0.pt", "data_1.pt"], 20: [*BY_TWO, "data_0.pt"]}, 5),  # supervised
         ("5", {20: ["data.pt"]}, 5),
     ],
 )
@@ -112,7 +113,7 @@ def test_a_tracker_that_names_no_checkpoint(
     tracker = tmp_path / "checkpoints" / TRACKER
     if text is not None:
         tracker.write_text(text)
-    repair_tracker(tmp_path, processes=2)
+    repair_tracker(tmp_path)
     assert tracked_step(tmp_path) == expected and tracker.read_text() == str(expected)
 
 
@@ -143,7 +144,6 @@ def recipe(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> Recipe:
 @pytest.mark.parametrize(
     ("section", "change"),
     [
-        ("trainer", {"actor_processes": 2}),
         ("trainer", {"prompts_per_step": 2}),
         ("trainer", {"shuffle": False}),
         ("optim", {"lr": 1e-7}),
@@ -203,12 +203,12 @@ def test_a_second_start_changes_nothing_of_the_first(recipe: Recipe, tmp_path: P
     assert contents() == before | {".lock": ""}
 
 
-def test_lengths_and_rewards_may_change(recipe: Recipe, tmp_path: Path) -> None:
+def test_lengths_rewards_and_processes_may_change(recipe: Recipe, tmp_path: Path) -> None:
     prepare_run(recipe, resume=False)
     saved(tmp_path, 4, tracked=4)
-    longer = replace(recipe, trainer=replace(recipe.trainer, steps=99, eval_every=0))
+    longer = replace(recipe, trainer=replace(recipe.trainer, steps=99, eval_every=0, actor_processes=2))
     prepared, _ = prepare_run(longer, resume=True)
-    assert prepared.trainer.steps == 99 and prepared.trainer.resume == "auto"
+    assert prepared.trainer.steps == 99 and prepared.trainer.actor_processes == 2 and prepared.trainer.resume == "auto"
 
 
 def test_a_start_that_left_no_checkpoint_binds_nothing(recipe: Recipe) -> None:
