@@ -55,6 +55,7 @@ test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-cluster: install  ## a real two-node Slurm (root; apt-get install slurm-wlm munge) and a two-node Ray, on this machine
+	$(BIN)/python -m pip install --quiet kubernetes
 	VIDEOSEG_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 lint: install  ## ruff, and the import contracts: arrows between rooms only go down
