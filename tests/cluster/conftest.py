@@ -18,7 +18,8 @@ from tests.cluster.slurm import Slurm
 from verl_ext.run.run_files import METRICS, read_metrics, scalar
 
 SECONDS = 1500
-STEPS = 4
+STEPS = {"sft": 120, "grpo": 4}
+"""So many that the first one is seen before the last one is taken."""
 STAGES = {
     "sft": ["trainer.prompts_per_step=4", "optim.lr=1e-3"],
     # the most likely token always: rollouts that are drawn are other ones after a resume, as vLLM starts anew
@@ -51,7 +52,7 @@ class Launcher:
 
     def launch(self, name: str, stage: str, *overrides: str) -> None:
         sizes = [f"trainer.nodes={self.nodes}", f"trainer.actor_processes={self.nodes}", "trainer.micro_batch=2"]
-        steps = [f"trainer.steps={STEPS}", "trainer.save_every=0"]
+        steps = [f"trainer.steps={STEPS[stage]}", "trainer.save_every=0"]
         own = [f"name={name}", f"output_dir={name}", *self.settings(stage), *STAGES[stage], *sizes, *steps]
         self.videoseg("launch", str(self.recipe), *own, *overrides)
 
@@ -62,12 +63,12 @@ class Launcher:
         rows = [r for n in (METRICS, "metrics.live.jsonl") for r in read_metrics(self.out(name) / n)]
         return {row["step"]: row["data"] for row in rows if row["step"] > 0}
 
-    def wait(self, what: Callable[[], bool], words: str) -> None:
-        end = time.monotonic() + SECONDS
+    def wait(self, what: Callable[[], Any], words: str, seconds: float = SECONDS) -> None:
+        end = time.monotonic() + seconds
         while not what():
             if time.monotonic() > end:
-                pytest.fail(f"{words} after {SECONDS} s\n" + "\n".join(self.said[-3:]))
-            time.sleep(2)
+                pytest.fail(f"{words} after {seconds:.0f} s\n" + "\n".join(self.said[-3:]))
+            time.sleep(1)
 
     def wait_for_step(self, name: str, step: int) -> None:
         self.wait(lambda: step in self.steps(name), f"{name}: no step {step}")
@@ -88,7 +89,7 @@ class Launcher:
     def same(self, stage: str, one: str, other: str) -> None:
         """All steps of two runs have the same numbers."""
         first, second = self.steps(one), self.steps(other)
-        assert set(first) == set(second) == set(range(1, STEPS + 1))
+        assert set(first) == set(second) == set(range(1, STEPS[stage] + 1))
         for step in first:
             for metric in COMPARED[stage]:
                 a, b = (scalar(run[step][metric]) for run in (first, second))

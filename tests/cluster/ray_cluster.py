@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -50,12 +51,21 @@ class RayCluster:
             return False
         return True
 
+    def lose_the_second(self) -> None:
+        """As a machine that loses its power."""
+        _kill(self._processes.pop())
+
     def close(self) -> None:
         for process in self._processes:
-            try:
-                family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-            except psutil.NoSuchProcess:
-                continue
-            for one in family:
-                one.kill()
+            _kill(process)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()

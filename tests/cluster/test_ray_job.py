@@ -42,3 +42,23 @@ def test_a_job_that_ray_ends_goes_on_with_the_same_numbers(
     assert json.loads((run.out("cut") / "result.json").read_text())["finished"]
     run.tell("ray_job")
     run.same("grpo", "whole", "cut")
+
+
+def test_a_machine_that_leaves_mid_run_is_told_and_the_last_checkpoint_stays(
+    cluster: RayCluster, launcher: Callable[[dict[str, str]], Any]
+) -> None:
+    """The last test of this file: the second node is gone afterwards."""
+    run = launcher({"RAY_API_SERVER_ADDRESS": cluster.dashboard, "RAY_AUTH_MODE": "disabled"})
+    settings = ["cluster.kind=ray_job", "trainer.steps=200", "cluster.environment={RAY_START_SECONDS: '20'}"]
+    run.launch("lost", "grpo", *settings, "trainer.save_every=1")
+    run.wait(lambda: tracked_step(run.out("lost")) is not None, "nothing was saved")
+    cluster.lose_the_second()
+    run.wait(lambda: "FAILED" in run.state("lost"), "it did not notice", 300)
+    said = run.videoseg("launch", "logs", "lost")
+    assert "training failed" in said and "died" in said, said[-3000:]
+    step = tracked_step(run.out("lost"))
+    assert step is not None and (run.out("lost") / f"checkpoints/global_step_{step}/policy/config.json").is_file()
+    run.launch("lost", "grpo", *settings)  # and one machine is too few
+    run.wait(lambda: "FAILED" in run.state("lost"), "it did not notice", 300)
+    assert "the Ray cluster has 1 machine(s) with 1 GPUs, but 2 are needed" in run.videoseg("launch", "logs", "lost")
+    run.tell("ray_lost")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -243,3 +244,16 @@ def test_torchrun_on_several_machines_needs_to_know_which_one(recipe: Recipe, mo
     monkeypatch.setenv("NODE_RANK", "1")
     assert rendezvous(two) == ["--nnodes=2", "--node-rank=1", "--master-addr=first", "--master-port=29500"]
     assert node_folder(two) == Path(two.output_dir) / "node_1" and node_folder(recipe) == Path(recipe.output_dir)
+
+
+def test_a_port_that_is_taken_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = replace(recipe, stage="sft", trainer=replace(recipe.trainer, nodes=2))
+    monkeypatch.setenv("MASTER_ADDR", "first")
+    monkeypatch.setenv("NODE_RANK", "0")
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(RecipeError, match=rf"MASTER_PORT: {taken.getsockname()[1]} is in use on this machine"):
+            rendezvous(two)
+    assert rendezvous(two)[1] == "--node-rank=0"
