@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+from typing import Any
 
 from rollout.errors import WorkerError
 from rollout.term import block_term
@@ -17,14 +18,33 @@ from verl_ext.launch.scheduler import LEAST_CPUS
 from verl_ext.run.cluster import WAIT_ENV, start_seconds
 from verl_ext.supervised.run import free_port
 
+INTERFACE_ENV = "NCCL_SOCKET_IFNAME"
 OWN_PORTS = ("--min-worker-port=0", "--max-worker-port=0")
 
 
 def address() -> str:
     """``ip:port`` of this machine, a port that nothing listens on."""
+    return f"{own_ip()}:{free_port()}"
+
+
+def own_ip() -> str:
+    """As Ray finds it, by the way that leads out; without one that is loopback, and an interface's is taken."""
+    import psutil
     from ray.util import get_node_ip_address
 
-    return f"{get_node_ip_address()}:{free_port()}"
+    if not (found := str(get_node_ip_address())).startswith("127."):
+        return found
+    wanted = os.environ.get(INTERFACE_ENV, "").split(",")[0].lstrip("=^")
+    named = {
+        name: [a.address for a in addresses if a.family == socket.AF_INET] for name, addresses in _interfaces(psutil)
+    }
+    others = [ip for name in sorted(named, key=lambda n: not n.startswith(wanted or "\0")) for ip in named[name]]
+    return next((ip for ip in others if not ip.startswith("127.")), found)
+
+
+def _interfaces(psutil: Any) -> list[tuple[str, list[Any]]]:
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    return [(name, found) for name, found in psutil.net_if_addrs().items() if name in up]
 
 
 def wait_for(where: str, seconds: float) -> None:

@@ -73,7 +73,14 @@ def plan(recipe: Recipe) -> Plan:
         processes += _helpers(recipe)
     rollouts = recipe.rollouts_per_step if recipe.stage == "grpo" else 0
     out = Plan(
-        recipe.name, recipe.stage, recipe.device, recipe.trainer.nodes, rollouts, size, processes, place(recipe, size)
+        recipe.name,
+        recipe.stage,
+        recipe.device,
+        recipe.trainer.nodes,
+        rollouts,
+        size,
+        processes,
+        place(recipe, size),
     )
     out.notes += _notes(recipe, size, out)
     return out
