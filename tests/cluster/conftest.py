@@ -27,7 +27,7 @@ STAGES = {
 }
 COMPARED = {
     "sft": ("train/loss", "lm", "mask_ce", "dice"),
-    "grpo": ("reward/mean", "actor/entropy", "actor/pg_loss", "actor/aux/video", "response_length/mean"),
+    "grpo": ("reward/mean", "actor/entropy", "actor/aux/video", "actor/grad_norm", "response_length/mean"),
 }
 
 

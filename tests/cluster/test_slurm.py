@@ -54,7 +54,7 @@ def test_a_job_that_is_stopped_is_not_queued_again(slurm: Slurm, launcher: Calla
     run.wait_for_step("one", 1)
     assert "saves and ends" in run.videoseg("launch", "stop", "one")
     assert "stopped on request" in run.wait_for_end("one")
-    assert slurm.run("squeue", "--noheader") == ""
+    run.wait(lambda: slurm.run("squeue", "--noheader") == "", "it was queued again", 60)
     step = tracked_step(run.out("one"))
     run.launch("one", "sft", *SLURM, "trainer.steps=2000")
     run.wait_for_step("one", step + 1)

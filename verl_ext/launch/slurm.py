@@ -104,12 +104,15 @@ def shared_paths(job: Job) -> list[str]:
 
 
 def _container(job: Job) -> str:
-    """srun's options for the pyxis plugin; empty without an image. The job's own folders are always seen."""
+    """srun's options for the pyxis plugin; empty without an image.
+
+    The job's own folder is seen, and /tmp: each step has a container of its own, and Ray's sockets are between them.
+    """
     c = job.recipe.cluster
     if c.image is None:
         return ""
     parts = [p for m in c.mounts if (p := mount_parts(m)) is not None]
-    own = [f"{job.folder}:{job.folder}"]
+    own = [f"{job.folder}:{job.folder}", "/tmp:/tmp"]
     mounts = [f"{source}:{folder}{':ro' if read_only else ''}" for source, folder, read_only in parts] + own
     workdir = [f"--container-workdir={job.project}"] if job.project else []
     return shlex.join([f"--container-image={c.image}", f"--container-mounts={','.join(mounts)}", *workdir])
