@@ -20,11 +20,11 @@ TORCH_BY_UV = $(BIN)/python -m pip install --quiet uv && UV_SYSTEM_CERTS=1 $(BIN
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install quickstart test lint types docs clean
+.PHONY: help install quickstart test test-cluster lint types docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## create .venv with everything in it (EXTRA=gpu for CUDA machines)
 
@@ -53,6 +53,10 @@ quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation
 
 test: install lint types  ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-cluster: install  ## a real two-node Slurm (root; apt-get install slurm-wlm munge) and a two-node Ray, on this machine
+	$(BIN)/python -m pip install --quiet kubernetes
+	VIDEOSEG_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 lint: install  ## ruff, and the import contracts: arrows between rooms only go down
 	$(BIN)/ruff check .

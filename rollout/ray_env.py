@@ -13,6 +13,9 @@ RAY_TAIL = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store
 """What Ray (2.60) puts behind the temporary folder, with the longest process id."""
 VLLM_TAIL = "/00000000-0000-0000-0000-000000000000"
 """And vLLM."""
+MERGE_ENV = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
+CACHE = "runtime_resources/working_dir_files"
+"""Below Ray's temporary folder: where a job's ``--working-dir`` is unpacked, for as long as Ray keeps it."""
 
 
 def ray_address() -> str | None:
@@ -26,6 +29,19 @@ def ray_address() -> str | None:
 def joins_a_cluster() -> bool:
     """Whether ``RAY_ADDRESS`` names a running cluster, which then says itself what it has."""
     return os.environ.get(ADDRESS_ENV, "").strip() not in ("", "local")
+
+
+def merge_with_the_jobs_variables() -> None:
+    """Before ``ray.init``: a job's runtime environment may name a variable that we set too, and ours then counts.
+
+    Without it Ray (2.60) raises "Failed to merge the Job's runtime env".
+    """
+    os.environ.setdefault(MERGE_ENV, "1")
+
+
+def is_in_rays_cache(folder: str | Path) -> bool:
+    """Whether a folder lies in the unpacked ``--working-dir`` of a Ray job, which goes with Ray or the next job."""
+    return f"/{CACHE}/" in f"{Path(folder).resolve()}/"
 
 
 def socket_problem() -> str | None:

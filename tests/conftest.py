@@ -20,6 +20,8 @@ os.environ["RAY_ADDRESS"] = "local"  # no cluster of somebody else's, whoever ru
 os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["VERL_USE_EXTERNAL_MODULES"] = "verl_ext.plugin"
 
+collect_ignore = [] if os.environ.get("VIDEOSEG_TEST_CLUSTER") else ["cluster"]  # see `make test-cluster`
+
 ROOT = Path(__file__).parents[1]
 FRAMES, SIZE = 12, 48
 RECIPE = f"""

@@ -13,7 +13,7 @@ from eval.inference.fleet import Fleet, WorkerDiedError
 from rewards.pool.desk import DeskServer
 from rollout.environment import verifies
 from rollout.errors import EnvironmentMismatchError, RecipeError, VideosegError, WorkerError
-from rollout.ray_env import joins_a_cluster, ray_address, socket_problem
+from rollout.ray_env import joins_a_cluster, merge_with_the_jobs_variables, ray_address, socket_problem
 
 if TYPE_CHECKING:
     from eval.inference.dialogue import InferenceSettings
@@ -153,6 +153,7 @@ def start_cluster(
     if started:
         own = device == "cpu" and not joins_a_cluster()  # a running cluster says itself what it has
         limits: dict[str, Any] = {"num_cpus": 16, "_node_ip_address": "127.0.0.1"} if own else {}
+        merge_with_the_jobs_variables()
         ray.init(
             address=ray_address(),
             include_dashboard=False,

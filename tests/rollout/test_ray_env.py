@@ -6,7 +6,16 @@ import os
 
 import pytest
 
-from rollout.ray_env import RAY_TAIL, SOCKET_BYTES, VLLM_TAIL, joins_a_cluster, ray_address, socket_problem
+from rollout.ray_env import (
+    MERGE_ENV,
+    RAY_TAIL,
+    SOCKET_BYTES,
+    VLLM_TAIL,
+    joins_a_cluster,
+    merge_with_the_jobs_variables,
+    ray_address,
+    socket_problem,
+)
 
 NAMES = ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "VLLM_RPC_BASE_PATH")
 
@@ -83,3 +92,18 @@ def source_of(kind: type) -> str:
     import inspect
 
     return inspect.getsource(kind)
+
+
+def test_a_job_that_names_a_variable_of_ours_is_merged_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own merge of a job's environment with a driver's, under the switch that we set."""
+    from ray.runtime_env.runtime_env import _merge_runtime_env
+
+    monkeypatch.delenv(MERGE_ENV, raising=False)
+    job, ours = {"env_vars": {"A": "1", "B": "1"}, "working_dir": "x"}, {"env_vars": {"A": "2"}}
+    assert _merge_runtime_env(job, ours, override=os.environ.get(MERGE_ENV) == "1") is None
+    merge_with_the_jobs_variables()
+    merged = _merge_runtime_env(job, ours, override=os.environ[MERGE_ENV] == "1")
+    assert merged == {"env_vars": {"A": "2", "B": "1"}, "working_dir": "x"}
+    monkeypatch.setenv(MERGE_ENV, "0")  # whoever sets it himself means it
+    merge_with_the_jobs_variables()
+    assert os.environ[MERGE_ENV] == "0"

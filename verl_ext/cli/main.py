@@ -15,10 +15,12 @@ from verl_ext.cli import (
     demo,
     doctor,
     evaluate,
+    launch,
     policy,
     quickstart,
     report,
     score,
+    stop,
     train,
     view,
 )
@@ -52,6 +54,8 @@ def videoseg(
 
 app.command()(quickstart.quickstart)
 app.command()(train.train)
+app.add_typer(launch.app, name="launch")
+app.command()(stop.stop)
 app.command("eval")(evaluate.evaluate)
 app.command()(convert.convert)
 app.add_typer(policy.app, name="policy")

@@ -24,6 +24,28 @@ def print_plan(planned: Plan, console: Console) -> None:
         parts = ", ".join(f"{name} {gib:.1f}" for name, gib in p.parts.items() if gib >= 0.05)
         table.add_row(p.role, str(p.count), p.devices, "?" if p.gib is None else f"{p.gib:.1f}", parts)
     console.print(table)
+    if planned.gpus:
+        console.print(_gpu_table(planned))
     console.print(f"host memory, all processes together: about {planned.host_gib:.1f} GiB")
     for note in planned.notes:
         console.print(f"- {note}", markup=False)
+
+
+def _gpu_table(planned: Plan) -> Table:
+    """What stands on each GPU of a machine, and its sum."""
+    each = f"each of {planned.nodes} nodes" if planned.nodes > 1 else "the node"
+    table = Table(title=f"GPUs of {each}, GiB on one", title_justify="left")
+    for heading in ("GPU", "while updating", "while rolling out", "beside it"):
+        table.add_column(heading, overflow="fold")
+    for gpu in planned.gpus:
+        table.add_row(gpu.gpus, _sum(gpu.updating) or "unused", _sum(gpu.rolling_out), gpu.kv_cache)
+    return table
+
+
+def _sum(held: dict[str, float | None]) -> str:
+    if not held:
+        return ""
+    known = [gib for gib in held.values() if gib is not None]
+    total = f"{sum(known):.1f}" if len(known) == len(held) else "?"
+    parts = " + ".join(f"{name} {'?' if gib is None else f'{gib:.1f}'}" for name, gib in held.items())
+    return f"{parts} = {total}" if len(held) > 1 else parts

@@ -28,6 +28,7 @@ from verl.workers.engine import EngineRegistry
 from verl_ext.engine.gradient_terms import gradient_norms
 from verl_ext.engine.pictures import batch_pictures
 from verl_ext.engine.position_ids import repair_position_ids
+from verl_ext.engine.resharding import ElasticCheckpoints
 from verl_ext.engine.rows import RowEngine
 from verl_ext.packing.forward import RowForward
 from verl_ext.packing.prepare import compile_layers, use_rows
@@ -72,6 +73,10 @@ class SegFSDPEngine(RowEngine):
     _updates = 0
 
     # ---- building -----------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        with patch.object(fsdp_impl, "FSDPCheckpointManager", ElasticCheckpoints):
+            super().initialize()
 
     def _build_module(self) -> torch.nn.Module:
         module = super()._build_module()

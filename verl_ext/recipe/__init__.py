@@ -9,6 +9,7 @@ May import what lies below ``verl_ext``; `context` is the recipe that a run was 
 from __future__ import annotations
 
 from verl_ext.recipe.checks import check, check_paths
+from verl_ext.recipe.cluster import ClusterRecipe
 from verl_ext.recipe.data import DataSource
 from verl_ext.recipe.load import load_recipe, load_resolved, recipe_from_overrides, save_resolved
 from verl_ext.recipe.objective import CalibrationRecipe, ObjectiveRecipe, RewardsRecipe, SftLossRecipe
@@ -23,6 +24,7 @@ from verl_ext.recipe.training import OptimRecipe, PoolRecipe, TrainerRecipe
 __all__ = [
     "Budgets",
     "CalibrationRecipe",
+    "ClusterRecipe",
     "DataSource",
     "EngineRecipe",
     "EvalRollout",

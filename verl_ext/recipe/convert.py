@@ -98,6 +98,8 @@ class Converter:
         found = "null" if value is None else f"{value!r} ({type(value).__name__})"
         near = [] if get_origin(kind) is not Literal else difflib.get_close_matches(str(value), get_args(kind), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if kind is str and isinstance(value, (bool, int, float)):
+            hint = "; YAML takes it for a number (24:00:00 as well) or for true and false: put it in quotes"
         self.problems.append(f"{path}: found {found}, expected {describe(kind)}{hint}{self._set_in(path)}")
         return BAD
 

@@ -10,6 +10,8 @@ from verl_ext.recipe.asking import box_notes
 from verl_ext.recipe.batch_checks import pool_workers
 from verl_ext.recipe.memory import PYTHON_GIB, actor_gib, actor_host_gib, engine_gib, needs_reference, pool_gib
 from verl_ext.recipe.model_size import ModelSize, model_size
+from verl_ext.recipe.placement import PlannedGpu, place
+from verl_ext.recipe.placement import numbers as _gpus
 
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
@@ -43,6 +45,8 @@ class Plan:
     rollouts_per_step: int
     model: ModelSize
     processes: list[PlannedProcess]
+    gpus: list[PlannedGpu] = field(default_factory=list)
+    """Of every machine."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -68,7 +72,16 @@ def plan(recipe: Recipe) -> Plan:
         processes += [_pool(recipe, size)] if pool_workers(recipe) else []
         processes += _helpers(recipe)
     rollouts = recipe.rollouts_per_step if recipe.stage == "grpo" else 0
-    out = Plan(recipe.name, recipe.stage, recipe.device, recipe.trainer.nodes, rollouts, size, processes)
+    out = Plan(
+        recipe.name,
+        recipe.stage,
+        recipe.device,
+        recipe.trainer.nodes,
+        rollouts,
+        size,
+        processes,
+        place(recipe, size),
+    )
     out.notes += _notes(recipe, size, out)
     return out
 
@@ -130,10 +143,6 @@ def _helpers(recipe: Recipe) -> list[PlannedProcess]:
         PlannedProcess("dialogue workers", loops, "CPU", PYTHON_GIB, {"Python": PYTHON_GIB}, PYTHON_GIB),
         PlannedProcess("task runner, reward, queue", 4, "CPU", PYTHON_GIB, {"Python": PYTHON_GIB}, PYTHON_GIB),
     ]
-
-
-def _gpus(first: int, count: int) -> str:
-    return f"GPU {first}" if count == 1 else f"GPU {first}-{first + count - 1}"
 
 
 def _notes(recipe: Recipe, size: ModelSize, planned: Plan) -> list[str]:

@@ -71,6 +71,11 @@ AT_LEAST: dict[str, float] = {
     "trainer.keep_rollouts.groups": 1,
     "trainer.eval_samples": 1,
     "trainer.eval_draws": 1,
+    "cluster.nodes": 1,
+    "cluster.gpus_per_node": 0,
+    "cluster.cpus_per_node": 1,
+    "cluster.memory_gib": 1,
+    "cluster.grace_seconds": 1,
 }
 """The most specific pattern counts; ``*`` stands for one name, ``[]`` for any list item."""
 

@@ -135,8 +135,13 @@ def _box_side(r: Recipe) -> Iterator[str]:
 
 
 def _machine(r: Recipe) -> Iterator[str]:
-    from rollout.ray_env import socket_problem
+    from rollout.ray_env import is_in_rays_cache, socket_problem
 
+    if is_in_rays_cache(r.output_dir):
+        yield (
+            f"output_dir: {r.output_dir} lies in Ray's copy of the job's --working-dir; the next job does not see it: "
+            "--resume would begin anew; give an absolute folder that all machines share"
+        )
     if r.stage == "grpo" and (problem := socket_problem()):
         yield problem
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rollout.errors import RecipeError
+from verl_ext.recipe.cluster import ClusterRecipe
 from verl_ext.recipe.data import DataSource
 from verl_ext.recipe.objective import ObjectiveRecipe, RewardsRecipe, SftLossRecipe
 from verl_ext.recipe.policy import PolicyRecipe
@@ -47,6 +48,7 @@ class Recipe:
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     sft_loss: SftLossRecipe = field(default_factory=SftLossRecipe)
     trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
+    cluster: ClusterRecipe = field(default_factory=ClusterRecipe)
 
     @property
     def trains_embeddings(self) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
 
-from verl_ext.recipe.context import RECIPE_ENV
+from rollout.ray_env import joins_a_cluster, merge_with_the_jobs_variables
+from verl_ext.recipe.context import RECIPE_ENV, active_recipe
 from verl_ext.run.prepare import worker_environment
 
 if TYPE_CHECKING:
@@ -32,15 +33,17 @@ def run(recipe: Recipe) -> None:
     with open_dict(config):
         OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", env, force_add=True)
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    merge_with_the_jobs_variables()
     started_here = not ray.is_initialized()
     try:
-        run_ppo(config, task_runner_class=ray.remote(_task_runner_class()))
+        run_ppo(config, task_runner_class=ray.remote(_task_runner_class(joins_a_cluster())))
     finally:
         if started_here and ray.is_initialized():
             ray.shutdown()
 
 
-def _task_runner_class() -> type:
+def _task_runner_class(joined: bool) -> type:
+    """``joined``: machines may come late to a cluster that somebody else started."""
     from verl.trainer.main_ppo import TaskRunnerV1
 
     base: Any = TaskRunnerV1.__ray_metadata__.modified_class
@@ -54,8 +57,10 @@ def _task_runner_class() -> type:
             from verl_ext.inference.vllm_worker import register_replica
             from verl_ext.plugin import register_engine
             from verl_ext.reinforce.trainer import VideosegTrainer
+            from verl_ext.run.cluster import check_cluster, start_seconds
             from verl_ext.run.watchdog import watch_actors
 
+            check_cluster(active_recipe(), start_seconds() if joined else 0.0)
             register_engine()
             register_replica()
             TRAINER_REGISTRY["sync"] = VideosegTrainer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -27,6 +28,7 @@ CHECKPOINTS = "checkpoints"
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's own file beside them."""
 _STEP = "global_step_"
+_SHARD = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")
 
 FIXED = (
     "stage",
@@ -43,11 +45,10 @@ FIXED = (
     "optim.projection_lr",
     "optim.betas",
     "optim.weight_decay",
-    "trainer.actor_processes",
     "trainer.prompts_per_step",
     "trainer.shuffle",
 )
-"""What a continued run cannot change: shards, optimiser state, reference and the place in the data are its start's."""
+"""What a continued run cannot change: weights, optimiser state, reference and the place in the data are its start's."""
 MOVABLE = ("root", "annotations")
 """Of a data source: paths, which may differ on another machine."""
 
@@ -94,14 +95,11 @@ def link_newest_policy(out: Path) -> None:
     os.replace(scratch, link)
 
 
-def repair_tracker(out: Path, processes: int = 1) -> None:
+def repair_tracker(out: Path) -> None:
     """See that verl's tracker names a checkpoint: verl (0.9.1) would otherwise start anew, beside those there are.
 
     Reinforcement writes it in place, so a disk that is full just then leaves it empty; and folders are moved without
     it. It is then set to the newest whole checkpoint. Nothing happens if none was ever saved to its end.
-
-    Args:
-        processes: FSDP processes; each leaves its own file of a supervised run's place in the data.
 
     Raises:
         RecipeError: it names no checkpoint, and none is whole.
@@ -109,7 +107,7 @@ def repair_tracker(out: Path, processes: int = 1) -> None:
     tracker = out / CHECKPOINTS / TRACKER
     if tracked_step(out) is not None:
         return
-    whole = [step for step, folder in step_folders(out) if _is_whole(folder, processes)]
+    whole = [step for step, folder in step_folders(out) if _is_whole(folder)]
     if whole:
         logger.warning("%s names no checkpoint; going on from the newest whole one, step %d", tracker, whole[-1])
         write_whole(tracker, str(whole[-1]))
@@ -120,10 +118,14 @@ def repair_tracker(out: Path, processes: int = 1) -> None:
         )
 
 
-def _is_whole(folder: Path, processes: int) -> bool:
-    """By the files that are saved last: the data's place, of the run or of each process."""
-    ranks = [folder / f"data_{rank}.pt" for rank in range(processes)]
-    return (folder / "data.pt").is_file() or all(f.is_file() for f in ranks)
+def _is_whole(folder: Path) -> bool:
+    """By the files that are saved last: the data's place, of the run or of each process that wrote it."""
+    if (folder / "data.pt").is_file():
+        return True
+    sizes = [int(found[1]) for f in folder.glob("model_*.pt") if (found := _SHARD.match(f.name))]
+    return (folder / "data_0.pt").is_file() and all(
+        (folder / f"data_{rank}.pt").is_file() for rank in range(max(sizes, default=1))
+    )
 
 
 def remove_old(out: Path, keep: int) -> None:

@@ -89,7 +89,7 @@ def prepare_run(recipe: Recipe, resume: bool) -> tuple[Recipe, dict[str, str]]:
             )
         _check_continues(recipe, out)
     if node_folder(recipe) == out:
-        repair_tracker(out, recipe.trainer.actor_processes)
+        repair_tracker(out)
         _forget_what_comes_again(out)
     save_resolved(recipe, resolved)
     return recipe, {**os.environ, **worker_environment(recipe, resolved), RUN_DIR_ENV: str(out)}

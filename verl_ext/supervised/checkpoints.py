@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from verl.utils.checkpoint import CheckpointHandler
 
 from verl_ext.policy.export import export_policy
@@ -26,9 +28,20 @@ class PolicyCheckpoints(CheckpointHandler):  # type: ignore[misc]
         return step
 
     def _load_dataloader_state(self, checkpoint_path: str) -> None:
-        """A loader that was saved after an epoch's last step would give nothing, and verl go on to the next epoch."""
-        if self.resume_global_step % len(self.train_dataloader):
-            super()._load_dataloader_state(checkpoint_path)
+        """The place in the data, whatever number of processes had shares of it.
+
+        A loader that was saved after an epoch's last step would give nothing, and verl go on to the next epoch.
+        """
+        steps = self.resume_global_step % len(self.train_dataloader)
+        if not steps:
+            return
+        own = Path(checkpoint_path) / f"data_{self.dp_rank}.pt"
+        file = own if own.is_file() else own.with_name("data_0.pt")  # all hold the same but for their worker's seeds
+        if not file.is_file():
+            super()._load_dataloader_state(checkpoint_path)  # says so
+            return
+        saved = torch.load(file, map_location="cpu", weights_only=False)
+        self.train_dataloader.load_state_dict(_at_sample(saved, steps * self.train_dataloader.batch_size))
 
     def _policy_folder(self, step: int) -> Path:
         return step_folder(Path(active_recipe().output_dir), step) / POLICY_FOLDER
@@ -40,3 +53,10 @@ class PolicyCheckpoints(CheckpointHandler):  # type: ignore[misc]
         if self.rank == 0:
             link_newest_policy(Path(recipe.output_dir))
             remove_old(Path(recipe.output_dir), recipe.trainer.keep_checkpoints)
+
+
+def _at_sample(state: Any, samples: int) -> Any:
+    """A stateful loader's state with ``samples`` of its sampler used: a share of a step may be another one now."""
+    if not isinstance(state, dict):
+        return state
+    return {k: samples if k == "samples_yielded" else _at_sample(v, samples) for k, v in state.items()}

@@ -70,11 +70,21 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
+def _is_free(port: str) -> bool:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torchrun's own store does
+        try:
+            s.bind(("", int(port)))
+        except OSError:
+            return False
+    return True
+
+
 def rendezvous(recipe: Recipe) -> list[str]:
     """torchrun's own options: standalone on one node, else what the cluster's launcher put into the environment.
 
     Raises:
-        RecipeError: several nodes, but the environment does not say which of them this is.
+        RecipeError: several nodes, but the environment does not say which of them this is, or the port is taken.
     """
     nodes = recipe.trainer.nodes
     if nodes == 1:
@@ -84,7 +94,10 @@ def rendezvous(recipe: Recipe) -> list[str]:
         raise RecipeError(
             f"trainer.nodes: {nodes}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: run "
             "the command on every machine with MASTER_ADDR (the first machine's name) and NODE_RANK (0, 1, ...), as "
-            "training_scripts/slurm_sft.sbatch does"
+            "videoseg launch does with cluster.kind=slurm"
         )
-    master = f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={os.environ.get('MASTER_PORT', '29500')}"
+    port = os.environ.get("MASTER_PORT", "29500")
+    if os.environ["NODE_RANK"] == "0" and not _is_free(port):
+        raise RecipeError(f"MASTER_PORT: {port} is in use on this machine; export another one on every machine")
+    master = f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={port}"
     return [f"--nnodes={nodes}", f"--node-rank={os.environ['NODE_RANK']}", *master]

@@ -182,7 +182,7 @@ def test_bad_arguments_say_so(segmenter: Segmenter, pixels: Tensor, states: Tens
         segmenter.propagate(features, [0], boxes=BOXES[:1])
     with pytest.raises(ValueError, match=r"points must be \(1, 2\)"):
         segmenter.propagate(features, [0], points=BOXES[:1], clip_size=SIZE)
-    with pytest.raises(ValueError, match="either states, or boxes, or points"):
+    with pytest.raises(ValueError, match="either states or boxes, or both, or points alone"):
         segmenter.propagate(features, [0])
     with pytest.raises(ValueError, match=r"states must be \(1, 32\); found \(1, 31\)"):
         segmenter.propagate(features, [0], states=states[:1, :31])

@@ -59,7 +59,22 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert out.stdout.strip() == "[]"
 
 
-COMMANDS = ("", "train", "eval", "convert", "policy new", "score", "report", "quickstart", "doctor")
+COMMANDS = (
+    "",
+    "train",
+    "launch",
+    "launch status",
+    "launch logs",
+    "launch stop",
+    "stop",
+    "eval",
+    "convert",
+    "policy new",
+    "score",
+    "report",
+    "quickstart",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "data synthetic", "data check", "data segmentation"])
@@ -67,6 +82,22 @@ def test_every_help_teaches_with_an_example(command: str, run: Any) -> None:
     result = run(*command.split(), "--help", env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert result.output.count(f"videoseg {command}".strip()) >= 2  # the usage line and an example
+
+
+def test_launch_takes_a_recipe_for_its_first_word(
+    run: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("launch", "--dry-run", O3), ("launch", "submit", O3, "--dry-run")):
+        result = run(*words, *files, "cluster.kind=slurm", "name=one")
+        assert result.exit_code == 0, result.output
+        assert "#SBATCH --nodes=1" in result.output and "GPU 0-3" in result.output
+    assert (tmp_path / "runs/launches/one/job.sbatch").is_file()
+    refused = run("launch", O3, "cluster.kind=slurm", "cluster.nodes=3")
+    assert refused.exit_code == 2 and "cluster.nodes: 3" in refused.stderr
+    assert run("launch", "status", "one").exit_code == 2  # it was a dry run
+    gone = run("launch", O3, "cluster.kind=slurm")
+    assert gone.exit_code == 2 and "policy.path" in gone.stderr
 
 
 def test_help_shows_brackets_as_they_are_typed(run: Any) -> None:

@@ -31,6 +31,19 @@ def test_a_long_temporary_folder(tiny_recipe: Callable[..., Recipe], monkeypatch
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_an_output_folder_in_rays_cache(
+    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str
+) -> None:
+    """A relative one under ``ray job submit --working-dir``: --resume would find nothing there."""
+    unpacked = tmp_path / "ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1"
+    unpacked.mkdir(parents=True)
+    monkeypatch.chdir(unpacked)
+    (said,) = check_ready(tiny_recipe(stage, "output_dir=runs/x"))
+    assert said.startswith("output_dir: runs/x lies in Ray's copy of the job's --working-dir")
+    assert check_ready(tiny_recipe(stage, f"output_dir={tmp_path}/runs")) == []
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_a_logger_without_its_key(tiny_recipe: Callable[..., Recipe], stage: str) -> None:
     (said,) = check_ready(tiny_recipe(stage, "trainer.loggers=[console,wandb]"))
     assert said.startswith("trainer.loggers: wandb, but it has no key: run `wandb login`, or set WANDB_API_KEY")

@@ -26,7 +26,7 @@ def problems(path: Path, *overrides: str) -> str:
     [
         ("rollout.gruop_size=3", ["rollout.gruop_size: unknown key", "did you mean 'group_size'?", "command line"]),
         ("data.0.splitt=x", ["data[0].splitt: unknown key", "did you mean 'split'?"]),
-        ("zzz=1", ["zzz: unknown key; known keys: data, device"]),
+        ("zzz=1", ["zzz: unknown key; known keys: cluster, data, device"]),
         ("rollout.group_size=four", ["rollout.group_size: found 'four' (str), expected int"]),
         ("rollout.group_size=4.0", ["found 4.0 (float), expected int"]),
         ("trainer.steps=true", ["trainer.steps: found True (bool), expected int"]),

@@ -129,6 +129,27 @@ def test_a_pool_beside_the_actor_on_one_gpu() -> None:
     assert by_role(spread.processes, "pool").devices == "GPU 4-5"
 
 
+def test_what_every_gpu_holds(policy: Path) -> None:
+    """Its parts are those of the processes that stand on it, and no GPU is left out of the picture."""
+    two = [f"policy.path={policy}", "trainer.nodes=2", "trainer.actor_processes=8", "pool.workers=4"]
+    planned = plan(load_recipe(O3, [*two, "pool.gpus_per_worker=0.5"]))
+    actors, pool, unused = planned.gpus
+    assert (actors.gpus, pool.gpus, unused.gpus) == ("GPU 0-3", "GPU 4", "GPU 5-7")
+    actor, vllm, worker = (by_role(planned.processes, word) for word in ("actor", "vLLM", "pool"))
+    assert actors.updating == {"actor": pytest.approx(actor.gib)}
+    passing = sum(actor.parts[name] for name in ("activations", "logits", "gradients"))
+    assert actor.gib is not None and worker.gib is not None
+    assert actors.rolling_out == {"actor": pytest.approx(actor.gib - passing), "vLLM": pytest.approx(vllm.gib)}
+    assert pool.updating == {"pool x 2": pytest.approx(2 * worker.gib)} and not unused.updating
+    one = ["trainer.actor_processes=1", "trainer.gpus_per_node=1", "pool.workers=1", "pool.gpus_per_worker=0"]
+    (shared,) = plan(load_recipe(O3, [f"policy.path={policy}", *one, "pool.share_gpu=true"])).gpus
+    assert shared.gpus == "GPU 0" and list(shared.updating) == ["actor", "pool"]
+    (alone,) = plan(load_recipe(RECIPES / "videoseg_o3/sft_2b.yaml", ["trainer.actor_processes=8"])).gpus
+    assert alone.gpus == "GPU 0-7" and not alone.rolling_out
+    assert plan(load_recipe(RECIPES / "quickstart/grpo.yaml")).gpus == []
+    assert plan(load_recipe(O3, ["policy.path=nowhere"])).gpus[0].updating == {"actor": None}
+
+
 def test_what_does_not_start_is_not_planned() -> None:
     boxes = plan(load_recipe(RECIPES / "veason_r1/grpo_3b.yaml", WITHOUT_SAM2))
     assert not any("pool" in p.role for p in boxes.processes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from verl_ext.run.run_files import FAILED_DIALOGUES, HELD_OUT, METRICS, forget_a
 from verl_ext.run.supervise import alone_in
 from verl_ext.supervised.run import rendezvous
 
+BY_TWO = [f"model_world_size_2_rank_{rank}.pt" for rank in range(2)]
 NAMES = (METRICS, HELD_OUT, FAILED_DIALOGUES)
 
 
@@ -97,7 +99,7 @@ def test_old_checkpoints_go_with_their_policies(
         ("", {5: ["data.pt"], 20: ["data.pt"]}, 20),
         (None, {5: ["data.pt"]}, 5),
         ("99", {5: ["data.pt"]}, 5),  # its folder is gone
-        ("", {5: ["data_0.pt", "data_1.pt"], 20: ["data_0.pt"]}, 5),  # supervised, two processes
+        ("", {5: [*BY_TWO, "data_0.pt", "data_1.pt"], 20: [*BY_TWO, "data_0.pt"]}, 5),  # supervised
         ("5", {20: ["data.pt"]}, 5),
     ],
 )
@@ -112,7 +114,7 @@ def test_a_tracker_that_names_no_checkpoint(
     tracker = tmp_path / "checkpoints" / TRACKER
     if text is not None:
         tracker.write_text(text)
-    repair_tracker(tmp_path, processes=2)
+    repair_tracker(tmp_path)
     assert tracked_step(tmp_path) == expected and tracker.read_text() == str(expected)
 
 
@@ -143,7 +145,6 @@ def recipe(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> Recipe:
 @pytest.mark.parametrize(
     ("section", "change"),
     [
-        ("trainer", {"actor_processes": 2}),
         ("trainer", {"prompts_per_step": 2}),
         ("trainer", {"shuffle": False}),
         ("optim", {"lr": 1e-7}),
@@ -203,12 +204,12 @@ def test_a_second_start_changes_nothing_of_the_first(recipe: Recipe, tmp_path: P
     assert contents() == before | {".lock": ""}
 
 
-def test_lengths_and_rewards_may_change(recipe: Recipe, tmp_path: Path) -> None:
+def test_lengths_rewards_and_processes_may_change(recipe: Recipe, tmp_path: Path) -> None:
     prepare_run(recipe, resume=False)
     saved(tmp_path, 4, tracked=4)
-    longer = replace(recipe, trainer=replace(recipe.trainer, steps=99, eval_every=0))
+    longer = replace(recipe, trainer=replace(recipe.trainer, steps=99, eval_every=0, actor_processes=2))
     prepared, _ = prepare_run(longer, resume=True)
-    assert prepared.trainer.steps == 99 and prepared.trainer.resume == "auto"
+    assert prepared.trainer.steps == 99 and prepared.trainer.actor_processes == 2 and prepared.trainer.resume == "auto"
 
 
 def test_a_start_that_left_no_checkpoint_binds_nothing(recipe: Recipe) -> None:
@@ -243,3 +244,16 @@ def test_torchrun_on_several_machines_needs_to_know_which_one(recipe: Recipe, mo
     monkeypatch.setenv("NODE_RANK", "1")
     assert rendezvous(two) == ["--nnodes=2", "--node-rank=1", "--master-addr=first", "--master-port=29500"]
     assert node_folder(two) == Path(two.output_dir) / "node_1" and node_folder(recipe) == Path(recipe.output_dir)
+
+
+def test_a_port_that_is_taken_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = replace(recipe, stage="sft", trainer=replace(recipe.trainer, nodes=2))
+    monkeypatch.setenv("MASTER_ADDR", "first")
+    monkeypatch.setenv("NODE_RANK", "0")
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(RecipeError, match=rf"MASTER_PORT: {taken.getsockname()[1]} is in use on this machine"):
+            rendezvous(two)
+    assert rendezvous(two)[1] == "--node-rank=0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -244,6 +245,9 @@ def test_every_setting_is_read_somewhere() -> None:
     for path in [*(ROOT / "verl_ext").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]:
         if "recipe" not in path.relative_to(ROOT).parts or path.name == "rollout_settings.py":  # which hands them on
             read |= {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+
+    for path in (ROOT / "verl_ext").rglob("*.j2"):
+        read |= set(re.findall(r"\bcluster\.(\w+)", path.read_text()))
 
     def leaves(node: Any) -> set[str]:
         out: set[str] = set()

@@ -29,11 +29,14 @@ Train = Callable[..., list[list[int]]]
 class Engine:
     """What the loop and its checkpoints ask of one."""
 
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
     def get_data_parallel_rank(self) -> int:
-        return 0
+        return self.rank
 
     def get_data_parallel_size(self) -> int:
-        return 1
+        return self.size
 
     def get_data_parallel_group(self) -> None:
         return None
@@ -56,7 +59,7 @@ def train(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Train:
-    """``train(stop_at=None)``: run or continue in ``tmp_path``; the items of each step that was taken."""
+    """``train(stop_at=None, rank=0, size=1)``: run or continue in ``tmp_path``; the items of this rank's steps."""
     collate = SimpleNamespace(SFTTensorCollator=lambda mode: lambda rows: {"item": torch.tensor(rows)})
     monkeypatch.setattr(verl_sft, "SFTTensorCollator", collate.SFTTensorCollator)
     monkeypatch.setattr(verl_sft, "Tracking", lambda **_: SimpleNamespace(log=lambda **_: None))
@@ -68,12 +71,12 @@ def train(
 
     monkeypatch.setattr(checkpoints_module, "export_policy", export)
 
-    def run(stop_at: int | None = None) -> list[list[int]]:
+    def run(stop_at: int | None = None, rank: int = 0, size: int = 1) -> list[list[int]]:
         settings = (f"output_dir={tmp_path}", f"trainer.steps={STEPS}", f"trainer.epochs={EPOCHS}")
         recipe = tiny_recipe("sft", *settings, "trainer.resume=auto", "trainer.keep_checkpoints=1", "seed=3")
         trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
         trainer.config, trainer.rank, trainer.device_name = sft_config(activate(recipe)), 0, "cpu"
-        trainer.engine, trainer.start_profile_step, trainer.end_profile_step = Engine(), -1, -1
+        trainer.engine, trainer.start_profile_step, trainer.end_profile_step = Engine(rank, size), -1, -1
         trainer.model_config = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0))
         trainer.optimizer_config = SimpleNamespace()
         trainer.train_dataset, trainer.val_dataset = list(range(ITEMS)), None
@@ -109,6 +112,27 @@ def test_a_continued_run_takes_up_the_data_where_it_left_them(train: Train, tmp_
     assert [step for step, _ in step_folders(tmp_path)] == [stop_at]
     assert first + train() == whole
     assert (tmp_path / "checkpoints" / TRACKER).read_text() == str(STEPS)
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 4])
+def test_another_number_of_processes_takes_up_the_data_where_they_were_left(
+    train: Train, tmp_path: Path, stop_at: int
+) -> None:
+    whole = [sorted(step) for step in train()]
+    checkpoints, kept = tmp_path / "checkpoints", tmp_path / "kept"
+    checkpoints.rename(tmp_path / "whole")
+    train(stop_at)
+    shutil.copytree(checkpoints, kept)
+    shares = []
+    for rank in (0, 1):
+        shutil.rmtree(checkpoints)
+        shutil.copytree(kept, checkpoints)
+        shares.append(train(rank=rank, size=2))
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == whole[stop_at:]
+    shutil.rmtree(checkpoints)
+    first = train(stop_at, rank=0, size=2)
+    assert {len(step) for step in first} == {BATCH // 2}
+    assert [sorted(step) for step in train()] == whole[stop_at:]
 
 
 def test_every_checkpoint_has_its_policy_and_output_dir_names_the_newest(train: Train, tmp_path: Path) -> None:
