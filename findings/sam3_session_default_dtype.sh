@@ -12,7 +12,7 @@ set -euo pipefail
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 python3 -m venv "$room/venv"
-"$room/venv/bin/pip" install -q torch==2.13.0 torchvision==0.28.0 transformers==5.10.4 numpy==2.3.5 pillow==12.3.0
+"$room/venv/bin/pip" install -q torch==2.13.0 transformers==5.10.4 numpy==2.3.5 pillow==12.3.0
 cd "$room"
 venv/bin/python - <<'PY'
 import sys
