@@ -233,7 +233,7 @@ def segmenter_is_known(r: Recipe) -> Iterator[str]:
         yield f"pool.preset: {r.pool.preset!r} is no segmenter of ours; known: {', '.join(PRESETS)}"
     elif r.stage == "grpo" and r.pool.checkpoint is None and r.pool.preset != type(r.pool)().preset:
         yield (
-            f"pool.preset: {r.pool.preset} without pool.checkpoint is not read, the policy's own segmenter scores; name "
+            f"pool.preset: {r.pool.preset} without pool.checkpoint is not read: the policy's own scores; name "
             "that one's weights in pool.checkpoint, or leave pool.preset out"
         )
 
