@@ -182,7 +182,7 @@ def read_ceilings(path: Path, dataset: str = "", split: str = "") -> dict[Key, C
         DataError: no such file, not one of `write_ceilings`, or of another data set or split than those given.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; write it with videoseg data check NAME ROOT --ceiling {path}")
+        raise DataError(f"{path}: no such file; write one with videoseg data check NAME ROOT --ceiling")
     try:
         lines = read_text(path).splitlines()
         about = json.loads(lines[0])

@@ -53,23 +53,6 @@ def write_training_files(
     return len(traces)
 
 
-def write_traces(
-    dataset: Dataset, path: Path, settings: TraceSettings, seed: int, progress: Progress | None = None
-) -> int:
-    """Write one trace an expression of a split to ``path``; returns their number. Raises DataError for bad data."""
-    names, marks = read_names(dataset.root), read_marks(dataset.root)
-    traces: list[dict[str, Any]] = []
-    clips = dataset.clips()
-    for done, clip in enumerate(clips):
-        if progress is not None:
-            progress(done, len(clips), f"planning {dataset.split} traces")
-        objects = scene_objects(dataset, clip, names.get(clip, {}), marks)
-        samples = [dataset.get(clip, expression.id) for expression in dataset.expressions(clip)]
-        traces += [trace_sample(sample, objects, settings, seed).to_dict() for sample in samples]
-    write_json(path, traces)
-    return len(traces)
-
-
 def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSettings, seed: int) -> VTSCoTRecord:
     """One trace under ``settings``, with a random stream of its own."""
     rng = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])

@@ -106,11 +106,3 @@ def _known(folder: Path) -> dict[str, Any]:
     if not isinstance(known, dict):
         raise DataError(f"{info}: must be a mapping of data sets; remove it or give another folder")
     return known
-
-
-def entry_of(folder: Path, name: str) -> dict[str, Any]:
-    """What ``dataset_info.json`` says of a data set. Raises DataError if it says nothing."""
-    known = read_json(folder / INFO)
-    if name not in known:
-        raise DataError(f"{folder / INFO}: no data set {name!r}; it has {', '.join(known)}")
-    return dict(known[name])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from rewards.torch_files import read_torch_file
 from rollout.errors import DataError
 
 NAMED = 4
@@ -15,7 +15,11 @@ NAMED = 4
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Name -> tensor of a ``.safetensors`` or ``.pt`` file; of a folder, of all its safetensors files."""
+    """Name -> tensor of a ``.safetensors`` or ``.pt`` file; of a folder, of all its safetensors files.
+
+    Raises:
+        DataError: a ``.pt`` file holds something else.
+    """
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
         return {name: tensor for file in files for name, tensor in read_weights(file).items()}
@@ -23,8 +27,11 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content.get("model", content)  # type: ignore[no-any-return]
+    content = read_torch_file(path)
+    content = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no weights by name; save the model's state dict")
+    return content
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,9 @@ class LaunchGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = [a for a in args if not a.startswith("-")]
         if words and words[0] not in self.commands:
+            near = get_close_matches(words[0], self.commands, n=1)
+            if near and not Path(words[0]).exists():
+                ctx.fail(f"{words[0]}: no recipe file, and no command; did you mean {near[0]}?")
             args = [SUBMIT, *args]
         return super().parse_args(ctx, args)
 

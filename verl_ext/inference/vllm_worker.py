@@ -66,11 +66,6 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
         """End when the process that started the engine is gone, also if it was killed: else the GPU stays taken."""
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def weight_checksum(self) -> dict[str, float]:
-        """Sum of absolute values of every parameter: lets a test compare both sides of a weight sync."""
-        model = self.model_runner.model
-        return {n: float(p.detach().double().abs().sum()) for n, p in model.named_parameters()}
-
 
 def name_for_vllm(image: Image) -> None:
     """Let vLLM tell ``image`` from others by the digest that it carries (`rollout.pictures.mark`).

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewards.model_files import check_file, safetensors_header
+from rewards.model_files import safetensors_header
+from rewards.torch_files import read_torch_file
 from rollout.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,29 +62,14 @@ class TensorFiles:
     def _shapes_of(self, file: Path) -> dict[str, tuple[int, ...]]:
         if file.suffix == ".safetensors":
             return {name: tuple(entry["shape"]) for name, entry in safetensors_header(file).items()}
-        check_file(file)
         self._loaded[file] = weights = _torch_weights(file)
         return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
 
 def _torch_weights(file: Path) -> dict[str, Any]:
-    """Memory-mapped, so that a tensor is read when it is used."""
     import torch
 
-    try:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            content = torch.load(file, map_location="cpu", weights_only=True)  # the format before torch 1.6
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{file}: is no file of tensors alone, and nothing else is loaded from it; save its state dict by itself "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    except (OSError, RuntimeError, EOFError) as error:
-        raise DataError(f"{file}: is not a torch file ({str(error).splitlines()[0]}); copy it again") from error
+    content = read_torch_file(file)
     for key in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -35,8 +35,9 @@ def run_quickstart(
     A second call with the same folder goes on where the first stopped, and does nothing twice.
 
     Raises:
-        RecipeError: the folder holds another quickstart's results.
-        EnvironmentMismatchError: the temporary folder's path is too long for Ray's sockets.
+        RecipeError: the folder holds another quickstart's results, or is a file.
+        EnvironmentMismatchError: no GPU is here for ``device: cuda``, or the temporary folder's path is too long for
+            Ray's sockets.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads cost 5-20x,
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # and on operations this small a second one costs half as much again
@@ -46,6 +47,10 @@ def run_quickstart(
 
     settings = settings or QuickstartSettings()
     layout = Layout(Path(out).resolve())
+    if layout.out.exists() and not layout.out.is_dir():
+        raise RecipeError(f"{layout.out}: is a file; give --out a folder")
+    if settings.device == "cuda":
+        check_gpu()
     layout.out.mkdir(parents=True, exist_ok=True)
     check_continues(layout, seed, settings)
     if problem := socket_problem():  # else it is found minutes later, when Ray starts
@@ -90,6 +95,16 @@ def stage_names(settings: QuickstartSettings) -> dict[str, str]:
     if "segmentation.yaml" not in settings.stages:
         del titles["segmentation"]
     return {name: f"{i}/{len(titles)} {title}" for i, (name, title) in enumerate(titles.items(), 1)}
+
+
+def check_gpu() -> None:
+    """Raises EnvironmentMismatchError where torch finds no GPU: vLLM would say so minutes later."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EnvironmentMismatchError(
+            "--device cuda: torch finds no GPU here; leave it out for the CPU, or see videoseg doctor"
+        )
 
 
 def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> None:

@@ -28,6 +28,25 @@ READ_BY = {
 }
 """Keys that not every kind of cluster has a place for."""
 SET_BY_LAUNCH = ("RAY_ADDRESS", "RAY_JOB_STOP_WAIT_TIME_S", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+SBATCH_KEYS = {
+    "nodes": "trainer.nodes",
+    "N": "trainer.nodes",
+    "gpus-per-node": "trainer.gpus_per_node",
+    "time": "cluster.time",
+    "t": "cluster.time",
+    "mem": "cluster.memory_gib",
+    "cpus-per-task": "cluster.cpus_per_node",
+    "c": "cluster.cpus_per_node",
+    "partition": "cluster.partition",
+    "p": "cluster.partition",
+    "account": "cluster.account",
+    "A": "cluster.account",
+    "signal": "cluster.grace_seconds",
+    "requeue": "cluster.requeue",
+    "no-requeue": "cluster.requeue",
+}
+"""sbatch's options that a key of the recipe sets: given once more, they would win in silence."""
+_OPTION = re.compile(r"--([a-z-]+)(?:[= ].*)?|-([A-Za-z]).*")
 _TIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -96,6 +115,16 @@ def environment_has_names(r: Recipe) -> Iterator[str]:
             yield f"cluster.environment: {name!r} is no name of a variable; letters, digits and _ make one"
         elif name in SET_BY_LAUNCH:
             yield f"cluster.environment.{name}: is set by videoseg launch itself; leave it out"
+
+
+@rule
+def options_are_of_sbatch(r: Recipe) -> Iterator[str]:
+    for i, option in enumerate(r.cluster.options):
+        found = _OPTION.fullmatch(option)
+        if found is None:
+            yield f"cluster.options[{i}]: {option!r} is no option of sbatch; write it as --qos=high"
+        elif key := SBATCH_KEYS.get(found[1] or found[2]):
+            yield f"cluster.options[{i}]: {option!r} is what {key} says; set that instead"
 
 
 @rule

@@ -231,6 +231,11 @@ def credit_has_parts(r: Recipe) -> Iterator[str]:
 def segmenter_is_known(r: Recipe) -> Iterator[str]:
     if r.pool.preset not in PRESETS:
         yield f"pool.preset: {r.pool.preset!r} is no segmenter of ours; known: {', '.join(PRESETS)}"
+    elif r.stage == "grpo" and r.pool.checkpoint is None and r.pool.preset != type(r.pool)().preset:
+        yield (
+            f"pool.preset: {r.pool.preset} without pool.checkpoint is not read: the policy's own scores; name "
+            "that one's weights in pool.checkpoint, or leave pool.preset out"
+        )
 
 
 @rule

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from rewards.model_files import check_file, check_folder, check_sam2, safetensors_header, tensor_names
 from rewards.segmenter import Segmenter, load_sam2_weights
+from rewards.segmenter.weights import read_weights
 from rollout.errors import DataError
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 4967215360\n"
@@ -163,3 +165,22 @@ def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
         check_sam2(tmp_path)
     with pytest.raises(DataError, match=r"x.pt: no such file; give SAM 2's weights"):
         check_sam2(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"not a model\n", "is no file of tensors alone"),
+        (b"PK\x03\x04 a download that broke off", "is not a torch file"),
+        ([1, 2], "holds no weights by name"),
+    ],
+)
+def test_a_segmenter_file_that_torch_cannot_read_is_one_sentence(content: Any, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "sam2.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(DataError, match=said) as caught:
+        read_weights(file)
+    assert str(caught.value).startswith(str(file)) and "weights_only" not in str(caught.value)

@@ -98,6 +98,8 @@ def test_launch_takes_a_recipe_for_its_first_word(
     assert run("launch", "status", "one").exit_code == 2  # it was a dry run
     gone = run("launch", O3, "cluster.kind=slurm")
     assert gone.exit_code == 2 and "policy.path" in gone.stderr
+    slip = run("launch", "statu", "one")
+    assert slip.exit_code == 2 and "did you mean status?" in slip.output + slip.stderr
 
 
 def test_help_shows_brackets_as_they_are_typed(run: Any) -> None:

@@ -18,7 +18,7 @@ import eval.scores.files
 import verl_ext.quickstart.report
 import verl_ext.quickstart.run as quickstart
 from benchmarks import grpo_step, learning
-from rollout.errors import RecipeError, WorkerError
+from rollout.errors import EnvironmentMismatchError, RecipeError, WorkerError
 from verl_ext.quickstart import evaluation, stages, summary
 from verl_ext.quickstart.run import StageClock, run_facts, run_quickstart
 from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recipe
@@ -151,6 +151,19 @@ def test_a_folder_of_another_seed_or_device_is_not_taken_for_this_one(tmp_path: 
         quickstart.check_continues(layout, 2, QuickstartSettings())
     with pytest.raises(RecipeError, match="device cuda"):
         quickstart.check_continues(layout, 1, QuickstartSettings(device="cuda"))
+
+
+def test_a_file_for_a_folder_and_a_gpu_that_is_not_there_stop_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(RecipeError, match="file: is a file; give --out a folder"):
+        run_quickstart(file, 0, Console())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(EnvironmentMismatchError, match="--device cuda: torch finds no GPU here"):
+        run_quickstart(tmp_path / "out", 0, Console(), QuickstartSettings(device="cuda"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_long_run_is_evaluated_on_the_way(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_a_wrong_key_type_or_number(override: str, said: list[str]) -> None:
         (VEASON, ["rollout.max_turns=2"], "answers in one turn"),
         (O3, ["objective.calibration={reduction: topk, topk: 0}"], "sums no pixel"),
         (O3, ["pool.preset=sam9"], "'sam9' is no segmenter of ours"),
+        (O3, ["pool.preset=sam3"], "pool.preset: sam3 without pool.checkpoint is not read"),
         (O3, ["data.0.dataset=revoz"], "no data set is called 'revoz'; did you mean 'revos'?"),
         (O3, ["data=[]"], "data: is empty"),
         (O3, ["val=[]"], "trainer.eval_every: 100, but val is empty"),
