@@ -71,7 +71,7 @@ def wait_for(where: str, seconds: float) -> None:
 def ray_start(options: list[str], gpus: str) -> None:
     """Become ``ray start``, in the foreground."""
     cpus = max(LEAST_CPUS, len(os.sched_getaffinity(0)))
-    os.makedirs(os.environ["RAY_TMPDIR"], exist_ok=True)
+    os.makedirs(os.environ["RAY_TMPDIR"], mode=0o700, exist_ok=True)  # its sockets are nobody else's
     block_term()
     words = [
         "start",
