@@ -15,8 +15,8 @@ LOOK_EVERY = 1.0
 def ask_to_stop(output_dir: str | Path, wait_seconds: float = 0.0) -> bool:
     """Leave the stop file in ``output_dir``; whether the run there has ended by now, or within ``wait_seconds``.
 
-    A run that has ended already is left as it is. One that was asked takes the file away when nothing is left to do: its
-    training process writes `RESULT_FILE` some seconds before that, and a run that fails never does.
+    A run that has ended already is left as it is. One that was asked takes the file away when nothing is left to do:
+    its training process writes `RESULT_FILE` some seconds before that, and a run that fails never does.
 
     Raises:
         RecipeError: no run was ever started there.
