@@ -22,12 +22,16 @@ STEPS = {"sft": 120, "grpo": 4}
 """So many that the first one is seen before the last one is taken."""
 STAGES = {
     "sft": ["trainer.prompts_per_step=4", "optim.lr=1e-3"],
-    # the most likely token always: rollouts that are drawn are other ones after a resume, as vLLM starts anew
-    "grpo": ["trainer.prompts_per_step=2", "rollout.group_size=2", "rollout.top_p=0.001", "optim.lr=1e-4"],
+    # the most likely token always: rollouts that are drawn are other ones after a resume, as vLLM starts anew. A
+    # group's rewards are equal then, so that the divergence from the reference is what trains, and it is given weight
+    "grpo": [
+        *("trainer.prompts_per_step=2", "rollout.group_size=2", "rollout.top_p=0.001"),
+        *("optim.lr=1e-3", "objective.kl_coef=10"),
+    ],
 }
 COMPARED = {
     "sft": ("train/loss", "lm", "mask_ce", "dice"),
-    "grpo": ("reward/mean", "actor/entropy", "actor/aux/video", "actor/grad_norm", "response_length/mean"),
+    "grpo": ("reward/mean", "actor/entropy", "actor/kl_loss", "actor/grad_norm", "response_length/mean"),
 }
 
 

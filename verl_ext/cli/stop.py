@@ -24,6 +24,6 @@ def stop(
 
     ended = ask_to_stop(output_dir, wait)
     if ended:
-        typer.echo(f"{output_dir}: {how_it_ended(output_dir)}")
+        typer.echo(f"{output_dir}: {how_it_ended(output_dir) or 'it failed, train.log says why'}")
     else:
         typer.echo(f"{output_dir}: asked; the run finishes its step, saves and ends")

@@ -20,6 +20,8 @@ from verl_ext.supervised.run import free_port
 
 INTERFACE_ENV = "NCCL_SOCKET_IFNAME"
 OWN_PORTS = ("--min-worker-port=0", "--max-worker-port=0")
+PLAIN = ("--disable-usage-stats", "--log-color=false")
+"""What Ray says goes to the job's log."""
 
 
 def address() -> str:
@@ -71,17 +73,9 @@ def wait_for(where: str, seconds: float) -> None:
 def ray_start(options: list[str], gpus: str) -> None:
     """Become ``ray start``, in the foreground."""
     cpus = max(LEAST_CPUS, len(os.sched_getaffinity(0)))
-    os.makedirs(os.environ["RAY_TMPDIR"], exist_ok=True)
+    os.makedirs(os.environ["RAY_TMPDIR"], mode=0o700, exist_ok=True)  # its sockets are nobody else's
     block_term()
-    words = [
-        "start",
-        "--block",
-        "--disable-usage-stats",
-        f"--num-cpus={cpus}",
-        f"--num-gpus={gpus}",
-        *OWN_PORTS,
-        *options,
-    ]
+    words = ["start", "--block", *PLAIN, f"--num-cpus={cpus}", f"--num-gpus={gpus}", *OWN_PORTS, *options]
     os.execv(sys.executable, [sys.executable, "-m", "ray.scripts.scripts", *words])
 
 

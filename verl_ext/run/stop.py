@@ -15,7 +15,8 @@ LOOK_EVERY = 1.0
 def ask_to_stop(output_dir: str | Path, wait_seconds: float = 0.0) -> bool:
     """Leave the stop file in ``output_dir``; whether the run there has ended by now, or within ``wait_seconds``.
 
-    A run that has ended already is left as it is.
+    A run that has ended already is left as it is. One that was asked takes the file away when nothing is left to do:
+    its training process writes `RESULT_FILE` some seconds before that, and a run that fails never does.
 
     Raises:
         RecipeError: no run was ever started there.
@@ -23,13 +24,15 @@ def ask_to_stop(output_dir: str | Path, wait_seconds: float = 0.0) -> bool:
     out = Path(output_dir)
     if not (out / LOG).is_file():
         raise RecipeError(f"{out}: no run was started there ({LOG} is missing); give the run's output_dir")
-    if has_ended(out):
-        return True
-    (out / STOP_FILE).touch()
+    stop = out / STOP_FILE
+    if not stop.exists():
+        if has_ended(out):
+            return True
+        stop.touch()
     end = time.monotonic() + wait_seconds
-    while time.monotonic() < end and not has_ended(out):
+    while stop.exists() and time.monotonic() < end:
         time.sleep(LOOK_EVERY)
-    return has_ended(out)
+    return not stop.exists()
 
 
 def has_ended(out: Path) -> bool:

@@ -133,20 +133,22 @@ def supervise(
 def _ended(code: int, run_dir: Path, leads: bool, log: Path, begun: int) -> bool:
     """Whether the run finished, by what it wrote; a wish to stop is kept there and its file taken away."""
     asked = stop_requested(run_dir)
-    if leads:
-        (run_dir / STOP_FILE).unlink(missing_ok=True)
-    if code != 0:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise WorkerError(f"training failed ({how}). {last_words(log, since=begun)}")
-    deadline = time.monotonic() + (0.0 if leads else RESULT_SECONDS)  # a shared disk shows a new file with a delay
-    while not (run_dir / RESULT_FILE).is_file():
-        if time.monotonic() > deadline:
-            raise WorkerError(f"training ended without {run_dir / RESULT_FILE}. {last_words(log, since=begun)}")
-        time.sleep(0.5)
-    finished = run_finished(run_dir)
-    if leads and asked:
-        write_result(run_dir, finished, asked_to_stop=True)
-    return finished
+    try:
+        if code != 0:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise WorkerError(f"training failed ({how}). {last_words(log, since=begun)}")
+        deadline = time.monotonic() + (0.0 if leads else RESULT_SECONDS)  # a shared disk shows a new file with a delay
+        while not (run_dir / RESULT_FILE).is_file():
+            if time.monotonic() > deadline:
+                raise WorkerError(f"training ended without {run_dir / RESULT_FILE}. {last_words(log, since=begun)}")
+            time.sleep(0.5)
+        finished = run_finished(run_dir)
+        if leads and asked:
+            write_result(run_dir, finished, asked_to_stop=True)
+        return finished
+    finally:
+        if leads:  # last: that it is gone tells whoever asked that the run has ended
+            (run_dir / STOP_FILE).unlink(missing_ok=True)
 
 
 def last_words(log: Path, lines: int = 30, since: int = 0) -> str:

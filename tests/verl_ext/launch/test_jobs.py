@@ -6,6 +6,7 @@ import json
 import stat
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -201,6 +202,21 @@ def test_stop_asks_a_run_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / STOP_FILE).unlink()
     write_result(tmp_path, finished=True)
     assert ask_to_stop(tmp_path)
+    assert not (tmp_path / STOP_FILE).exists()
+
+
+def test_a_run_has_ended_when_it_takes_the_wish_away(tmp_path: Path) -> None:
+    """Its training process has said how it ended before: the checkpoint's last files are still being written."""
+    (tmp_path / "train.log").touch()
+    (tmp_path / STOP_FILE).touch()
+    write_result(tmp_path, finished=False)
+    assert not ask_to_stop(tmp_path)
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(ask_to_stop, tmp_path, 30)
+        time.sleep(0.2)
+        assert not asked.done()
+        (tmp_path / STOP_FILE).unlink()
+        assert asked.result()
     assert not (tmp_path / STOP_FILE).exists()
 
 

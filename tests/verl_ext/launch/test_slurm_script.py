@@ -64,7 +64,7 @@ def test_what_follows_slurms_term(
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "n1"}
     env |= {"SLURM_CPUS_ON_NODE": "2", "SLURMD_NODENAME": "n1"}
     process = subprocess.Popen(
-        ["bash", str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["bash", str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, umask=0o022
     )
     end = time.monotonic() + 60
     while not (tmp_path / "train.pid").is_file() and time.monotonic() < end:
@@ -77,6 +77,7 @@ def test_what_follows_slurms_term(
     assert said in told and (bool(said) or "queued again" not in told), told
     assert process.returncode == code, told
     assert not list(out.glob(".job_*"))
+    assert out.stat().st_mode & 0o777 == 0o755  # a run's folder is as readable as its owner's umask says
 
 
 def test_a_folder_that_a_machine_does_not_see_ends_the_job_before_it_trains(tmp_path: Path) -> None:
@@ -93,3 +94,33 @@ def test_a_folder_that_a_machine_does_not_see_ends_the_job_before_it_trains(tmp_
     assert done.returncode == 1
     assert f"n1 does not see {recipe.policy.path}: put it on a file system that all machines share" in done.stderr
     assert not (tmp_path / "train.pid").exists()
+
+
+NO_RAY = """
+case "$*" in
+    *" address") echo 127.0.0.1:1;;
+    *" head "*) stat -c %a "$RAY_AUTH_TOKEN_PATH" > {folder}/mode; echo "no port is free" >&2; exit 1;;
+    *" wait "*) sleep 60;;
+esac
+"""
+
+
+def test_a_ray_that_does_not_start_ends_the_job_with_its_words_and_its_token_was_its_owners(tmp_path: Path) -> None:
+    settings = ["cluster.kind=slurm", "name=one", f"output_dir={tmp_path}/out"]
+    recipe = load_recipe(ROOT / "recipes/videoseg_o3/grpo_2b.yaml", settings)
+    job = job_of(recipe, tmp_path / "launches")
+    job.folder.mkdir(parents=True)
+    (tmp_path / "job.sbatch").write_text(render(job)["job.sbatch"])
+    for name, body in (("srun", NO_RAY), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body.format(folder=tmp_path)}")
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "n1"}
+    env |= {"SLURM_CPUS_ON_NODE": "2", "SLURMD_NODENAME": "n1"}
+    command = ["bash", str(tmp_path / "job.sbatch")]
+    said = (tmp_path / "said").open("w")  # not a pipe: the stand-in that sleeps would hold it
+    done = subprocess.run(command, env=env, stdout=said, stderr=said, cwd=tmp_path, umask=0o022, timeout=50)
+    words = (tmp_path / "said").read_text()
+    assert done.returncode == 1
+    assert "no port is free" in words and "Ray has not started on n1; what it said is above" in words
+    assert (tmp_path / "mode").read_text() == "600\n"
+    assert not list(job.folder.glob("ray_token_*"))
