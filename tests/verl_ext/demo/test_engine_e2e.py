@@ -16,7 +16,10 @@ SENTENCES = ("the red circle", "the one that leaves")
 
 
 @pytest.mark.e2e
-def test_turns_grow_and_a_clip_is_encoded_once(tmp_path: Path, tiny_policy: Path, tiny_recipe_file: Path) -> None:
+def test_turns_grow_and_a_clip_is_encoded_once(
+    tmp_path: Path, tiny_policy: Path, tiny_recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verl_ext.demo.engine.PAUSE_S", 0.02)  # a tiny policy answers within one look of the usual ones
     (tmp_path / VIDEOS).mkdir()
     write_video(tmp_path / VIDEOS / "mine.mp4", [40 * t for t in range(FRAMES)])
     asked = ("stage=grpo", f"data=[{{dataset: generic, root: {tmp_path}, split: all}}]", "rollout.max_turns=1")
