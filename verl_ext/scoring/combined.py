@@ -13,7 +13,7 @@ from rollout.environments.combined_answers import CombinedSettings
 from rollout.types import RLE, Episode, Sample
 from verl_ext.recipe.objective import PropagationRecipe
 from verl_ext.scoring.boxes import BoxScoring
-from verl_ext.scoring.propagation import OneAnswer, answered, judged_request, wants_propagation
+from verl_ext.scoring.propagation import OneAnswer, judged_state, wants_propagation
 from verl_ext.scoring.seg import SegScoring
 
 
@@ -52,10 +52,7 @@ class CombinedScoring(OneAnswer):
         """What evaluation would propagate; an answer without boxes and ``[SEG]`` is right without a target."""
         if not wants_propagation(self.weights):
             return None
-        whole = self.mask_request(sample, episode, states)
-        if whole.state is None and not answered(episode):
-            return None
-        return judged_request(whole, sample, self.propagation)
+        return judged_state(self.mask_request(sample, episode, states), sample, episode, self.propagation)
 
     def masks(self, episode: Episode, answer: MaskScores) -> list[dict[int, RLE]]:
         return self.seg.masks(episode, answer)

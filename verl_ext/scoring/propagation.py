@@ -51,6 +51,13 @@ def judged_request(whole: R, sample: Sample, propagation: PropagationRecipe) -> 
     return replace(whole, frames=seen, judged=tuple(places), masklets=truth(sample), with_masks=False)
 
 
+def judged_state(whole: R, sample: Sample, episode: Episode, propagation: PropagationRecipe) -> R | None:
+    """As :func:`judged_request`; None where there is neither a ``[SEG]`` nor an answer that can be read."""
+    if whole.state is None and not answered(episode):
+        return None
+    return judged_request(whole, sample, propagation)
+
+
 def propagated_scores(sample: Sample, answer: PropagatedMasks | BoxScores | None) -> PropagatedScores:
     """What the rewards see; without an answer no frame is judged."""
     found = PropagatedScores() if answer is None or answer.judged is None else answer.judged

@@ -24,7 +24,7 @@ from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import RLE, Episode, Sample
 from verl_ext.recipe.objective import PropagationRecipe
-from verl_ext.scoring.propagation import OneAnswer, answered, judged_request, propagated_scores, wants_propagation
+from verl_ext.scoring.propagation import OneAnswer, judged_state, propagated_scores, wants_propagation
 from verl_ext.scoring.rollouts import Remembered
 from verl_ext.seg.calibration import SegCountMismatchError
 
@@ -72,10 +72,7 @@ class SegScoring(OneAnswer):
         """What evaluation would propagate. An answer without ``[SEG]`` is one without masks, right without a target."""
         if not wants_propagation(self.weights):
             return None
-        whole = self.mask_request(sample, episode, states)
-        if whole.state is None and not answered(episode):
-            return None
-        return judged_request(whole, sample, self.propagation)
+        return judged_state(self.mask_request(sample, episode, states), sample, episode, self.propagation)
 
     def masks(self, episode: Episode, answer: MaskScores) -> list[dict[int, RLE]]:
         frames = [(*episode.spatial_frames, turn.keyframe) for turn in episode.turns]
