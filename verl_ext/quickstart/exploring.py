@@ -35,6 +35,7 @@ ON_CPU = (
     "device=cpu",
     "policy.dtype=float32",
     "rollout.engine.enforce_eager=true",
+    "rollout.engine.kv_cache_gib=1",
     "pool.share_gpu=false",
     "trainer.gpus_per_node=0",
     "trainer.loader_workers=1",
