@@ -51,12 +51,14 @@ def demo(
     """
     from verl_ext.demo.limits import Limits
     from verl_ext.demo.serve import check_gradio, request_for, serve
+    from verl_ext.evaluation.job import check_policy
     from verl_ext.run.prepare import recipe_of_policy
 
     if (policy is None) == (model is None):
         raise DataError("give the policy's folder once: --model FOLDER, or as the first argument")
     check_gradio()
     folder = ready_policy(policy or model or Path(), Path("runs/demo"), base)
+    check_policy(folder)
     if recipe is None and (recipe := recipe_of_policy(folder)) is not None:
         typer.echo(f"Asking as {recipe} does, the run of this policy; --recipe takes another.", err=True)
     typer.echo("Starting the engine: half a minute for a small policy, minutes for a large one ...", err=True)

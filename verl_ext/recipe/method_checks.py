@@ -172,6 +172,11 @@ def frames_are_shown(r: Recipe) -> Iterator[str]:
                 "vision tower; frames would be resized behind the boxes' back"
             )
         return
+    if r.rollout.box_no_target:
+        yield (
+            "rollout.box_no_target: true is read by answers with boxes alone; a [SEG] policy trains on expressions "
+            "without a target as they are, so leave it out, or set rollout.environment to one whose answers hold boxes"
+        )
     for where, shown in (("rollout", r.rollout), ("rollout.eval", r.rollout.eval)):
         if shown.initial_low_res + shown.initial_spatial == 0:
             yield f"{where}: initial_low_res and initial_spatial are both 0; the first message needs a frame"

@@ -111,6 +111,8 @@ def test_a_wrong_key_type_or_number(override: str, said: list[str]) -> None:
         (O3, ["rollout.initial_spatial=0"], "rollout.initial_spatial: 0 with stage: grpo"),
         (SFT, ["rollout.initial_spatial=0"], None),
         (VEASON, ["rollout.box_side=550"], "rollout.box_side: 550 is not a multiple of 28"),
+        (O3, ["rollout.box_no_target=true"], "rollout.box_no_target: true is read by answers with boxes alone"),
+        (VEASON, ["rollout.box_no_target=true"], None),
         (O3, ["pool.share_gpu=true"], "pool.share_gpu: true with pool.gpus_per_worker: 1"),
         (O3, ["pool.share_gpu=true", "pool.gpus_per_worker=0"], None),
         (CPU, ["pool.share_gpu=true"], "pool.share_gpu: true with device: cpu"),
