@@ -114,9 +114,7 @@ def object_words(description: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(description.get("words") or (description["color"], description["shape"]))
 
 
-def _check(
-    clips: Mapping[str, int], frames: tuple[int, int], size: int, world: World, traces: TraceSettings
-) -> None:
+def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int, world: World, traces: TraceSettings) -> None:
     unknown = set(clips) - {"train", "valid", "test"}
     if unknown or not clips or min(clips.values()) < 1:
         raise RecipeError(f"clips = {dict(clips)}: wants a number >= 1 for some of train, valid, test")

@@ -167,7 +167,7 @@ def _traces(source: DataSource, kinds: Counter[str]) -> Iterator[tuple[Sample, A
 
 
 def sample_of(dataset: Any, record: Any) -> Sample:
-    """The record's clip, question and the masks that it draws; raises DataError if the data set does not know the clip."""
+    """A record's clip, question and the masks that it draws; raises DataError if the data set lacks the clip."""
     clip = record.video_name
     known = [e for e in dataset.expressions(clip) if e.text == record.exp and e.anno_ids == record.anno_id]
     expression = known[0] if known else Expression("trace", record.exp, record.anno_id)
