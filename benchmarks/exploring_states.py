@@ -233,6 +233,7 @@ def drawn(scenes: Scenes, count: int, rng: np.random.Generator) -> tuple[Tensor,
 
 
 def run(
+    forms: list[str],
     rates: list[float],
     dice: float,
     seeds: list[int],
@@ -258,12 +259,12 @@ def run(
         found["reachable"] = {f"{s:g}": reachable(cold, test, s, 0) for s in (0.0, 0.3, 1.0, 2.0)}
         tell(f"rate {rate:g}: cold start {found['cold_start']}, right by sigma {found['reachable']}")
         found["forms"] = {}
-        for name, form in FORMS.items():
+        for name in forms:
             rows = []
             for seed in seeds:
                 train.segmenter.load_decoder_state_dict(cold_decoder)
                 policy = copy.deepcopy(cold)
-                told = reinforce(policy, train, form, steps, seed)
+                told = reinforce(policy, train, FORMS[name], steps, seed)
                 rows.append(measure(policy, test) | told)
             means = {k: round(float(np.mean([r[k] for r in rows])), 3) for k in rows[0]}
             found["forms"][name] = means | {"right_by_seed": [r["right"] for r in rows]}
@@ -275,6 +276,7 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.6], help="of the twin in the traces")
+    parser.add_argument("--forms", nargs="+", choices=[*FORMS], default=[*FORMS], help="by default all")
     parser.add_argument("--dice", type=float, default=0.0, help="of the loss on the teacher's masks, beside BCE x 2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of reinforcement")
     parser.add_argument("--clips", type=int, default=64)
@@ -285,7 +287,7 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures here")
     args = parser.parse_args()
     sizes = (args.clips, args.warm_up, args.clean, args.habit, args.steps)
-    found = run(args.rates, args.dice, args.seeds, sizes, lambda text: print(text, flush=True))
+    found = run(args.forms, args.rates, args.dice, args.seeds, sizes, lambda text: print(text, flush=True))
     if args.json:
         write_json(
             args.json,
