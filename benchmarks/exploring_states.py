@@ -143,15 +143,16 @@ class Form:
 
 
 FORMS: dict[str, Form] = {
-    "no calibration": Form(),
-    "drawn states, sigma 1": Form(sigma=1.0),
-    "published (mean)": Form("mean"),
-    "drawn states, sigma 0.3": Form(sigma=0.3),
-    "auxiliary alone": Form(aux=0.2, policy_term=False),
-    "drawn states, sigma 2": Form(sigma=2.0),
+    "none": Form(),
+    "states_1": Form(sigma=1.0),
+    "published": Form("mean"),
+    "states_0.3": Form(sigma=0.3),
+    "auxiliary": Form(aux=0.2, policy_term=False),
+    "states_2": Form(sigma=2.0),
     "sum": Form("sum"),
     "topk": Form("topk"),
 }
+"""``states_S``: drawn with sigma S. ``auxiliary``: that loss alone."""
 
 
 def reinforce(policy: Policy, scenes: Scenes, form: Form, steps: int, seed: int) -> dict[str, float]:
@@ -268,7 +269,7 @@ def run(
                 rows.append(measure(policy, test) | told)
             means = {k: round(float(np.mean([r[k] for r in rows])), 3) for k in rows[0]}
             found["forms"][name] = means | {"right_by_seed": [r["right"] for r in rows]}
-            tell(f"  {name:26s}{found['forms'][name]}")
+            tell(f"  {name:12s}{found['forms'][name]}")
         out["rates"][f"{rate:g}"] = found
     return out
 
