@@ -1,6 +1,9 @@
 """Does reinforcement raise J&F where exploring pays, and which form of it? One cold start, many arms, paired.
 
 ``python benchmarks/exploring.py --device cuda --seeds 0 1 2 --json benchmarks/results/exploring.json``
+``python benchmarks/exploring.py --world twins --device cuda --json benchmarks/results/exploring_twins.json``
+
+The second world is one in which the ``[SEG]`` state itself is what the cold start gets wrong.
 
 Everything is resumable: with ``--minutes 25`` it trains what fits, evaluates what is trained, writes what is known, and
 the same command goes on from there. ``--device cpu`` runs the same at toy size. Predictions: docs/learning.md.
@@ -21,11 +24,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import environment_facts, write_json
-from benchmarks.exploring_arms import ARMS, BASE, Arm
+from benchmarks.exploring_arms import BASE, WORLD_ARMS, Arm
 from verl_ext.quickstart.exploring import exploring_settings
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
+from verl_ext.quickstart.twins import twin_settings
 
 COLD = "cold_start"
+SETTINGS = {"badges": exploring_settings, "twins": twin_settings}
+"""By world: device and RL steps -> sizes."""
 EVALUATION_SHARE = 0.25
 """Of ``--minutes``, kept for evaluating what was trained."""
 
@@ -185,23 +191,33 @@ def run_study(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--world", choices=[*SETTINGS], default="badges", help="twins: the [SEG] state is what is wrong"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of RL; the cold start's is 0")
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS], help="by default all")
+    parser.add_argument("--arms", nargs="+", help="by default all of the world's")
     parser.add_argument("--steps", type=int, help="RL steps of every arm; default: the recipe's")
     parser.add_argument("--minutes", type=float, help="stop training after three quarters of so many, then evaluate")
     parser.add_argument("--jobs", type=int, default=1, help="arms trained at a time: a policy this small fills no GPU")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/exploring"))
+    parser.add_argument("--work", type=Path, help="default: runs/benchmarks/exploring, or exploring_WORLD")
     parser.add_argument("--json", help="write the figures here")
     args = parser.parse_args()
+    known = WORLD_ARMS[args.world]
+    if unknown := [name for name in args.arms or [] if name not in known]:
+        parser.error(f"--arms {unknown[0]}: world {args.world} has {', '.join(known)}")
+    place = "exploring" if args.world == "badges" else f"exploring_{args.world}"
+    work = args.work or Path("runs/benchmarks") / place
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    settings = exploring_settings(args.device, args.steps)
-    names = list(dict.fromkeys([BASE, *args.arms]))
-    found = run_study(Layout(args.work.resolve()), settings, names, args.seeds, args.minutes, args.jobs)
+    settings = SETTINGS[args.world](args.device, args.steps)
+    names = list(dict.fromkeys([BASE, *(args.arms or known)]))
+    found = run_study(Layout(work.resolve()), settings, names, args.seeds, args.minutes, args.jobs)
     print(json.dumps({k: v for k, v in found.items() if k != "readers"}, indent=1))
     if args.json:
-        write_json(args.json, {"benchmark": "exploring", **environment_facts(args.device), **found})
+        write_json(
+            args.json, {"benchmark": "exploring", "world": args.world, **environment_facts(args.device), **found}
+        )
 
 
 if __name__ == "__main__":

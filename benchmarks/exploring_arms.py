@@ -1,4 +1,4 @@
-"""The arms of the study in the world where exploring pays: what each changes in ``recipes/exploring/grpo.yaml``."""
+"""The arms of the study, by world: what each changes in ``grpo.yaml`` of ``recipes/exploring`` or ``recipes/twins``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,27 @@ ARMS: dict[str, tuple[str, ...]] = {
     "existence_legible": (OFF, "rewards.existence=legible"),
     "no_format_rewards": (OFF, "rewards.weights.strict_format=0", "rewards.weights.step_format=0"),
 }
+"""Of the world where exploring pays."""
+TWIN_AUX = "objective.aux_coef=0.2"
+TWIN_ARMS: dict[str, tuple[str, ...]] = {
+    BASE: (OFF,),
+    "published": (),
+    "drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=0.3"),
+    "auxiliary_loss": (OFF, TWIN_AUX),
+    "wide_drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=1"),
+    "sum": ("objective.calibration.reduction=sum",),
+    "topk": ("objective.calibration.reduction=topk", "objective.calibration.topk=0.1"),
+    "auxiliary_loss_alone": (OFF, TWIN_AUX, "objective.advantage_eps=1e9"),  # advantages of nothing
+    "published_with_auxiliary_loss": (TWIN_AUX,),
+    "drawn_states_with_auxiliary_loss": (
+        "objective.calibration.form=state",
+        "objective.calibration.sigma=0.3",
+        TWIN_AUX,
+    ),
+    SUPERVISED: (),
+}
+"""Of the world of like pairs, whose recipe has no auxiliary loss; in the order in which they tell most."""
+WORLD_ARMS = {"badges": ARMS, "twins": TWIN_ARMS}
 """By name: recipe keys. ``supervised`` takes as many steps of as many dialogues on the cold start's traces instead."""
 
 
@@ -56,7 +77,9 @@ class Arm:
         """The recipe that it runs, with its seed in it and the study's cold start before it."""
         from verl_ext.quickstart.settings import stage_recipe
 
-        grpo = replace(settings, grpo=(*settings.grpo, *ARMS[self.name], f"output_dir={self.folder(study)}"))
+        grpo = replace(
+            settings, grpo=(*settings.grpo, *WORLD_ARMS[settings.world][self.name], f"output_dir={self.folder(study)}")
+        )
         if self.name != SUPERVISED:
             return stage_recipe(study, "grpo.yaml", grpo, self.seed)
         rl = stage_recipe(study, "grpo.yaml", settings, self.seed)

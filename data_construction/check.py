@@ -128,7 +128,13 @@ def _training_files(dataset: Dataset, counts: SplitCounts) -> list[Problem]:
         if cot.is_file():
             records = read_vts_cot(cot, errors.append, dataset)
             counts.traces = len(records)
+            counts.traces_of_other_masks = sum(bool(r.mask_anno_id) for r in records)
             for n, record in enumerate(records):
+                if record.mask_anno_id and dataset.masks is not None:
+                    try:
+                        dataset.masklets(record.video_name, record.mask_anno_id)
+                    except DataError as e:
+                        errors.append(e)
                 if fault := control_fault(record.exp, record.replies):
                     place, item = record.video_name, f"record {n}"
                     problem = Problem("control_text", str(cot), fault, place, item=item, remedy="edit it")

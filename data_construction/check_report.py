@@ -38,6 +38,8 @@ class SplitCounts:
     ceiling_by_clip: dict[str, dict[str, float]] = field(default_factory=dict)
     """The same clip by clip, the lowest first."""
     traces: int = 0
+    traces_of_other_masks: int = 0
+    """Of these, those that draw another object than they answer for."""
     rl_annotations: int = 0
 
 
@@ -92,9 +94,10 @@ def render_report(report: CheckReport, width: int) -> str:
 
 def _rows(splits: list[SplitCounts]) -> list[tuple[str, list[str]]]:
     rows = [(label, [str(getattr(s, label)) for s in splits]) for label in ("clips", "frames", "expressions")]
-    for label in ("rl_annotations", "traces"):
-        if any(getattr(s, label) for s in splits):
-            rows.append((label, [str(getattr(s, label)) for s in splits]))
+    other = ("traces that draw another object", "traces_of_other_masks")
+    for label, attribute in (("rl_annotations", "rl_annotations"), ("traces", "traces"), other):
+        if any(getattr(s, attribute) for s in splits):
+            rows.append((label, [str(getattr(s, attribute)) for s in splits]))
     for title, attribute in (("type", "types"), ("kind", "kinds"), ("targets", "targets")):
         counts: list[dict[str, int]] = [getattr(s, attribute) for s in splits]
         if title == "type" and all(set(c) <= {"untyped"} for c in counts):

@@ -11,7 +11,7 @@ import pytest
 
 import verl_ext.quickstart.evaluation as quickstart_evaluation
 from benchmarks import exploring
-from benchmarks.exploring_arms import ARMS, BASE, SUPERVISED, Arm
+from benchmarks.exploring_arms import BASE, SUPERVISED, WORLD_ARMS, Arm
 from verl_ext.quickstart.exploring import exploring_settings
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
 
@@ -42,9 +42,10 @@ def test_paired_gains_and_arms_over_the_base() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", ARMS)
-def test_every_arm_is_a_recipe_that_holds_together(name: str, device: str, tmp_path: Path) -> None:
-    study, settings = Layout(tmp_path), exploring_settings(device, rl_steps=7)
+@pytest.mark.parametrize(("world", "name"), [(w, name) for w, arms in WORLD_ARMS.items() for name in arms])
+def test_every_arm_is_a_recipe_that_holds_together(world: str, name: str, device: str, tmp_path: Path) -> None:
+    study, settings = Layout(tmp_path), exploring.SETTINGS[world](device, 7)
+    assert settings.world == world
     recipe = Arm(name, 3).recipe(study, settings)
     assert (recipe.seed, recipe.device, recipe.trainer.steps) == (3, device, 7)
     assert recipe.policy.path == str(study.cold_start / "policy")
@@ -56,6 +57,39 @@ def test_every_arm_is_a_recipe_that_holds_together(name: str, device: str, tmp_p
         return
     assert recipe.stage == "grpo" and recipe.rollouts_per_step == base.rollouts_per_step
     assert name == BASE or (recipe.objective, recipe.rewards) != (base.objective, base.rewards), "it changes something"
+
+
+def test_among_twins_only_the_arms_that_say_so_are_taught_by_the_auxiliary_loss(tmp_path: Path) -> None:
+    study, settings = Layout(tmp_path), exploring.SETTINGS["twins"]("cuda", None)
+    recipes = {name: Arm(name, 0).recipe(study, settings) for name in WORLD_ARMS["twins"] if name != SUPERVISED}
+    taught = {name for name, recipe in recipes.items() if recipe.objective.aux_coef}
+    assert taught == {name for name in recipes if "auxiliary_loss" in name} and len(taught) == 4
+    assert {n for n in recipes if recipes[n].objective.calibration.enabled} == set(recipes) - {
+        BASE,
+        "auxiliary_loss",
+        "auxiliary_loss_alone",
+    }
+    forms = {name: (r.objective.calibration.form, r.objective.calibration.sigma) for name, r in recipes.items()}
+    assert forms["drawn_states"] == ("state", 0.3) and forms["wide_drawn_states"] == ("state", 1.0)
+    assert forms["published"][0] == "mask"
+
+
+def test_advantages_of_the_auxiliary_loss_alone_are_nothing(tmp_path: Path) -> None:
+    """Whatever rewards there are: the policy term is then far below the rounding of the auxiliary loss."""
+    import torch
+
+    from verl_ext.seg.losses import group_advantages
+
+    recipe = Arm("auxiliary_loss_alone", 0).recipe(Layout(tmp_path), exploring.SETTINGS["twins"]("cpu", None))
+    rewards, groups = torch.tensor([-5.0, 8.5, 1.0, 1.0]), torch.zeros(4, dtype=torch.long)
+    assert float(group_advantages(rewards, groups, recipe.objective.advantage_eps).abs().max()) < 1e-7
+
+
+def test_an_arm_of_another_world_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["exploring.py", "--world", "twins", "--arms", "credit_by_part"])
+    with pytest.raises(SystemExit, match="2"):
+        exploring.main()
+    assert "--arms credit_by_part: world twins has rl_without_calibration" in capsys.readouterr().err
 
 
 def test_the_gpu_policy_is_of_the_size_that_the_study_names() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_construction.atomic import write_json
+from data_construction.cot.habits import drawn_instead
 from data_construction.cot.plan import TraceSettings, plan_traces
-from data_construction.cot.tracks import InitialFrames, SceneObject, track
+from data_construction.cot.tracks import UNNAMED, InitialFrames, SceneObject, track
 from data_construction.problems import Progress
+from data_construction.processes import in_order
 from data_construction.readers.dataset import Dataset
 from data_construction.readers.files import read_json_shared
 from data_construction.readers.records import VTSCoTRecord, rl_annotation
@@ -21,31 +24,31 @@ from rollout.errors import DataError
 from rollout.types import Sample
 
 NAMES_FILE = "synthetic_objects.json"
-UNNAMED = "target"
-"""What an object is called that has no name."""
 
 
 def write_training_files(
-    dataset: Dataset, folder: Path, settings: TraceSettings, seed: int, progress: Progress | None = None
+    dataset: Dataset,
+    folder: Path,
+    settings: TraceSettings,
+    seed: int,
+    progress: Progress | None = None,
+    processes: int | None = None,
 ) -> int:
     """Write ``rl_annotations_<split>.json`` and ``vts_cot_<split>.json`` into ``folder``; returns the traces' number.
 
-    One trace an expression; each depends on ``seed`` and its own sample only. Raises DataError for bad data.
+    One trace an expression; each depends on ``seed`` and its own sample only, so that files are the same whatever the
+    number of ``processes`` (None: as many as pay). Raises DataError for bad data.
     """
     names, marks = read_names(dataset.root), read_marks(dataset.root)
     annotations: list[list[dict[str, Any]]] = []
     traces: list[dict[str, Any]] = []
     clips = dataset.clips()
-    for done, clip in enumerate(clips):
+    plan = partial(_plan_clip, dataset, names, marks, settings, seed)
+    for done, (of_rewards, of_traces) in enumerate(in_order(plan, clips, processes)):
         if progress is not None:
             progress(done, len(clips), f"planning {dataset.split} traces")
-        objects = scene_objects(dataset, clip, names.get(clip, {}), marks)
-        for expression in dataset.expressions(clip):
-            sample = dataset.get(clip, expression.id)
-            targets = [o.areas > 0 for o in objects if o.anno_id in expression.anno_ids]
-            there = np.any(targets, axis=0) if targets else np.zeros(sample.clip.num_frames, dtype=np.bool_)
-            annotations.append([rl_annotation(sample, there)])
-            traces.append(trace_sample(sample, objects, settings, seed).to_dict())
+        annotations += of_rewards
+        traces += of_traces
     write_json(folder / f"rl_annotations_{dataset.split}.json", annotations)
     write_json(folder / f"vts_cot_{dataset.split}.json", traces)
     if progress is not None:
@@ -53,14 +56,36 @@ def write_training_files(
     return len(traces)
 
 
+def _plan_clip(
+    dataset: Dataset,
+    names: Mapping[str, Mapping[str, str]],
+    marks: Mapping[str, str],
+    settings: TraceSettings,
+    seed: int,
+    clip: str,
+) -> tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]:
+    """RL annotations and traces of one clip's expressions, as they are written."""
+    objects = scene_objects(dataset, clip, names.get(clip, {}), marks)
+    annotations: list[list[dict[str, Any]]] = []
+    traces: list[dict[str, Any]] = []
+    for expression in dataset.expressions(clip):
+        sample = dataset.get(clip, expression.id)
+        targets = [o.areas > 0 for o in objects if o.anno_id in expression.anno_ids]
+        there = np.any(targets, axis=0) if targets else np.zeros(sample.clip.num_frames, dtype=np.bool_)
+        annotations.append([rl_annotation(sample, there)])
+        traces.append(trace_sample(sample, objects, settings, seed).to_dict())
+    return annotations, traces
+
+
 def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSettings, seed: int) -> VTSCoTRecord:
     """One trace under ``settings``, with a random stream of its own."""
     rng = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
     initial = InitialFrames.evenly(sample.clip.num_frames, settings.temporal_frames, settings.spatial_frames)
+    called = objects
     if settings.named_kinds and sample.expression.kind not in settings.named_kinds:
         objects = [replace(o, name=UNNAMED) for o in objects]
     noisy_kind = not settings.noise_kinds or sample.expression.kind in settings.noise_kinds
-    return plan_traces(
+    record = plan_traces(
         sample,
         objects,
         initial,
@@ -74,6 +99,7 @@ def trace_sample(sample: Sample, objects: list[SceneObject], settings: TraceSett
         describe_target=settings.describe_target,
         habits=settings.habits,
     )
+    return replace(record, mask_anno_id=drawn_instead(record.anno_id, called, settings.wrong_twin, rng))
 
 
 def scene_objects(

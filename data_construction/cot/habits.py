@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_construction.cot.tracks import UNNAMED, SceneObject
 from rollout.types import Grounding
 
 WRONG_REACH = 6
@@ -39,3 +41,19 @@ class Habits:
             keyframe = min(keyframe, total - 1)
             return Grounding(max(0, keyframe - WRONG_REACH), min(total - 1, keyframe + WRONG_REACH), keyframe)
         return None
+
+
+def drawn_instead(
+    targets: Sequence[str], objects: Sequence[SceneObject], share: float, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Whose masks a trace draws in the place of its targets': of an object that has the target's name.
+
+    Empty in all but ``share`` of the calls, for several targets or none, and where nothing is called alike.
+    """
+    if not share or len(targets) != 1:
+        return ()  # and nothing is drawn, so that traces without the habit are what they were
+    name = next((o.name for o in objects if o.anno_id in targets), UNNAMED)
+    alike = [o.anno_id for o in objects if o.name == name != UNNAMED and o.anno_id not in targets]
+    if not alike or rng.random() >= share:
+        return ()
+    return (alike[int(rng.integers(len(alike)))],)

@@ -28,9 +28,11 @@ def write_reading_file(dataset: Dataset, path: Path, seed: int, progress: Progre
     """
     names, marks = read_names(dataset.root), read_marks(dataset.root)
     records: list[dict[str, Any]] = []
-    for done, sample in enumerate(dataset.samples()):
+    asked = [(clip, expression) for clip in dataset.clips() for expression in dataset.expressions(clip)]
+    for done, (clip, expression) in enumerate(asked):
         if progress is not None:
-            progress(done, len(dataset), "planning conversations on legible frames")
+            progress(done, len(asked), "planning conversations on legible frames")
+        sample = Sample(dataset.clip(clip), expression)  # without masks, which take most of a sample's time
         objects = [_object(a, name, marks.get(a, "")) for a, name in names.get(sample.clip.name, {}).items()]
         records.append(reading_record(sample, objects, seed).to_dict())
     write_json(path, records)

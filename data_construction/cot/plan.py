@@ -23,6 +23,8 @@ from rollout.prompts import PromptSet, get_prompts
 from rollout.protocol import format_turn
 from rollout.types import Action, Grounding, Sample
 
+LATER = ("middle_habit", "wrong_interval", "wrong_twin")
+"""Settings that a data set's manifest leaves out where they are 0."""
 DIM_SHARE = 0.25
 """A frame with less than this share of the best shown area is a bad first choice."""
 
@@ -53,6 +55,9 @@ class TraceSettings:
     """Share of the longer traces whose first choice is a too wide interval with the keyframe at its middle."""
     wrong_interval: float = 0.0
     """Share of the longer traces whose first interval is anywhere."""
+    wrong_twin: float = 0.0
+    """Share of the traces whose masks are those of another object that the text calls alike, where the clip has one:
+    the text stays right."""
     prompts: str = "brief"
 
     def __post_init__(self) -> None:
@@ -65,6 +70,8 @@ class TraceSettings:
                 f"traces: middle_habit = {self.middle_habit}, wrong_interval = {self.wrong_interval}: want shares "
                 ">= 0 that sum to 1 at most"
             )
+        if not 0 <= self.wrong_twin <= 1:
+            raise RecipeError(f"traces: wrong_twin = {self.wrong_twin}: wants a share in 0..1")
         if min(self.temporal_frames, self.frames_per_turn) < 1 or self.spatial_frames < 0:
             raise RecipeError("traces: temporal_frames and frames_per_turn want at least 1, spatial_frames 0")
 
@@ -74,7 +81,7 @@ class TraceSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Without habits that it does not have: data sets made before there were any stay what they are."""
-        return {k: v for k, v in asdict(self).items() if v or k not in ("middle_habit", "wrong_interval")}
+        return {k: v for k, v in asdict(self).items() if v or k not in LATER}
 
 
 @dataclass(frozen=True)

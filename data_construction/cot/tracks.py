@@ -17,6 +17,8 @@ from rollout.frames import evenly_spaced
 from rollout.types import Masklets
 
 NEARLY = 0.95
+UNNAMED = "target"
+"""What an object is called that has no name."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ class _Writer:
 
     def add(self, trace: Trace, sample: Sample) -> None:
         record = record_of(trace, frame_names(sample.clip)).to_dict()
-        shown = {"shown": record["shown"]} if "shown" in record else {}  # boxes and seconds mean nothing without it
-        self._lists[0].add(released(record) | shown)
+        # boxes and seconds mean nothing without the one, masks would be others without the other
+        kept = {key: record[key] for key in ("shown", "mask_anno_id") if key in record}
+        self._lists[0].add(released(record) | kept)
         given = trace.raw.get("rl_annotation")
         if not given and sample.masklets is not None:
             given = rl_annotation(sample, sample.masklets.existence().astype(bool))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class VTSCoTRecord:
     kind: str = ""
     noisy: bool = False
     """The trace was made to reason about a wrong object; its masks stay those of ``anno_id``."""
+    mask_anno_id: tuple[str, ...] = ()
+    """Whose masks the trace draws, where it was made to draw others than those of ``anno_id``."""
     shown: Mapping[str, float] = field(default_factory=dict)
     """Of Veason-R1's: the ``side`` of the frames, in pixels, that its boxes are in, and the frames a second (``fps``)
     that its seconds count, unless those are the clip's own times. Empty where the record does not say."""
@@ -48,14 +50,16 @@ class VTSCoTRecord:
         return list(self.cot_trace[: len(self.replies) - 1])
 
     def to_dict(self) -> dict[str, Any]:
-        """The record of SPEC 2.7; ``kind``, ``noisy`` and ``shown`` are ours and left out where they say nothing."""
-        ours = {"kind": self.kind, "noisy": self.noisy, "shown": dict(self.shown)}
+        """The record of SPEC 2.7; ``kind``, ``noisy``, ``mask_anno_id`` and ``shown`` are ours and left out where they
+        say nothing."""
+        masks = _as_written(self.mask_anno_id)
+        ours = {"kind": self.kind, "noisy": self.noisy, "mask_anno_id": masks, "shown": dict(self.shown)}
         extra = {k: v for k, v in ours.items() if v}
         return {
             "video_name": self.video_name,
             "frames": list(self.frames),
             "exp": self.exp,
-            "anno_id": [int(a) if a.isdigit() else a for a in self.anno_id],
+            "anno_id": _as_written(self.anno_id),
             "sample_frame_indice": list(self.sample_frame_indice),
             "cot_trace": [
                 {"start_frame": g.start, "end_frame": g.end, "key_frame": g.keyframe} for g in self.cot_trace
@@ -80,6 +84,7 @@ class VTSCoTRecord:
             conversations=tuple((str(c["from"]), str(c["value"])) for c in _list(d, "conversations")),
             kind=str(d.get("kind", "")),
             noisy=bool(d.get("noisy", False)),
+            mask_anno_id=annotation_ids(d.get("mask_anno_id") or []),
             shown={str(k): float(v) for k, v in (d.get("shown") or {}).items()},
         )
 
@@ -145,6 +150,11 @@ def read_items(path: Path) -> list[Any]:
     if not isinstance(raw, list):
         raise DataError(f"{path}: must be a list of records, found {type(raw).__name__}")
     return raw
+
+
+def _as_written(anno_ids: Sequence[str]) -> list[int | str]:
+    """Annotation ids as data sets write them."""
+    return [int(a) if a.isdigit() else a for a in anno_ids]
 
 
 def _list(d: Any, key: str) -> list[Any] | tuple[Any, ...]:

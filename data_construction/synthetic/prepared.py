@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_construction.processes import in_order
 from data_construction.synthetic.expressions import Candidate
 from data_construction.synthetic.worlds import get_world
 from rollout.errors import DataError
 from rollout.types import RLE
 
 JPEG_QUALITY = 95
-CLIPS_A_PROCESS = 32
-"""Fewer are drawn sooner than another process has started."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,7 @@ def prepared_clips(
 ) -> Iterator[PreparedClip]:
     """Clips 0..``total`` - 1 of a split, in order."""
     make = partial(prepare_clip, world, seed, split, frames, size, dict(wanted))
-    processes = min(os.cpu_count() or 1, total // CLIPS_A_PROCESS)
-    if processes < 2:
-        yield from map(make, range(total))
-        return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make, range(total))
+    yield from in_order(make, range(total))
 
 
 def prepare_clip(

@@ -13,6 +13,7 @@ from data_construction.synthetic.badges import BadgeScene, draw_badges
 from data_construction.synthetic.clip import DrawnScene, SyntheticClip, make_clip
 from data_construction.synthetic.expressions import DEFAULT_KINDS, KINDS, REFERRING, Candidate
 from data_construction.synthetic.marks import MARKS, render_badges
+from data_construction.synthetic.twins import TwinScene, draw_twins, render_twins
 from rollout.errors import RecipeError
 
 DrawClip = Callable[[int, str, int, tuple[int, int], int, Mapping[str, float]], SyntheticClip[DrawnScene]]
@@ -36,6 +37,8 @@ class World:
     least_frames: int
     size_unit: int
     """Sides are multiples of it."""
+    twins: bool = False
+    """Objects come in pairs that a trace calls alike."""
 
 
 def _badges(
@@ -51,14 +54,29 @@ def _badges(
     return SyntheticClip(f"{split}_{number:05d}", scene, render_badges(scene, rng), expressions)
 
 
+def _twins(
+    seed: int, split: str, number: int, frames: tuple[int, int], size: int, wanted: Mapping[str, float]
+) -> SyntheticClip[TwinScene]:
+    """One expression on each disc (or on some, by a number below 4)."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"twins/{split}".encode()), number])
+    scene = draw_twins(rng, int(rng.integers(frames[0], frames[1] + 1)), size)
+    asked = sorted(rng.permutation(len(scene.objects))[: max(1, round(wanted["twin"]))].tolist())
+    expressions = tuple(
+        Candidate("twin", f"the {scene.objects[k].side} {scene.objects[k].color} disc", (k,), REFERRING) for k in asked
+    )
+    return SyntheticClip(f"{split}_{number:05d}", scene, render_twins(scene, rng), expressions)
+
+
 WORLDS: dict[str, World] = {
     w.name: w
     for w in (
         World("shapes", make_clip, tuple(KINDS), DEFAULT_KINDS, (16, 24), 96, 12, 1),
         World("badges", _badges, ("mark",), {"mark": 4.0}, (64, 64), 256, 48, 64),
+        World("twins", _twins, ("twin",), {"twin": 4.0}, (32, 32), 128, 12, 1, twins=True),
     )
 }
-"""``shapes``: coloured shapes that every frame shows. ``badges``: like discs whose marks want a closer look."""
+"""``shapes``: coloured shapes that every frame shows. ``badges``: like discs whose marks want a closer look. ``twins``:
+pairs of like discs, of which only a mask says which one was meant."""
 
 
 def get_world(name: str) -> World:

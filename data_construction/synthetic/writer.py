@@ -17,7 +17,7 @@ from data_construction.readers import open_dataset
 from data_construction.readers.files import read_json
 from data_construction.synthetic.expressions import wanted_kinds
 from data_construction.synthetic.prepared import PreparedClip, prepared_clips
-from data_construction.synthetic.worlds import World, get_world
+from data_construction.synthetic.worlds import WORLDS, World, get_world
 from rollout.errors import DataError, RecipeError
 from rollout.types import RLE
 
@@ -66,8 +66,8 @@ def make_synthetic(
     place = get_world(world)
     frames, size = frames or place.frames, size or place.size
     wanted = wanted_kinds(kinds, place.wanted, place.kinds)
-    _check(clips, frames, size, place)
     settings = traces or TraceSettings()
+    _check(clips, frames, size, place, settings)
     manifest = {
         "format": FORMAT,
         "seed": seed,
@@ -114,7 +114,7 @@ def object_words(description: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(description.get("words") or (description["color"], description["shape"]))
 
 
-def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int, world: World) -> None:
+def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int, world: World, traces: TraceSettings) -> None:
     unknown = set(clips) - {"train", "valid", "test"}
     if unknown or not clips or min(clips.values()) < 1:
         raise RecipeError(f"clips = {dict(clips)}: wants a number >= 1 for some of train, valid, test")
@@ -124,6 +124,11 @@ def _check(clips: Mapping[str, int], frames: tuple[int, int], size: int, world: 
         raise RecipeError(f"size = {size}: wants {SIZE_LIMITS[0]}..{SIZE_LIMITS[1]} pixels")
     if size % world.size_unit:
         raise RecipeError(f"size = {size}: world {world.name} wants a multiple of {world.size_unit} pixels")
+    if traces.wrong_twin and not world.twins:
+        raise RecipeError(
+            f"traces: wrong_twin = {traces.wrong_twin}: world {world.name} has no like objects; leave it 0, or take "
+            f"world {', '.join(w.name for w in WORLDS.values() if w.twins)}"
+        )
 
 
 def _reuse(root: Path, manifest: dict[str, Any]) -> SyntheticReport:

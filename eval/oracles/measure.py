@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from data_construction.cot.build import read_names
 from eval.oracles.answers import ORACLES, Asked
 from eval.oracles.clips import MarkedClip, Shown, marked_clips
+from eval.oracles.figures import figures, jf_of
 from eval.oracles.reader import TrainedReader
 from eval.oracles.settings import LEAST_GAP, OracleSettings
-from rewards.metrics import score_clip
+from eval.oracles.twins import RIGHT_TWIN, TEACHER, has_twins, measure_twins
 from rollout.errors import DataError
 from rollout.types import RLE
 
@@ -31,16 +33,20 @@ class OracleReport:
     oracles: dict[str, dict[str, float]] = field(default_factory=dict)
     """By name: ``jf``, its standard error ``se``, and ``right``, the share of expressions whose object it took."""
     readers: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By budget: ``accuracy`` of marks on held-out legible frames, ``chance``, ``steps`` trained, ``units``."""
+    """By budget: ``accuracy`` of marks on held-out legible frames, ``chance``, ``steps`` trained, ``units``.
+    Empty where no mark is to be read."""
+    best: str = BEST
+    """The oracle that takes what is asked for."""
 
     @property
     def gap(self) -> float:
-        """J&F between the right keyframe and the next best."""
-        return self.oracles[BEST]["jf"] - max(o["jf"] for name, o in self.oracles.items() if name != BEST)
+        """J&F between the right answer and the next best; the teacher, who takes the right one at times, is none."""
+        others = [o["jf"] for name, o in self.oracles.items() if name not in (self.best, TEACHER)]
+        return self.oracles[self.best]["jf"] - max(others)
 
     @property
     def pays(self) -> bool:
-        """Whether exploring is what earns J&F here."""
+        """Whether exploring (or, among like objects, which one is drawn) is what earns J&F here."""
         return self.gap >= LEAST_GAP
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,12 +56,15 @@ class OracleReport:
 def measure_oracles(
     root: Path, split: str = "test", settings: OracleSettings | None = None, tell: Any = None
 ) -> OracleReport:
-    """All oracles on ``split``; readers learn from the train split.
+    """All oracles on ``split``; readers learn from the train split. A world of like pairs has oracles of its own.
 
     Raises:
         DataError: the data set's objects have no marks that want a closer look, or a split has no clips.
     """
     s = settings or OracleSettings()
+    if has_twins(read_names(root)):
+        found, clips, expressions = measure_twins(root, split, s.seed, s.train_clips)
+        return OracleReport(str(root), split, clips, expressions, found, best=RIGHT_TWIN)
     train, test = marked_clips(root, "train", s.train_clips), marked_clips(root, split)
     if not train or not test:
         raise DataError(f"{root}: oracles need clips in train and in {split}")
@@ -97,19 +106,10 @@ def _ask(
                 if (chosen, target) not in scores:
                     scores[chosen, target] = _jf(clip, chosen, target)
                 found[name].append((scores[chosen, target], chosen == target))
-    return {name: _figures(rows) for name, rows in found.items()}
+    return {name: figures(rows) for name, rows in found.items()}
 
 
 def _jf(clip: MarkedClip, chosen: int | None, target: int) -> float:
-    rles = clip.masklets.rles
     nothing: list[RLE | None] = [None] * clip.clip.num_frames
-    prediction = nothing if chosen is None else rles[chosen]
-    scores = score_clip(prediction, rles[target], (clip.clip.height, clip.clip.width), clip.clip.name)
-    return float(50 * (scores.j.mean() + scores.f.mean()))
-
-
-def _figures(rows: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    values = np.array([value for value, _ in rows])
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-    right = float(np.mean([r for _, r in rows]))
-    return {"jf": round(float(values.mean()), 2), "se": round(error, 2), "right": round(right, 4)}
+    prediction = nothing if chosen is None else clip.masklets.rles[chosen]
+    return jf_of(prediction, clip.masklets, target, clip.clip.name)

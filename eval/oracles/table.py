@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from eval.oracles.measure import BEST, OracleReport
+from eval.oracles.measure import OracleReport
 from eval.oracles.settings import LEAST_GAP
+from eval.oracles.twins import RIGHT_TWIN
 
 
 def oracle_table(report: OracleReport) -> str:
@@ -12,12 +13,14 @@ def oracle_table(report: OracleReport) -> str:
     for name, found in report.oracles.items():
         right = f"right object {100 * found['right']:.0f} %"
         lines.append(f"  {name.replace('_', ' '):24s}{found['jf']:6.1f} ± {found['se']:.1f}   {right}")
-    lines.append("marks told by a reader trained on legible frames, held-out clips:")
+    if report.readers:
+        lines.append("marks told by a reader trained on legible frames, held-out clips:")
     for name, found in report.readers.items():
         told = (
             f"{100 * found['accuracy']:.0f} ± {100 * found['accuracy_se']:.0f} %, chance {100 * found['chance']:.0f} %"
         )
         lines.append(f"  {name.replace('_', ' '):10s} at {found['units']:g} units: {told} ({found['steps']:g} steps)")
-    verdict = "exploring pays here" if report.pays else f"below {LEAST_GAP:g}: exploring is not what earns J&F here"
-    lines.append(f"{BEST.replace('_', ' ')} to the next best: {report.gap:+.1f} J&F; {verdict}")
+    what = "which of two like objects is drawn" if report.best == RIGHT_TWIN else "exploring"
+    verdict = f"{what} pays here" if report.pays else f"below {LEAST_GAP:g}: {what} is not what earns J&F here"
+    lines.append(f"{report.best.replace('_', ' ')} to the next best: {report.gap:+.1f} J&F; {verdict}")
     return "\n".join(lines)

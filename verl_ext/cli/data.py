@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(help="Make, check and sample data sets; make, verify and show traces.", no_args_is_help=True)
-SYNTHETIC_ONLY = ("train", "valid", "test", "frames", "size", "world", "middle_habit", "wrong_interval", "wrong_name")
+HABITS = ("middle_habit", "wrong_interval", "wrong_name", "wrong_twin")
+SYNTHETIC_ONLY = ("train", "valid", "test", "frames", "size", "world", *HABITS)
 LAYOUT_ONLY = ("clips",)
 
 
@@ -26,13 +27,19 @@ def synthetic(
     size: Annotated[int | None, typer.Option(help="Side of the square frames in pixels; default: the world's.")] = None,
     world: Annotated[
         str,
-        typer.Option(help="shapes: every frame shows what is asked for. badges: only a close look at the right one."),
+        typer.Option(
+            help="shapes: every frame shows what is asked for. badges: only a close look at the right one. twins: "
+            "pairs of like discs, and only the mask says which one."
+        ),
     ] = "shapes",
     middle_habit: Annotated[
         float, typer.Option(help="Traces: share with the keyframe at the middle of a too wide interval.")
     ] = 0.0,
     wrong_interval: Annotated[float, typer.Option(help="Traces: share whose first interval is anywhere.")] = 0.0,
     wrong_name: Annotated[float, typer.Option(help="Traces: share that reason about a wrong object.")] = 0.0,
+    wrong_twin: Annotated[
+        float, typer.Option(help="Traces: share whose text is right and whose masks are those of a like object.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed and numbers give the same files.")] = 0,
     layout: Annotated[
         str | None, typer.Option(help="Instead: a few small clips in this data set's published layout (mevis, ...).")
@@ -48,6 +55,8 @@ def synthetic(
       videoseg data synthetic data/longer --train 200 --frames 24 48 --seed 3
 
       videoseg data synthetic data/exploring --world badges --train 400 --middle-habit 0.5
+
+      videoseg data synthetic data/twins --world twins --train 400 --wrong-twin 0.6
 
       videoseg data synthetic data/small_mevis --layout mevis
     """
@@ -68,7 +77,9 @@ def synthetic(
     console = Console()
     wanted = {split: n for split, n in (("train", train), ("valid", valid), ("test", test)) if n}
     with progress_bar(console, pace=True) as progress:
-        traces = TraceSettings(middle_habit=middle_habit, wrong_interval=wrong_interval, noise=wrong_name)
+        traces = TraceSettings(
+            middle_habit=middle_habit, wrong_interval=wrong_interval, noise=wrong_name, wrong_twin=wrong_twin
+        )
         report = make_synthetic(
             root, clips=wanted, seed=seed, frames=frames, size=size, traces=traces, progress=progress, world=world
         )

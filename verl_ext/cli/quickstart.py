@@ -21,6 +21,7 @@ class World(StrEnum):
 
     shapes = "shapes"
     badges = "badges"
+    twins = "twins"
 
 
 class Method(StrEnum):
@@ -41,7 +42,8 @@ def quickstart(
         int | None, typer.Option(min=1, help="GRPO steps; a long run is evaluated every 25 of them.")
     ] = None,
     world: Annotated[
-        World, typer.Option(help="badges: clips in which exploring pays; its policy is larger on a GPU.")
+        World,
+        typer.Option(help="badges: clips in which exploring pays; twins: pairs of like discs. Both have GPU sizes."),
     ] = World.shapes,
     method: Annotated[
         Method, typer.Option(help="videoseg_o3: a Qwen3-VL with [SEG]; veason_r1: a Qwen2.5-VL that answers boxes.")
@@ -69,12 +71,16 @@ def quickstart(
         from verl_ext.quickstart.boxes import box_settings
 
         if world is not World.shapes:
-            raise typer.BadParameter(f"{world.value} is a world for several turns, and {method.value} has one")
+            raise typer.BadParameter(f"{world.value} is a world for [SEG] policies, and {method.value} has none")
         settings = box_settings(device.value, rl_steps)
     elif world is World.badges:
         from verl_ext.quickstart.exploring import exploring_settings
 
         settings = exploring_settings(device.value, rl_steps)
+    elif world is World.twins:
+        from verl_ext.quickstart.twins import twin_settings
+
+        settings = twin_settings(device.value, rl_steps)
     else:
         settings = QuickstartSettings(device=device.value, rl_steps=rl_steps)
     default = "runs/quickstart" if method is Method.videoseg_o3 else f"runs/quickstart_{method.value}"

@@ -167,8 +167,9 @@ def _traces(source: DataSource, kinds: Counter[str]) -> Iterator[tuple[Sample, A
 
 
 def sample_of(dataset: Any, record: Any) -> Sample:
-    """The record's clip, question and ground truth; raises DataError if the data set does not know the clip."""
+    """A record's clip, question and the masks that it draws; raises DataError if the data set lacks the clip."""
     clip = record.video_name
     known = [e for e in dataset.expressions(clip) if e.text == record.exp and e.anno_ids == record.anno_id]
     expression = known[0] if known else Expression("trace", record.exp, record.anno_id)
-    return Sample(dataset.clip(clip), expression, dataset.masklets(clip, record.anno_id))
+    # a trace may draw another object than it answers for; what is scored never comes from a trace
+    return Sample(dataset.clip(clip), expression, dataset.masklets(clip, record.mask_anno_id or record.anno_id))
