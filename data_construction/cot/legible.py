@@ -21,9 +21,14 @@ from rollout.types import Grounding, Sample
 FILE = "reading_train.json"
 
 
-def write_reading_file(dataset: Dataset, path: Path, seed: int, progress: Progress | None = None) -> int:
-    """Write one single-frame conversation an expression to ``path``; returns how many.
+def write_reading_file(
+    dataset: Dataset, path: Path, seed: int, progress: Progress | None = None, frames: int = 1
+) -> int:
+    """Write single-frame conversations to ``path``; returns how many.
 
+    Args:
+        frames: conversations an expression, at most, each on another of its legible frames. A reader of few clips knows
+            them by heart instead of reading: with one frame of each, a tiny policy reads others' marks half as well.
     Raises DataError for an expression that says in no frame what it asks for, or whose objects have no marks.
     """
     names, marks = read_names(dataset.root), read_marks(dataset.root)
@@ -34,26 +39,30 @@ def write_reading_file(dataset: Dataset, path: Path, seed: int, progress: Progre
             progress(done, len(asked), "planning conversations on legible frames")
         sample = Sample(dataset.clip(clip), expression)  # without masks, which take most of a sample's time
         objects = [_object(a, name, marks.get(a, "")) for a, name in names.get(sample.clip.name, {}).items()]
-        records.append(reading_record(sample, objects, seed).to_dict())
+        records += [record.to_dict() for record in reading_records(sample, objects, seed, frames)]
     write_json(path, records)
     return len(records)
 
 
-def reading_record(sample: Sample, objects: list[SceneObject], seed: int) -> VTSCoTRecord:
-    """The marks of a legible frame, drawn by ``seed``, and which of them is asked for."""
+def reading_records(sample: Sample, objects: list[SceneObject], seed: int, frames: int = 1) -> list[VTSCoTRecord]:
+    """The marks of as many legible frames, drawn by ``seed``, and which of them is asked for."""
     target = next((o for o in objects if o.anno_id in sample.expression.anno_ids), None)
     if target is None or not target.mark or not sample.expression.legible:
         raise DataError(f"clip {sample.clip.name}, {sample.id}: no frame shows the mark of its target")
     rng = np.random.default_rng([seed, zlib.crc32(sample.id.encode())])
-    shown, last = int(rng.choice(sorted(sample.expression.legible))), sample.clip.num_frames - 1
+    shown = rng.permutation(sorted(sample.expression.legible))[:frames].tolist()
     thought = f"<think>{reading(objects, target.mark, target.name)}</think>"
+    return [_record(sample, frame, thought) for frame in shown]
+
+
+def _record(sample: Sample, shown: int, thought: str) -> VTSCoTRecord:
     return VTSCoTRecord(
         video_name=sample.clip.name,
         frames=tuple(frame_names(sample.clip)),
         exp=sample.expression.text,
         anno_id=sample.expression.anno_ids,
         sample_frame_indice=(shown,),
-        cot_trace=(Grounding(0, last, shown),),
+        cot_trace=(Grounding(0, sample.clip.num_frames - 1, shown),),
         conversations=(
             ("system", "segment"),
             ("human", f"<image>{sample.expression.text}"),

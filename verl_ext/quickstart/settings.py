@@ -49,6 +49,8 @@ class QuickstartSettings:
     reading: dict[str, Any] | None = None
     """How long the policy learns to read legible frames before its first stage, see ``ReadingSettings``; None: it has
     nothing to read."""
+    reading_frames: int = 3
+    """Of each expression, at most: reading is learnt on them, and the first stage trains on the same conversations."""
     policy: dict[str, Any] = field(default_factory=dict)
     """Widths of the policy, see ``TinyPolicy``; empty: the device's own."""
     clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})

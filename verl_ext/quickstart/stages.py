@@ -20,7 +20,10 @@ from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recip
 from verl_ext.run.run_files import run_finished
 
 if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
     from rewards.segmenter import Segmenter
+    from verl_ext.supervised.dataset import SFTDataset
 
 OTHER_CLIPS = 6
 """Of a further layout."""
@@ -74,7 +77,7 @@ def make_data(layout: Layout, settings: QuickstartSettings, seed: int, progress:
     )
     train = open_dataset("revos", layout.data, "train")
     if settings.reading is not None and not (layout.data / legible.FILE).exists():
-        legible.write_reading_file(train, layout.data / legible.FILE, seed, progress)
+        legible.write_reading_file(train, layout.data / legible.FILE, seed, progress, settings.reading_frames)
     for name in settings.other_layouts:
         _make_other(layout.other_data(name), name, seed)
     if settings.method == boxes.METHOD:
@@ -137,31 +140,24 @@ def _build_mask_policy(
 
 
 def _begin(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
-    """Learn to read, where the world has something to read; then start the projection where the decoder can tell
-    states apart (see ``centre_projection``)."""
+    """Learn to read and to keep the form of a dialogue, where the world has something to read; then start the
+    projection where the decoder can tell states apart (see ``centre_projection``)."""
     from transformers import AutoProcessor
 
     from verl_ext.policy.checkpoint import load_policy, save_policy
-    from verl_ext.recipe import save_resolved
-    from verl_ext.recipe.context import RECIPE_ENV
-    from verl_ext.supervised.dataset import SFTDataset
     from verl_ext.tiny.centre import centre_projection
     from verl_ext.tiny.warm_up_reading import ReadingSettings, warm_up_reading
 
-    recipe = stage_recipe(layout, "segmentation.yaml", settings, seed)
-    resolved = layout.out / "segmentation.resolved.yaml"
-    save_resolved(recipe, resolved)
-    os.environ[RECIPE_ENV] = str(resolved)
     processor = AutoProcessor.from_pretrained(layout.drawn)
-    conversations = SFTDataset(tokenizer=processor.tokenizer, processor=processor)
+    conversations = _conversations(layout, settings, "segmentation.yaml", seed, processor)
     model = load_policy(layout.drawn)
     if settings.reading is not None:
-        read = [conversations[i] for i in range(len(conversations))]
         known = json.loads((layout.out / "warm_up.json").read_text())
         reader = load_policy(layout.drawn)  # rows change how its towers attend; the policy is saved from another
+        dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
         known |= warm_up_reading(
             reader,
-            read,
+            [shown[i] for shown in (conversations, dialogues) for i in range(len(shown))],
             processor.image_processor,
             ReadingSettings(**settings.reading),
             settings.device,
@@ -174,6 +170,20 @@ def _begin(layout: Layout, settings: QuickstartSettings, seed: int, progress: Pr
     centre_projection(model, [conversations[int(i)] for i in drawn], processor.image_processor)
     save_policy(model, processor, layout.untrained)
     shutil.rmtree(layout.drawn)
+
+
+def _conversations(
+    layout: Layout, settings: QuickstartSettings, name: str, seed: int, processor: ProcessorMixin
+) -> SFTDataset:
+    """What a supervised stage trains on, before there is a policy that it starts from."""
+    from verl_ext.recipe import save_resolved
+    from verl_ext.recipe.context import RECIPE_ENV
+    from verl_ext.supervised.dataset import SFTDataset
+
+    resolved = layout.out / f"{Path(name).stem}.resolved.yaml"
+    save_resolved(stage_recipe(layout, name, settings, seed), resolved)
+    os.environ[RECIPE_ENV] = str(resolved)
+    return SFTDataset(tokenizer=processor.tokenizer, processor=processor)
 
 
 def segmentation(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> Path:
