@@ -121,7 +121,7 @@ def said(tokenizer: Any, chat: Any, prompt_token_ids: list[int], s: Mapping[str,
 
 def prepare(s: dict[str, Any], work: Path) -> None:
     """The random policy; its tokenizer knows the prompts' words."""
-    from benchmarks.grpo_step import make_policy
+    from benchmarks.grpo_shapes import make_policy
     from rollout.prompts import get_prompts
 
     folder = work / f"policy_{s['policy']}"
