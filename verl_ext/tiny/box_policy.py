@@ -14,7 +14,7 @@ from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, train_tokenizer
 PATCH = 14
 PIXELS = {"shortest_edge": 3136, "longest_edge": 12845056}
 """The image processor's limits as published."""
-QWEN2_5_VL_3B = {
+QWEN2_5_VL_3B: dict[str, Any] = {
     "hidden": 2048,
     "layers": 36,
     "head_dim": 128,
