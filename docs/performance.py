@@ -33,8 +33,9 @@ MOST_FIGURES = 40
 PICTURE = ROOT / "docs" / "pictures" / "scaling.svg"
 """With the device's name behind it."""
 COLOURS = ("#0b6e99", "#c2571a", "#3a8f3a", "#8a4fbf", "#b01e4c")
-SCALING_WORDS = """`benchmarks/scaling.py --gpus N`: work grows with N; in brackets the rate as a share of N times that of one.
-"""
+SCALING_WORDS = (
+    "`benchmarks/scaling.py --gpus N`: work grows with N; in brackets the share of N times the rate of one.\n"
+)
 STEP_FIGURES = {
     "tokens_per_second": "tokens/s",
     "update_mfu": "MFU of the update",

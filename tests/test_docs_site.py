@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -92,17 +91,10 @@ def test_the_segmenter_scores(sample: Sample, capsys: pytest.CaptureFixture[str]
     assert len(space["scores"].rles[0]) == 3 and "counts" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def performance() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("performance", ROOT / "docs" / "performance.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
     assert performance.PAGE.read_text(encoding="utf-8") == performance.page(), "run `python docs/performance.py`"
+    drawn = performance.pictures()
+    assert drawn == {f: f.read_text(encoding="utf-8") for f in performance.PICTURE.parent.glob("scaling_*.svg")}
 
 
 def test_the_site_builds_and_every_link_is_whole(tmp_path: Path) -> None:
