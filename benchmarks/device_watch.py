@@ -23,7 +23,7 @@ class DeviceWatch:
     def __init__(self, device: str) -> None:
         self._device = device
         self._samples: list[tuple[float, float, float]] = []
-        """(time, busy share, MiB in use), one a device and moment."""
+        """(time, busy share, MiB of a GPU in use), one a device and moment."""
         self._since = time.monotonic()
         self._over = threading.Event()
         self._smi: subprocess.Popen[str] | None = None
@@ -54,15 +54,15 @@ class DeviceWatch:
         self._since = time.monotonic()
 
     def figures(self) -> dict[str, Any]:
-        """``idle_share`` (0 to 1, mean of devices and moments) and ``device_peak_gib`` (of the fullest, by whoever
+        """``idle_share`` (0 to 1, mean of devices and moments) and ``device_peak_gib`` (of the fullest GPU, by whoever
         holds it); empty where nothing could be sampled."""
         counted = [sample for sample in self._samples if sample[0] >= self._since]
         if not counted:
             return {}
-        return {
-            "idle_share": round(1 - fmean(busy for _, busy, _ in counted), 3),
-            "device_peak_gib": round(max(used for _, _, used in counted) / 1024, 2),
-        }
+        out = {"idle_share": round(1 - fmean(busy for _, busy, _ in counted), 3)}
+        if self._device == "cuda":
+            out["device_peak_gib"] = round(max(used for _, _, used in counted) / 1024, 2)
+        return out
 
     def _follow_gpus(self) -> None:
         assert self._smi is not None and self._smi.stdout is not None
@@ -79,4 +79,4 @@ class DeviceWatch:
 
         psutil.cpu_percent()
         while not self._over.wait(EVERY_S):
-            self._samples.append((time.monotonic(), psutil.cpu_percent() / 100, psutil.virtual_memory().used / 2**20))
+            self._samples.append((time.monotonic(), psutil.cpu_percent() / 100, 0.0))

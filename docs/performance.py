@@ -13,10 +13,48 @@ PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 HEAD = """# Performance
 
-Every figure is a file in `benchmarks/results`, written by the command of its name in `benchmarks/` (`python
-benchmarks/NAME.py --json FILE`), with date, device and versions. This page is written from those files by
-`python docs/performance.py`.
+Every figure is a file in `benchmarks/results`, with date, device and versions; [the commands that write
+them](#how-each-file-is-made) are below. This page is written from those files by `python docs/performance.py`.
 """
+COMMANDS = {
+    "cot_memory": "cot_requests --memory 100000",
+    "cot_requests": "cot_requests",
+    "demo_overhead": "demo_overhead runs/quickstart/grpo/policy --rounds 6",
+    "eval_speed_2b_h200": "eval_speed --device cuda --policy 2b --gpus 1,2",
+    "exploring": "exploring --device cuda --minutes 25",
+    "grpo_step_2b_24gib_h200": "grpo_step --device cuda --policy 2b --packing group --steps 2 "
+    "--set policy.lora.rank=32 --set policy.lora.dropout=0 --set policy.freeze_vision=true --set policy.row_tokens=8192",
+    "grpo_step_2b_2xh200": "grpo_step --device cuda --policy 2b --packing none --steps 2 --set trainer.gpus_per_node=2 "
+    "--set trainer.actor_processes=2 --set trainer.prompts_per_step=16",
+    "grpo_step_2b_h200": "grpo_step --device cuda --policy 2b --packing none group --steps 3 "
+    "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
+    "grpo_step_2b_n8_h200": "grpo_step --device cuda --policy 2b --packing group --steps 3 --set rollout.group_size=8 "
+    "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
+    "grpo_step_3b_h200": "grpo_step --device cuda --policy 3b --packing group --steps 3",
+    "grpo_step_released_way_h200": "grpo_step_released_way --device cuda --policy 2b "
+    "--ours benchmarks/results/grpo_step_2b_h200.json",
+    "grpo_step_tiny_2xh200": "grpo_step --device cuda --packing none --set trainer.gpus_per_node=2 "
+    "--set trainer.actor_processes=2 --set trainer.prompts_per_step=16",
+    "grpo_step_tiny_h200": "grpo_step --device cuda --packing none",
+    "jf_speed_cpu": "jf_speed",
+    "keep_rollouts": "keep_rollouts runs/benchmarks/grpo_step/run_tiny_1",
+    "learning": "learning --seeds 0 1 2",
+    "long_clip_h200": "long_clip_memory --device cuda",
+    "packing_check_h200": "packing_check",
+    "picture_traffic_cpu": "picture_traffic",
+    "pool_speed_h200": "pool_speed --device cuda",
+    "propagation_rewards_cpu": "propagation_rewards",
+    "propagation_rewards_h200": "propagation_rewards --device cuda --preset sam2.1_hiera_l --prompts 16",
+    "rl_gain": "rl_gain --seeds 0 1 2",
+    "scaling_1xh200": "scaling --gpus 1",
+    "scaling_2xh200": "scaling --gpus 2",
+    "scaling_4xh200": "scaling --gpus 4",
+    "scaling_8xh200": "scaling --gpus 8",
+    "score_speed": "score_speed --clips 30 --repeats 1",
+    "segmenters_h200": "segmenters --device cuda",
+    "viewer_speed": "viewer_speed",
+}
+"""What writes each file, without ``--json``; also files that nobody has made yet."""
 ENVIRONMENT = (
     "benchmark",
     "date",
@@ -36,6 +74,10 @@ COLOURS = ("#0b6e99", "#c2571a", "#3a8f3a", "#8a4fbf", "#b01e4c")
 SCALING_WORDS = (
     "`benchmarks/scaling.py --gpus N`: work grows with N; in brackets the share of N times the rate of one.\n"
 )
+COMMAND_WORDS = """Random weights stand in for checkpoints. A file with older versions was made by the command of
+its time; one that is not in `benchmarks/results` waits for a machine. `keep_rollouts` and `demo_overhead` read
+what an earlier run left.
+"""
 STEP_FIGURES = {
     "tokens_per_second": "tokens/s",
     "update_mfu": "MFU of the update",
@@ -49,7 +91,29 @@ def page() -> str:
     """The whole page: a section a file, one for all files of ``benchmarks/scaling.py``."""
     files = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     sections = [section(path) for path, content in files.items() if content.get("benchmark") != "scaling"]
-    return "\n".join([HEAD, *sections, *scaling_sections(by_device(files))])
+    return "\n".join([HEAD, *sections, *scaling_sections(by_device(files)), command_section()])
+
+
+def command_section() -> str:
+    lines = [
+        f"python -m benchmarks.{command} --json benchmarks/results/{name}.json" for name, command in COMMANDS.items()
+    ]
+    return "\n".join(
+        ["## how each file is made\n", COMMAND_WORDS, "```bash", *(wrapped(line) for line in lines), "```", ""]
+    )
+
+
+def wrapped(command: str) -> str:
+    """A command over lines of at most 120 characters."""
+    parts = command.replace(" --", "\n--").split("\n")
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 3 > 120:
+            lines[-1] += " \\"
+            lines.append(f"  {part}")
+        else:
+            lines[-1] += f" {part}"
+    return "\n".join(lines)
 
 
 def by_device(files: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:

@@ -97,6 +97,17 @@ def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
     assert drawn == {f: f.read_text(encoding="utf-8") for f in performance.PICTURE.parent.glob("scaling_*.svg")}
 
 
+def test_every_result_has_a_command_whose_options_there_are(performance: ModuleType) -> None:
+    assert {f.stem for f in performance.RESULTS.glob("*.json")} <= set(performance.COMMANDS)
+    for command in performance.COMMANDS.values():
+        name, *words = command.split()
+        source = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+        missing = [w for w in (*words, "--json") if w.startswith("--") and f'"{w}"' not in source]
+        assert not missing, f"{name} has no {missing}"
+        for key in (words[i + 1] for i, word in enumerate(words) if word in ("--set", "--rows-set")):
+            assert f"`{key.split('=')[0]}`" in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"), key
+
+
 def test_the_site_builds_and_every_link_is_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
