@@ -23,7 +23,8 @@ COMMANDS = {
     "eval_speed_2b_h200": "eval_speed --device cuda --policy 2b --gpus 1,2",
     "exploring": "exploring --device cuda --minutes 25",
     "grpo_step_2b_24gib_h200": "grpo_step --device cuda --policy 2b --packing group --steps 2 "
-    "--set policy.lora.rank=32 --set policy.lora.dropout=0 --set policy.freeze_vision=true --set policy.row_tokens=8192",
+    "--set policy.lora.rank=32 --set policy.lora.dropout=0 --set policy.freeze_vision=true "
+    "--set policy.row_tokens=8192",
     "grpo_step_2b_2xh200": "grpo_step --device cuda --policy 2b --packing none --steps 2 --set trainer.gpus_per_node=2 "
     "--set trainer.actor_processes=2 --set trainer.prompts_per_step=16",
     "grpo_step_2b_h200": "grpo_step --device cuda --policy 2b --packing none group --steps 3 "
