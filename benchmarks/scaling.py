@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -63,7 +63,7 @@ class Setup:
     steps: int
     work: Path
     more: tuple[str, ...]
-    """Recipe settings of the step, last."""
+    """Recipe settings of the step, last; one for a single mode has ``MODE:`` before it."""
 
     def said(self) -> dict[str, Any]:
         return {
@@ -93,14 +93,15 @@ def step(setup: Setup, mode: str, seconds: float) -> dict[str, Any]:
     file = setup.work / f"step_{mode}.json"
     file.unlink(missing_ok=True)
     n = setup.gpus
-    settings = [f"trainer.prompts_per_step={PROMPTS[setup.policy] * n}", f"trainer.actor_processes={n}"]
+    updating = n // 2 if mode == SEPARATE else n
+    settings = [f"trainer.prompts_per_step={PROMPTS[setup.policy] * n}", f"trainer.actor_processes={updating}"]
     settings += [f"trainer.gpus_per_node={n}"] if setup.device == "cuda" else []
     settings += [f"trainer.mode={mode}"] if mode != "sync" else []
     command = [sys.executable, "-m", "benchmarks.grpo_step", "--device", setup.device, "--policy", setup.policy]
     command += ["--packing", "group", "--steps", str(setup.steps), "--work", str(setup.work / "step")]
     command += ["--clips", str(CLIPS[setup.policy] * ((n + 1) // 2)), "--json", str(file)]
     command += ["--minutes", str((seconds - RESERVE_S) / 60)]
-    for setting in (*settings, *STEP_SETTINGS[setup.policy], *setup.more):
+    for setting in (*settings, *STEP_SETTINGS[setup.policy], *in_mode(setup.more, mode)):
         command += ["--set", setting]
     error = run_child(command, setup.work / f"step_{mode}.log", seconds)
     if not file.is_file():
@@ -122,6 +123,12 @@ def step(setup: Setup, mode: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def in_mode(settings: Sequence[str], mode: str) -> list[str]:
+    """``KEY=VALUE`` of those that are for every mode or for this one."""
+    split = [(s.partition(":") if s.partition(":")[0] in MODES else ("", "", s)) for s in settings]
+    return [setting for only, _, setting in split if only in ("", mode)]
+
+
 def evaluation(setup: Setup, seconds: float) -> dict[str, Any]:
     """Ours of ``eval_speed`` on N GPUs."""
     args = eval_speed.parse(["--device", setup.device, "--policy", setup.policy])
@@ -141,7 +148,8 @@ def pool(setup: Setup, seconds: float) -> dict[str, Any]:
     command += ["--policy", setup.policy, "--work", str(setup.work / "eval" / "clips"), "--json", str(file)]
     error = run_child(command, setup.work / "pool.log", seconds)
     found = json.loads(file.read_text()) if file.is_file() else {}
-    return {k: v for k, v in found.items() if k not in environment_facts()} | {"error": error}
+    known = {"benchmark", *environment_facts()}
+    return {k: v for k, v in found.items() if k not in known} | {"error": error}
 
 
 def sync(steps: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +254,13 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=[*MODES], help="of trainer.mode; what is not there is skipped")
     parser.add_argument("--minutes", type=float, default=9.0, help="for everything")
     parser.add_argument("--steps", type=int, default=4, help="of RL in each mode; the first warms up")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a recipe setting of the step")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[MODE:]KEY=VALUE",
+        help="a recipe setting of the step, of one mode alone as separate_async:trainer.actor_processes=3",
+    )
     parser.add_argument("--work", default="runs/benchmarks/scaling", help="folder for clips, policies and runs")
     parser.add_argument("--json", help="write the figures here")
     args = parser.parse_args()

@@ -108,6 +108,12 @@ def test_one_gpu_cannot_roll_out_elsewhere() -> None:
     assert scaling.why_not("separate_async", 1) != ""
 
 
+def test_a_setting_may_be_of_one_mode(setup: Setup) -> None:
+    more = ["rollout.group_size=2", "separate_async:trainer.actor_processes=3", "output_dir=a:b"]
+    assert scaling.in_mode(more, "sync") == ["rollout.group_size=2", "output_dir=a:b"]
+    assert scaling.in_mode(more, "separate_async") == ["rollout.group_size=2", "trainer.actor_processes=3", more[2]]
+
+
 def test_figures_of_a_cpu_are_no_result() -> None:
     assert scaling.default_file(2, "cuda", "NVIDIA H200") == scaling.ROOT / "benchmarks/results/scaling_2xh200.json"
     assert "results" not in str(scaling.default_file(2, "cpu", "x86_64"))
