@@ -53,6 +53,8 @@ COMMANDS = {
     "scaling_8xh200": "scaling --gpus 8",
     "score_speed": "score_speed --clips 30 --repeats 1",
     "segmenters_h200": "segmenters --device cuda",
+    "update_profile_2b_h200": "update_profile --device cuda --policy 2b --set policy.gradient_checkpointing=false "
+    "--set policy.compile=true",
     "viewer_speed": "viewer_speed",
 }
 """What writes each file, without ``--json``; also files that nobody has made yet."""
