@@ -2,9 +2,10 @@
 
 The training worker as an RL step has it, without Ray, vLLM and pool: groups of replayed traces (all rollouts of a group
 are one trace, ``[SEG]`` masks included) run through the log-prob pass and the update. Seconds of both, of the update
-with all cached memory given back before it (as after each weight sync) and of the optimiser; then one update under
-torch's profiler: share of the time in which the device is busy, the kernels that take most, what waits for the device
-and how often, memory calls, and how many graphs were compiled. ``--trace FILE`` keeps the whole timeline (Perfetto).
+with all cached memory given back before it (verl does so in each step, for vLLM, and then allocates in expandable
+segments; plain ones are beside them) and of the optimiser; then one update under torch's profiler: share of the time in
+which the device is busy, the kernels that take most, what waits for the device and how often, memory calls, and how
+many graphs were compiled. ``--trace FILE`` keeps the whole timeline (Perfetto).
 """
 
 from __future__ import annotations
@@ -192,11 +193,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     use(recipe, work)
     import torch
     from verl.utils.config import omega_conf_to_dataclass
+    from verl.utils.device import set_expandable_segments
 
     from tests.verl_ext.engines import training_worker
     from verl_ext.objective.rl_loss import rl_loss
     from verl_ext.run.verl_config import grpo_config
 
+    if args.device == "cuda":
+        set_expandable_segments(True)  # as verl has it in all passes
     worker = training_worker(recipe)
     config = omega_conf_to_dataclass(grpo_config(replace(recipe, stage="grpo")).actor_rollout_ref.actor)
     worker.set_loss_fn(partial(rl_loss, config=config))
@@ -211,8 +215,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     spent["log_probs"] = seconds(partial(log_probs, worker, batch), args.device, args.repeats)
     spent["update"] = seconds(run, args.device, args.repeats)
     mfu = median(mfus)
-    if cuda:
-        spent["update_after_empty_cache"] = seconds(run, args.device, args.repeats, torch.cuda.empty_cache)
+    for kind in ("plain", "expandable") if cuda else ():
+        set_expandable_segments(kind == "expandable")
+        spent[f"update_after_empty_cache_{kind}"] = seconds(run, args.device, args.repeats, torch.cuda.empty_cache)
     optimiser: list[float] = []
     whole = engine.optimizer_step
     engine.optimizer_step = lambda: timed_into(optimiser, whole, args.device)
