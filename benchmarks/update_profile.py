@@ -230,7 +230,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "tokens": int(batch["input_ids"].values().numel()),
         "seconds": spent,
         "update_mfu": mfu,
-        "forward_tflop": round(engine.work.forward / 1e12, 2),
+        "forward_tflop": float(f"{engine.work.forward / 1e12:.4g}"),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
         "profile": profiled(run, args.device, args.trace),
         "graphs": {"compiled": compiled["stats"]["unique_graphs"], "given_up": dict(compiled["graph_break"])},
