@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +40,42 @@ def see_objects(segmenter: Any) -> None:
         if name.endswith("pred_obj_score_head"):
             with torch.no_grad():
                 list(module.parameters())[-1].fill_(5.0)  # the last layer's bias
+
+
+OUT_OF_TIME = "ran out of time"
+
+
+def run_limited(command: Sequence[str], log: Path, seconds: float) -> str:
+    """Run a command from the checkout's root in a process group of its own, output in ``log``; all that it started is
+    ended with it, and after ``seconds`` at the latest. Returns what went wrong, as `OUT_OF_TIME`, or nothing."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            list(command), stdout=file, stderr=file, cwd=Path(__file__).parents[1], start_new_session=True
+        )
+        try:
+            return f"exit code {process.returncode}" if process.wait(seconds) else ""
+        except subprocess.TimeoutExpired:
+            return OUT_OF_TIME
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The process and all that it started."""
+    import psutil
+
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for child in family:
+        if child.is_running():
+            child.kill()
+    psutil.wait_procs(family, timeout=20)
 
 
 def installed(package: str) -> str | None:

@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks.common import environment_facts, write_json
+from benchmarks.common import OUT_OF_TIME, environment_facts, run_limited, write_json
 
 GOAL_SCALING, GOAL_SPEEDUP = 0.9, 8.0
 SIZES = {
@@ -69,39 +68,12 @@ def run_arm(arm: str, args: argparse.Namespace, work: Path, deadline: float) -> 
         return {"error": "no time left", "done": 0}
     command = [sys.executable, "-m", "benchmarks.eval_speed_process", arm, str(file), json.dumps(settings_of(args))]
     command += [str(work), str(left - REST_SECONDS)]
-    with (work / f"{file.stem}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=Path(__file__).parents[1], start_new_session=True
-        )
-        error = ""
-        try:
-            if process.wait(left):
-                error = f"exit code {process.returncode}"
-        except subprocess.TimeoutExpired:
-            error = "ran out of time"
-        finally:
-            end(process)
+    log = work / f"{file.stem}.log"
+    error = run_limited(command, log, left)
     found = json.loads(file.read_text()) if file.is_file() else {"done": 0}
-    if error and error != "ran out of time":
-        print(f"{arm}: {error}; the end of {log.name}:\n{Path(log.name).read_text(errors='replace')[-2500:]}")
-    return {**found, "error": error if error != "ran out of time" or not found.get("done") else ""}
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """The process and all that it started."""
-    import psutil
-
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    for child in family:
-        if child.is_running():
-            child.kill()
-    psutil.wait_procs(family, timeout=20)
+    if error and error != OUT_OF_TIME:
+        print(f"{arm}: {error}; the end of {log}:\n{log.read_text(errors='replace')[-2500:]}")
+    return {**found, "error": error if error != OUT_OF_TIME or not found.get("done") else ""}
 
 
 def conclude(figures: dict[str, Any]) -> None:
@@ -137,7 +109,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"policy": args.policy, "device": args.device, "turns": 2, "seqs": args.seqs, "eager": args.eager, **sizes}
 
 
-def parse() -> argparse.Namespace:
+def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--gpus", default="1", help="counts to measure, as in 1,2 (a CPU has one)")
@@ -152,7 +124,7 @@ def parse() -> argparse.Namespace:
         )
     parser.add_argument("--work", default="runs/benchmarks/eval_speed", help="folder for clips, policy and results")
     parser.add_argument("--json", help="write the figures here")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,26 +64,36 @@ def inference_settings(s: Mapping[str, Any]) -> InferenceSettings:
 
 
 def make_samples(folder: Path, s: Mapping[str, Any], clips: int, name: str = "clip") -> Iterator[Sample]:
-    """Clips of JPEG frames (written once): a square over noise; the same questions on each."""
+    """The same questions on each clip; its frames are drawn when it is reached, unless they are there."""
+    for c in range(clips):
+        clip = draw_clip(folder, s, c, name)
+        for e in range(s["expressions"]):
+            yield Sample(clip, Expression(str(e), f"the square that moves number {e}"))
+
+
+def draw_clips(folder: Path, s: Mapping[str, Any], clips: int, name: str = "clip") -> list[Clip]:
+    """All of them, a thread for each core: hundreds of clips would take one thread minutes."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(partial(draw_clip, folder, s, name=name), range(clips)))
+
+
+def draw_clip(folder: Path, s: Mapping[str, Any], c: int, name: str) -> Clip:
+    """Clip number c as JPEG frames, written once: a square over noise."""
     from PIL import Image
 
     height, width, side = s["height"], s["width"], s["height"] // 4
-    for c in range(clips):
-        paths = []
-        (folder / f"{name}{c}").mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng(c)
-        noise = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
-        for t in range(s["frames"]):
-            path = folder / f"{name}{c}" / f"{t:05d}.jpg"
-            paths.append(str(path))
-            if not path.exists():
-                picture = noise.copy()
-                x = ((t + c) * (width - side) // s["frames"]) % (width - side)
-                picture[side : 2 * side, x : x + side] = (230, 200, 40)
-                Image.fromarray(picture).save(path, quality=90)
-        clip = Clip(f"{name}{c}", tuple(paths), height, width)
-        for e in range(s["expressions"]):
-            yield Sample(clip, Expression(str(e), f"the square that moves number {e}"))
+    paths = []
+    (folder / f"{name}{c}").mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(c).integers(0, 90, (height, width, 3), dtype=np.uint8)
+    for t in range(s["frames"]):
+        path = folder / f"{name}{c}" / f"{t:05d}.jpg"
+        paths.append(str(path))
+        if not path.exists():
+            picture = noise.copy()
+            x = ((t + c) * (width - side) // s["frames"]) % (width - side)
+            picture[side : 2 * side, x : x + side] = (230, 200, 40)
+            Image.fromarray(picture).save(path, quality=90)
+    return Clip(f"{name}{c}", tuple(paths), height, width)
 
 
 class ForcedWorker(PolicyWorker):
@@ -121,7 +133,7 @@ def said(tokenizer: Any, chat: Any, prompt_token_ids: list[int], s: Mapping[str,
 
 def prepare(s: dict[str, Any], work: Path) -> None:
     """The random policy; its tokenizer knows the prompts' words."""
-    from benchmarks.grpo_step import make_policy
+    from benchmarks.grpo_shapes import make_policy
     from rollout.prompts import get_prompts
 
     folder = work / f"policy_{s['policy']}"
@@ -144,6 +156,7 @@ def ours(s: dict[str, Any], work: Path, file: Path, seconds: float, gpus: int, b
     out = work / f"out_{gpus}"
     shutil.rmtree(out, ignore_errors=True)
     warm = list(make_samples(work / "clips", s, gpus, WARM_UP))
+    draw_clips(work / "clips", s, s["clips"] * gpus)
     todo = list(make_samples(work / "clips", s, s["clips"] * gpus))
     cluster = start_cluster(work / f"policy_{s['policy']}", settings, s["device"], gpus, ForcedWorker)
     try:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks.common import environment_facts, write_json
-from benchmarks.grpo_step import LARGE, make_policy
+from benchmarks.grpo_shapes import step_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -263,31 +263,6 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def benchmark_recipe(work: Path, policy: str, device: str, more: Sequence[str]) -> Recipe:
-    """The recipe, data and policy of ``benchmarks/grpo_step.py`` under ``work``, made where they are missing."""
-    from data_construction.cot import TraceSettings
-    from data_construction.synthetic import make_synthetic
-    from verl_ext.quickstart.settings import ONE_GPU
-    from verl_ext.recipe import load_recipe, override
-
-    size = 448 if policy == "2b" else 96
-    data, folder = work / f"data_{size}", work / f"policy_{policy}"
-    traces = TraceSettings(temporal_frames=6, spatial_frames=2, frames_per_turn=4)
-    make_synthetic(data, {"train": 24, "valid": 4}, seed=0, size=size, traces=traces)
-    if not (folder / "config.json").exists():
-        make_policy(folder, policy, device, json.loads((data / "vts_cot_train.json").read_text()))
-    overrides = [
-        override("policy.path", str(folder)),
-        override("output_dir", str(work / "released_way")),
-        *(override(f"data.{i}.root", str(data)) for i in (0, 1)),
-        override("val.0.root", str(data)),
-        *(ONE_GPU if device == "cuda" else []),
-        *(LARGE if policy == "2b" else []),
-        *more,
-    ]
-    return load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "grpo.yaml", overrides)
-
-
 def our_step(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """What ``benchmarks/grpo_step.py`` found: read, or run in a process of its own."""
     file = Path(args.ours) if args.ours else work / "ours.json"
@@ -313,7 +288,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe setting")
     args = parser.parse_args()
     work = Path(args.work).resolve()
-    recipe = benchmark_recipe(work, args.policy, args.device, args.set)
+    recipe, _ = step_recipe(work, args.policy, args.device, work / "released_way", args.set)
     ours = our_step(args, work)
     tokens = ours.get("tokens_per_step")
     length = round(tokens / ours["rollouts_per_step"]) if tokens else None

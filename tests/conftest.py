@@ -5,10 +5,12 @@ The environment is set before any test imports verl, which picks its platform at
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -195,3 +197,13 @@ def tiny_box_recipe(tiny_box_recipe_file: Path, tiny_box_settings: Callable[...,
         return load_recipe(tiny_box_recipe_file, [*tiny_box_settings(stage, policy), *overrides])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def performance() -> ModuleType:
+    """``docs/performance.py``, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location("performance", ROOT / "docs" / "performance.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -92,17 +91,21 @@ def test_the_segmenter_scores(sample: Sample, capsys: pytest.CaptureFixture[str]
     assert len(space["scores"].rles[0]) == 3 and "counts" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def performance() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("performance", ROOT / "docs" / "performance.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
     assert performance.PAGE.read_text(encoding="utf-8") == performance.page(), "run `python docs/performance.py`"
+    drawn = performance.pictures()
+    assert drawn == {f: f.read_text(encoding="utf-8") for f in performance.PICTURE.parent.glob("scaling_*.svg")}
+
+
+def test_every_result_has_a_command_whose_options_there_are(performance: ModuleType) -> None:
+    assert {f.stem for f in performance.RESULTS.glob("*.json")} <= set(performance.COMMANDS)
+    for command in performance.COMMANDS.values():
+        name, *words = command.split()
+        source = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+        missing = [w for w in (*words, "--json") if w.startswith("--") and f'"{w}"' not in source]
+        assert not missing, f"{name} has no {missing}"
+        for key in (words[i + 1] for i, word in enumerate(words) if word in ("--set", "--rows-set")):
+            assert f"`{key.split('=')[0]}`" in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"), key
 
 
 def test_the_site_builds_and_every_link_is_whole(tmp_path: Path) -> None:

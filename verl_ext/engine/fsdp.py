@@ -114,9 +114,9 @@ class SegFSDPEngine(RowEngine):
         tokenizer = self.model_config.tokenizer
         self.forbidden = forbidden_token_ids(tokenizer)
         forbid_tokens(module, self.forbidden, len(tokenizer))
-        if get_device_name() != "cpu":
+        if get_device_name() != "cpu" and self._recipe.policy.offload_reference:
             return super()._build_fsdp_module(module)  # type: ignore[no-any-return]
-        # verl 0.9.1 puts the reference into pinned memory, which needs an accelerator
+        # verl 0.9.1 always puts the reference into pinned memory: a CPU cannot, and a GPU would copy it for every row
         with patch.object(fsdp_impl, "CPUOffloadPolicy", lambda pin_memory=True: None):
             wrapped = super()._build_fsdp_module(module)
         self._uses_fsdp2_cpu_offload_policy = False

@@ -182,17 +182,33 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
 
 def _ahead(makers: list[Callable[[], Row]]) -> Iterator[Row]:
-    """Each one's row; the next is made on the host while the device computes the one before."""
-    pinned = get_device_name() == "cuda"
+    """Each one's row; the next is made while the device computes the one before.
 
-    def make(maker: Callable[[], Row]) -> Row:
-        row = maker()
-        return row.map(lambda x: x if x.is_cuda else x.pin_memory()) if pinned else row
+    Pixels are made on the device, on a stream of their own: every picture's copy would else wait for the whole pass.
+    """
+    cuda = get_device_name() == "cuda"
+    own = torch.cuda.Stream(get_device_id()) if cuda else None
+
+    def make(maker: Callable[[], Row], user: Any) -> Row:
+        if own is None:
+            return maker()
+        with torch.cuda.stream(own):
+            row = maker()
+        own.synchronize()  # this thread waits, neither the pass nor who enqueues it
+
+        def shared(x: torch.Tensor) -> torch.Tensor:
+            if not x.is_cuda:
+                return x.pin_memory()
+            x.record_stream(user)
+            return x
+
+        return row.map(shared)
 
     with ThreadPoolExecutor(1) as pool:
+        user = torch.cuda.current_stream() if cuda else None
         waiting: deque[Future[Row]] = deque()
         for maker in makers:
-            waiting.append(pool.submit(make, maker))
+            waiting.append(pool.submit(make, maker, user))
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:

@@ -118,8 +118,9 @@ def _calibrated(model_output: dict[str, torch.Tensor], data: TensorDict) -> tupl
     tokens = [[p for turn in episode["turns"] for p in turn["seg_positions"]] for episode in episodes]
     prompts = row_lengths(data["prompts"]).tolist()
     new_index, old_index = [], []
+    starts = (log_probs.offsets().tolist(), old.offsets().tolist())  # all at once: each look waits for the device
     for b, positions in enumerate(tokens):
-        first_new, first_old = int(log_probs.offsets()[b]), int(old.offsets()[b])
+        first_new, first_old = starts[0][b], starts[1][b]
         new_index += [first_new + p - 1 for p in positions]  # the log-prob of token p is scored at p - 1
         old_index += [first_old + p - prompts[b] for p in positions]
     current = _one_per_token(model_output["mask_log_prob"], tokens, "now")

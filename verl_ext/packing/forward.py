@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
@@ -75,8 +74,7 @@ def row_states(policy: Any, row: Row) -> Tensor:
         embeds = embeds + 0.0 * sum(x.mean() for x in (features, *deep))
     else:
         embeds = embeds.index_copy(1, row.image_rows, features[None])
-        if deep:
-            mask = torch.zeros_like(row.ids, dtype=torch.bool).index_fill(1, row.image_rows, True)
-            extra = {"visual_pos_masks": mask, "deepstack_visual_embeds": deep}
+        if deep:  # rows in the place of the mask: see `prepare.use_rows`
+            extra = {"visual_pos_masks": row.image_rows, "deepstack_visual_embeds": deep}
     states: Tensor = language(inputs_embeds=embeds, use_cache=False, **row.text, **extra).last_hidden_state[0]
     return states

@@ -32,6 +32,8 @@ def use_rows(model: Any, half: bool, device: str) -> None:
     model.set_attn_implementation({"": TEXT, "text_config": TEXT, "vision_config": VISION})
     score_in_head(model.lm_head)
     _linear_patches(model.model.visual.patch_embed)
+    if hasattr(model.model.language_model, "_deepstack_process"):
+        _deepstack_by_index(model.model.language_model)
 
 
 def obstacle(config: Any, half: bool, device: str) -> str:
@@ -64,6 +66,23 @@ def _linear_patches(embed: nn.Module) -> None:
         return nn.functional.linear(pixels.to(proj.weight.dtype), proj.weight.flatten(1), proj.bias)
 
     embed.forward = forward  # type: ignore[assignment]
+
+
+def _deepstack_by_index(language: Any) -> None:
+    """A picture's deepstack features are added to rows that the host knows.
+
+    transformers finds them by a mask: six waits for the device a forward, as many a backward, which also sorts. The
+    sums are the same, and other callers' masks are served as before.
+    """
+    by_mask = language._deepstack_process
+
+    def add(states: Tensor, where: Tensor, features: Tensor) -> Tensor:
+        """states (1, T, C), where (rows,) int64 without a row twice, features (rows, C)."""
+        if where.dtype == torch.bool:
+            return by_mask(states, where, features)  # type: ignore[no-any-return]
+        return states.index_add(1, where, features.to(states.dtype)[None])
+
+    language._deepstack_process = add
 
 
 def compile_layers(model: Any) -> None:

@@ -4,7 +4,7 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 
 - weights, gradients and Adam's two means are float32 and sharded: N * 4 * (1 + 1 + 2) / P; with LoRA only the adapters
   have gradients and means (2 r d per adapted matrix, about 7 a layer);
-- the reference (RL with a KL term and no LoRA): N * 4 / P;
+- the reference (RL with a KL term and no LoRA): N * 4 / P, on the host with policy.offload_reference;
 - activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
 - logits: S * V * (b + 8), the model's own and a float32 copy with its gradient; of a row S * V * b, and with
@@ -81,7 +81,7 @@ def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
         trained = 2 * recipe.policy.lora.rank * size.hidden * ADAPTED_MATRICES * size.layers + size.head_parameters
         trained += size.hidden * (size.vocabulary or 0) if recipe.trains_embeddings else 0
     parts = {"weights": total * share, "gradients": trained * share, "Adam": 2 * trained * share}
-    if needs_reference(recipe) and not recipe.policy.lora.rank:
+    if holds_reference(recipe) and not _on_host(recipe):
         parts["reference"] = size.parameters * share
     if recipe.stage == "grpo" and size.head_parameters:
         parts["frame features"] = frame_features_gib(recipe, size)
@@ -103,7 +103,10 @@ def actor_host_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
         return {}
     frames = CACHE_GIB / (8 if size.head_parameters < TINY_HEAD else 1) if size.head_parameters else 0.0
     saved = (size.parameters + size.head_parameters) * 4 / GIB
-    return {"frames": frames, "copy while saving": saved / recipe.trainer.actor_processes}
+    parts = {"frames": frames, "copy while saving": saved / recipe.trainer.actor_processes}
+    if holds_reference(recipe) and _on_host(recipe):
+        parts["reference"] = size.parameters * 4 / recipe.trainer.actor_processes / GIB
+    return parts
 
 
 def engine_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
@@ -129,6 +132,15 @@ def pool_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
 def bytes_per_value(recipe: Recipe) -> int:
     """Of the compute precision."""
     return 2 if recipe.policy.dtype == "bfloat16" else 4
+
+
+def holds_reference(recipe: Recipe) -> bool:
+    """Whether that is a model of its own: with adapters it is the policy without them."""
+    return needs_reference(recipe) and not recipe.policy.lora.rank
+
+
+def _on_host(recipe: Recipe) -> bool:
+    return recipe.device == "cuda" and recipe.policy.offload_reference
 
 
 def needs_reference(recipe: Recipe) -> bool:

@@ -50,6 +50,9 @@ class PolicyRecipe:
     policy 1.2 s instead of 1.9 s on an H200. Pays in runs of more than about fifty steps."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: about a third slower, far less memory."""
+    offload_reference: bool = False
+    """Hold the reference policy in host memory and copy it to the GPU for every row, in float32 (8.4 GB at 2B): slower,
+    for a GPU without room for it. Not used on a CPU, nor with adapters, which have no reference of their own."""
     remove_padding: bool = False
     """With ``packing: none``, pack micro-batches without padding by flash-attn; needs flash_attention_2."""
     lora: LoraRecipe = field(default_factory=LoraRecipe)

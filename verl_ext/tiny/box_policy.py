@@ -14,6 +14,22 @@ from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, train_tokenizer
 PATCH = 14
 PIXELS = {"shortest_edge": 3136, "longest_edge": 12845056}
 """The image processor's limits as published."""
+QWEN2_5_VL_3B: dict[str, Any] = {
+    "hidden": 2048,
+    "layers": 36,
+    "head_dim": 128,
+    "intermediate": 11008,
+    "key_value_heads": 2,
+    "vision_hidden": 1280,
+    "vision_layers": 32,
+    "vision_head_dim": 80,
+    "vision_intermediate": 3420,
+    "full_attention": (7, 15, 23, 31),
+    "window": 112,
+    "vocabulary": 151936,
+    "tie_embeddings": True,
+}
+"""The published shape, for measurements with random weights."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +41,21 @@ class TinyBoxPolicy:
     head_dim: int = 32
     vision_hidden: int = 64
     vision_layers: int = 3
-    """All but the last attend in windows."""
     vision_head_dim: int = 32
+    intermediate: int | None = None
+    """Width of the feed-forward layers; by default 2.5 times ``hidden``."""
+    key_value_heads: int | None = None
+    vision_intermediate: int | None = None
+    full_attention: tuple[int, ...] | None = None
+    """Vision layers that attend over whole pictures, the others in windows; by default the last."""
     window: int = 56
     """Side of a window in pixels; the published towers have 112."""
     tie_embeddings: bool = False
     """Published: tied at 3B, untied at 7B."""
     spare_rows: int = 0
     """Rows of the embedding beyond the tokenizer's, as the published ones have."""
+    vocabulary: int | None = None
+    """All rows of the embedding, in place of the tokenizer's and the spare ones."""
     merges: int = 500
     """Entries of the tokenizer beyond the 256 bytes."""
     numbers: int = 64
@@ -47,12 +70,12 @@ def tiny_box_config(tokenizer: Any, size: TinyBoxPolicy) -> Any:
     heads = size.hidden // size.head_dim
     eighth = size.head_dim // 16  # rotary pairs, head_dim / 2 of them, shared 2 : 3 : 3 as in the real model
     text = {
-        "vocab_size": len(tokenizer) + size.spare_rows,
+        "vocab_size": size.vocabulary or len(tokenizer) + size.spare_rows,
         "hidden_size": size.hidden,
-        "intermediate_size": size.hidden * 5 // 2 // 32 * 32,
+        "intermediate_size": size.intermediate or size.hidden * 5 // 2 // 32 * 32,
         "num_hidden_layers": size.layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": max(1, heads // 2),
+        "num_key_value_heads": size.key_value_heads or max(1, heads // 2),
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-6,
         "use_sliding_window": False,
@@ -70,14 +93,14 @@ def tiny_box_config(tokenizer: Any, size: TinyBoxPolicy) -> Any:
     vision = {
         "depth": size.vision_layers,
         "hidden_size": size.vision_hidden,
-        "intermediate_size": size.vision_hidden * 2,
+        "intermediate_size": size.vision_intermediate or size.vision_hidden * 2,
         "num_heads": size.vision_hidden // size.vision_head_dim,
         "patch_size": PATCH,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
         "window_size": size.window,
         "out_hidden_size": size.hidden,
-        "fullatt_block_indexes": [size.vision_layers - 1],
+        "fullatt_block_indexes": list(size.full_attention or (size.vision_layers - 1,)),
         "tokens_per_second": 2,
     }
     return Qwen2_5_VLConfig(
@@ -113,9 +136,14 @@ def box_processor(tokenizer: Any) -> Any:
 
 
 def build_tiny_box_policy(
-    folder: str | Path, texts: Iterable[str], size: TinyBoxPolicy | None = None, seed: int = 0
+    folder: str | Path,
+    texts: Iterable[str],
+    size: TinyBoxPolicy | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> Path:
-    """Write an untrained box policy, float32; returns its folder.
+    """Write an untrained box policy; returns its folder.
 
     Args:
         texts: what the tokenizer is trained on.
@@ -128,7 +156,8 @@ def build_tiny_box_policy(
     tokenizer = train_tokenizer(texts, merges=size.merges, numbers=size.numbers, added=())
     config = tiny_box_config(tokenizer, size)
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(config).float()
+    with torch.device(device):
+        model = Qwen2_5_VLForConditionalGeneration(config).to(dtype)
     end, pad = config.text_config.eos_token_id, config.text_config.pad_token_id
     generation = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad, do_sample=True)
     state = model.state_dict()

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import verl.workers.engine.fsdp.transformer_impl as fsdp_impl
 from verl.utils import tensordict_utils as tu
+from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from rollout.frames import load_frame_resized
 from rollout.types import Sample
 from tests.verl_ext.batches import as_rollouts, supervised_batch
+from verl_ext.engine.fsdp import SegFSDPEngine
 from verl_ext.objective.sft_loss import supervised_loss
 from verl_ext.policy.adapters import plain_name
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
@@ -254,6 +258,25 @@ def test_the_reference_has_no_head_and_the_same_log_probs(
     theirs = log_prob_pass(reference, batch)
     assert "seg_states" not in theirs.keys()  # noqa: SIM118
     assert torch.equal(mine["log_probs"].values(), theirs["log_probs"].values())
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_gpu_holds_the_reference_unless_told_otherwise(offload: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether verl, which would always offload it, gets the policy with which FSDP does."""
+    seen: list[Any] = []
+    monkeypatch.setattr("verl_ext.engine.fsdp.get_device_name", lambda: "cuda")
+    monkeypatch.setattr("verl_ext.engine.fsdp.forbid_tokens", lambda *_: None)
+    monkeypatch.setattr("verl_ext.engine.fsdp.forbidden_token_ids", lambda _: [])
+    monkeypatch.setattr(
+        FSDPEngineWithLMHead,
+        "_build_fsdp_module",
+        lambda self, module: seen.append(fsdp_impl.CPUOffloadPolicy(pin_memory=False)),
+    )
+    engine = object.__new__(SegFSDPEngine)
+    engine._recipe = SimpleNamespace(policy=SimpleNamespace(offload_reference=offload))  # type: ignore[assignment]
+    engine.model_config = SimpleNamespace(tokenizer=[])
+    engine._build_fsdp_module(torch.nn.Linear(1, 1))
+    assert (seen[0] is not None) == offload
 
 
 # ---- what it hands out ------------------------------------------------------------------------------------------

@@ -171,3 +171,32 @@ def test_attention_agrees_with_a_mask_over_the_whole_row() -> None:
 
 def attention_offsets(lengths: Sequence[int]) -> torch.Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+def test_deepstack_features_are_added_where_a_mask_would_add_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, gradients too; and no row asks the device which of its tokens are pictures."""
+    model = tiny_model("qwen3_vl")
+    language = model.model.language_model
+    by_mask = language._deepstack_process
+    use_rows(model, half=False, device="cpu")
+    torch.manual_seed(0)
+    where = torch.tensor([5, 2, 7])
+    mask = torch.zeros(1, 9, dtype=torch.bool)
+    mask[0, where] = True
+    found = []
+    for way, rows, order in ((by_mask, mask, where.argsort()), (language._deepstack_process, where, slice(None))):
+        torch.manual_seed(1)
+        states, features = torch.randn(1, 9, 4).bfloat16(), torch.randn(3, 4).bfloat16()
+        weights = torch.randn(1, 9, 4).bfloat16()
+        leaves = states.requires_grad_(), features.requires_grad_()
+        out = way(states, rows, features[order])
+        (out * weights).sum().backward()
+        found.append((out.detach(), *(x.grad for x in leaves)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert torch.equal(language._deepstack_process(states, mask, features), by_mask(states, mask, features))
+    seen: list[torch.dtype] = []
+    by_index = language._deepstack_process
+    monkeypatch.setattr(language, "_deepstack_process", lambda s, at, f: (seen.append(at.dtype), by_index(s, at, f))[1])
+    dialogues = batch(0)
+    in_rows(model, dialogues, rows_of(model, dialogues, 10**6))
+    assert set(seen) == {torch.int64}

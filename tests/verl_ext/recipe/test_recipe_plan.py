@@ -82,6 +82,9 @@ def test_what_saves_memory_is_seen(policy: Path) -> None:
     assert "reference" not in actor("objective.kl_coef=0").parts
     lora = actor("policy.lora.rank=4", "policy.lora.dropout=0")
     assert lora.parts["gradients"] < whole.parts["gradients"] and "reference" not in lora.parts
+    moved = actor("policy.offload_reference=true")
+    assert "reference" not in moved.parts
+    assert moved.host_gib - actor().host_gib == pytest.approx(actor().parts["reference"])
 
 
 def test_host_memory_counts_frames_and_the_copy_that_is_saved_once(policy: Path) -> None:
