@@ -40,12 +40,12 @@ ON_CPU = (
     "trainer.gpus_per_node=0",
     "trainer.loader_workers=1",
 )
-CPU_FRAMES = (
+CPU_SIDE = 128
+CPU_FRAMES = (  # of frames of 128: 32, 64 and all 128 pixels
     "rollout.initial_low_res=8",
     "rollout.frames_per_turn=3",
-    "rollout.budgets.spatial=6",
-    "rollout.eval.initial_low_res=8",
-    "rollout.eval.budgets.spatial=6",
+    "rollout.budgets={low_res: 4, spatial: 6, keyframe: 21}",
+    "rollout.eval={initial_low_res: 8, budgets: {low_res: 4, spatial: 6, keyframe: 21}}",
     "rollout.engine.max_num_seqs=64",
     "rollout.engine.max_num_batched_tokens=4096",
 )
@@ -68,22 +68,23 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
             frames=(64, 64),
             policy=GPU_POLICY,
             warm_up_steps=300,
-            reading={"steps": 600, "batch": 256},
+            reading={"steps": 400, "batch": 256},
             test_samples=640,
             **shared,
         )
     small, steps = (*ON_CPU, *CPU_FRAMES), rl_steps or CPU_RL_STEPS
     return QuickstartSettings(
-        clips={"train": 160, "valid": 12, "test": 48},
+        clips={"train": 400, "valid": 12, "test": 48},
         frames=(48, 48),
+        size=CPU_SIDE,
         policy=CPU_POLICY,
         warm_up_steps=200,
-        reading={"steps": 300, "batch": 48},
+        reading={"steps": 280, "batch": 48},
         test_samples=192,
         segmentation=(
             *small,
             "rollout.initial_low_res=0",
-            "rollout.budgets.spatial=84",
+            "rollout.budgets.spatial=21",
             "trainer.steps=60",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=8",
@@ -91,10 +92,10 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         ),
         cold_start=(
             *small,
-            "trainer.steps=120",
+            "trainer.steps=70",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=8",
-            "optim.lr=1.0e-3",
+            "optim.lr=5.0e-4",
         ),
         grpo=(
             *small,
