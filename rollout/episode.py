@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rollout.conversation import Conversation
@@ -18,7 +18,7 @@ from rollout.errors import DataError
 from rollout.messages import Message
 from rollout.protocol import clamp
 from rollout.types import RLE, Action, Episode, StopReason
-from rollout.verification import MasksWanted
+from rollout.verification import MasksWanted, first_answer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -171,8 +171,12 @@ def scripted(conversation: Conversation, replies: Sequence[str | Sequence[int]])
 def seg_of_turns(episode: Episode) -> list[int | None]:
     """Per turn, which of its ``[SEG]`` (by place among them) draws its masks; None where it has none.
 
-    The first of a turn; of the last turn that has any the newest, which evaluation propagates as the release does.
+    The first of a turn; of an answer's last turn that has any the newest, which evaluation propagates as the release
+    does. Where the policy saw its own masks there are two answers: the one that was drawn for it, and the turn after.
     """
+    if episode.verdict is not None:
+        verdict = replace(episode, turns=episode.turns[-1:], verdict=None)
+        return [*seg_of_turns(first_answer(episode)), *seg_of_turns(verdict)]
     found: list[int | None] = [0 if turn.seg_positions else None for turn in episode.turns]
     last = max((i for i, place in enumerate(found) if place is not None), default=None)
     if last is not None:

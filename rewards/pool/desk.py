@@ -3,6 +3,7 @@
 The pool belongs to one process, which feeds its workers and replaces those that die. Dialogues run in others. A `Desk`
 stands between them: dialogues `ask` and wait, a thread of the pool's process takes what has come in, submits all of it
 together, and hands the answers back. Requests with ground truth are refused: what comes back is shown to the policy.
+States of ``[SEG]`` may come as the language model has them: whoever owns the pool has the newest projection, too.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from rewards.segmenter.types import BoxRequest, PropagateRequest
+from rewards.segmenter.types import BoxRequest, PropagateRequest, State
 from rollout.errors import WorkerError
 
 DESK = "videoseg_mask_desk"
@@ -83,13 +85,21 @@ class Submits(Protocol):
 class DeskServer:
     """The pool's side: owns the actor, and a thread that serves it. :meth:`close` ends both."""
 
-    def __init__(self, pool: Callable[[], Submits], name: str | None = DESK) -> None:
-        """``pool`` is asked for when the first dialogue waits: the desk may be there before it."""
+    def __init__(
+        self, pool: Callable[[], Submits], name: str | None = DESK, project: Callable[[Any], State] | None = None
+    ) -> None:
+        """
+        Args:
+            pool: asked for when the first dialogue waits: the desk may be there before it.
+            project: makes the state that the segmenter takes of the (d,) hidden one that a dialogue sends. None: they
+                send states as the segmenter takes them.
+        """
         import ray
 
         options = {"num_cpus": 0, "max_concurrency": 4096} | ({} if name is None else {"name": name})
         self.desk: Any = ray.remote(Desk).options(**options).remote()
         self._pool = pool
+        self._project = project
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -104,13 +114,18 @@ class DeskServer:
             if not taken:
                 return
             try:
-                futures = self._pool().submit([request for _, request in taken])
+                futures = self._pool().submit([self._ready(request) for _, request in taken])
             except Exception as error:
                 for key, _ in taken:
                     self.desk.answer.remote(key, error)
                 continue
             for (key, _), future in zip(taken, futures, strict=True):
                 future.add_done_callback(partial(self._hand_back, key))
+
+    def _ready(self, request: PropagateRequest | BoxRequest) -> PropagateRequest | BoxRequest:
+        if self._project is None or request.state is None:
+            return request
+        return replace(request, state=self._project(request.state))
 
     def _hand_back(self, key: int, future: Future[Any]) -> None:
         error = future.exception()

@@ -11,11 +11,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from rewards.pool.desk import DESK, Desk, DeskServer, find_desk
 from rewards.segmenter import BoxRequest, RequestScorer
+from rewards.segmenter.types import PropagateRequest
 from rollout.errors import DataError, WorkerError
 from rollout.types import Clip, Masklets
 from tests.rewards.segmenter.clips import FRAMES, write_clip
@@ -106,6 +108,22 @@ def test_what_waits_is_taken_together_and_answered_one_by_one(squares: tuple[Cli
     first, second, third, late = asyncio.run(talk())
     assert (first, second) == ("masks", "a frame is missing")
     assert "closed before these masks were drawn" in third and "clip squares: the pool was closed" in late
+
+
+def test_states_are_made_ready_where_the_pool_is(cluster: None, squares: tuple[Clip, Masklets]) -> None:
+    """Dialogues send a language model's; a request without one stays as it is."""
+    pool = Pool()
+    states = np.random.default_rng(0).normal(size=(2, pool.scorer.segmenter.prompt_width)).astype(np.float32)
+    server = DeskServer(lambda: pool, name=f"desk {next(NAMES)}", project=lambda hidden: hidden[1:] * 2)
+    requests = [PropagateRequest(squares[0], 2, np.append(np.float32(0), state / 2)) for state in states]
+    requests.append(PropagateRequest(squares[0], 2, None))
+    found = ray.get([server.desk.ask.remote(replace(r, with_masks=True)) for r in requests])
+    expected = RequestScorer(random_segmenter()).score(
+        [PropagateRequest(squares[0], 2, state, with_masks=True) for state in (*states, None)]
+    )
+    assert [a.rles for a in found] == [e.rles for e in expected]  # type: ignore[union-attr]
+    assert found[0].rles != found[1].rles
+    server.close()
 
 
 def test_ground_truth_does_not_get_past_it(served: tuple[Pool, DeskServer], squares: tuple[Clip, Masklets]) -> None:

@@ -17,12 +17,12 @@ from pycocotools import mask as coco_mask
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import answers_of, environment_names, make_environment, verifies
-from rollout.episode import replay, roll_out, scripted
+from rollout.episode import replay, roll_out, scripted, seg_of_turns
 from rollout.errors import RecipeError
 from rollout.messages import FramePart, TextPart
 from rollout.overlay import COLOUR, draw_mask
 from rollout.pictures import Picture, PictureStore
-from rollout.types import RLE, Action, Clip, Episode, Expression, Masklets, Sample, StopReason, Verdict
+from rollout.types import RLE, Action, Clip, Episode, Expression, Masklets, Sample, StopReason, Turn, Verdict
 from rollout.verification import FRAMES, MasksWanted, first_answer, last_answer, others, read_verdict
 from tests.rollout.helpers import build_tokenizer
 
@@ -167,12 +167,34 @@ def test_a_clip_of_one_frame_and_a_bad_setting(sample: Sample) -> None:
         make_environment("verified_boxes", sample, {**BOXES, FRAMES: -1}, 32)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "said", "expected"),
+    [
+        (None, (), [0, None, 2]),
+        (Verdict.CONFIRMED, (), [0, None, 2, None]),
+        (Verdict.CONFIRMED, (30,), [0, None, 2, 0]),
+        (Verdict.CORRECTED, (30, 40), [0, None, 2, 1]),
+        (Verdict.UNREAD, (30, 40), [0, None, 2, 1]),
+    ],
+)
+def test_the_first_answers_masks_stay_those_that_were_shown(verdict: Any, said: Any, expected: list[Any]) -> None:
+    """Whatever is written after it: the newest ``[SEG]`` of the answer was drawn, not its turn's first."""
+    written = [(3, 5), (), (9, 11, 12), *([] if verdict is None else [said])]
+    turns = [Turn("", None, None, keyframe=1, seg_positions=list(positions)) for positions in written]
+    episode = Episode(turns, StopReason.ANSWERED, (), TOTAL, verdict)
+    assert seg_of_turns(episode) == expected
+    shown = Episode(turns[:3], StopReason.ANSWERED, (), TOTAL)
+    assert seg_of_turns(shown) == expected[:3]
+
+
 # ---- in a dialogue ----------------------------------------------------------------------------------------------
 
 
-def talk(sample: Sample, replies: Sequence[str], draw: Any = None, room: int = 4096) -> tuple[Episode, Conversation]:
+def talk(
+    sample: Sample, replies: Sequence[str], draw: Any = None, room: int = 4096, kind: str = "verified_boxes"
+) -> tuple[Episode, Conversation]:
     chat = ChatFormat.from_tokenizer(build_tokenizer(), patch=16)
-    environment = make_environment("verified_boxes", sample, {**BOXES, FRAMES: 2}, chat.factor)
+    environment = make_environment(kind, sample, {**KINDS[kind], FRAMES: 2}, chat.factor)
     conversation = Conversation(build_tokenizer(), chat, sample.clip, 8192, max_response_tokens=room)
     episode = asyncio.run(roll_out(environment, conversation, scripted(conversation, replies), {}, 400, draw))
     return episode, conversation
@@ -230,12 +252,15 @@ def truth_of(x: int) -> Masklets:
     return Masklets(HEIGHT, WIDTH, ((square(x),) * TOTAL,), TOTAL)
 
 
-def test_ground_truth_has_no_way_into_the_overlay(sample: Sample) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_ground_truth_has_no_way_into_the_overlay(sample: Sample, kind: str) -> None:
     """Dialogues that differ in their ground truth alone, or have none, show the same messages and the same pixels."""
     shown, pixels = [], []
     for masklets in (None, truth_of(0), truth_of(60)):
         pool = Pool(square(25))
-        _, conversation = talk(replace(sample, masklets=masklets), [boxed(), CONFIRM], pool)
+        asked = replace(sample, masklets=masklets)
+        episode, conversation = talk(asked, [*FIRST[kind], CONFIRM], pool, kind=kind)
+        assert episode.verdict is Verdict.CONFIRMED and len(pool.asked) == 1
         shown.append((conversation.messages, conversation.frames, conversation.token_ids))
         pixels.append([np.array(image).tobytes() for image in conversation.images()])
         assert all(part.drawn in (None, square(25)["counts"]) for part in conversation.frames)

@@ -35,7 +35,7 @@ from verl_ext.packing.prepare import compile_layers, use_rows
 from verl_ext.policy.adapters import attach_adapters, freeze_vision, gathered_items, plain_name
 from verl_ext.policy.checkpoint import attach_head_from, has_head
 from verl_ext.policy.forbidden import forbid_tokens
-from verl_ext.policy.head import DECODER_PREFIXES, decoder_items, is_head_parameter
+from verl_ext.policy.head import DECODER_PREFIXES, PROJECTION_PREFIX, decoder_items, is_head_parameter
 from verl_ext.policy.pictures import DRAWN, PixelValues, keep_pictures
 from verl_ext.recipe.context import active_recipe
 from verl_ext.seg.batch import (
@@ -306,6 +306,12 @@ class SegFSDPEngine(RowEngine):
         keep = torch.distributed.get_rank() == 0
         items = gathered_items(self.module, lambda name: name.startswith(DECODER_PREFIXES))
         return {n: t.detach().float().cpu().clone() for n, t in decoder_items(items) if keep}
+
+    def projection_state(self) -> dict[str, torch.Tensor]:
+        """``text_hidden_fcs`` by its names in the policy (float32, CPU, rank 0); empty for a policy without a head."""
+        keep = torch.distributed.get_rank() == 0
+        items = gathered_items(self.module, lambda name: name.startswith(PROJECTION_PREFIX))
+        return {n: t.detach().float().cpu().clone() for n, t in items if keep}
 
 
 def feature_bytes(recipe: Recipe) -> int:

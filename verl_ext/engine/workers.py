@@ -116,6 +116,11 @@ class SegActorRolloutRefWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         return self.actor.engine.decoder_state()  # type: ignore[no-any-return]
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def projection_state(self) -> dict[str, torch.Tensor]:
+        """The ``[SEG]`` projection, for masks that are drawn in mid-dialogue; empty as `decoder_state`."""
+        return self.actor.engine.projection_state()  # type: ignore[no-any-return]
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def export_policy(self, folder: str) -> None:
         """Write a policy folder that ``videoseg eval`` and vLLM load (rank 0 writes, all ranks gather)."""
         from verl_ext.policy.export import export_policy

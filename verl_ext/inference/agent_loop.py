@@ -17,16 +17,18 @@ from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 from rewards.pool.desk import find_desk
-from rewards.pool.drawing import drawer
+from rewards.pool.drawing import drawer, no_states
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
-from rollout.environment import make_environment, verifies
+from rollout.environment import answers_of, make_environment, verifies
 from rollout.episode import Draw, Generated, roll_out
 from rollout.errors import DataError
 from rollout.messages import FramePart
 from rollout.types import Clip, Episode, Sample, StopReason
 from verl_ext.inference.failures import remembered
+from verl_ext.inference.seg_hidden import asking
 from verl_ext.inference.traffic import KEY, Traffic
+from verl_ext.inference.turn_states import DRAWN_STATE, TurnStates
 from verl_ext.policy.pictures import keep_pictures, picture_inputs, process_store
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
@@ -42,12 +44,12 @@ def held_out_seed(seed: int, sample: str, draw: int, generation: int) -> int:
     return zlib.crc32(f"{seed}/{sample}/{draw}/{generation}".encode()) & 0x7FFFFFFF
 
 
-def _draw(name: str, settings: Mapping[str, Any], sample: Sample) -> Draw | None:
+def _draw(name: str, settings: Mapping[str, Any], sample: Sample, states: TurnStates | None) -> Draw | None:
     """For an environment that shows the policy its own masks: the trainer's pool draws them."""
     if not verifies(name):
         return None
     desk = find_desk()
-    return drawer(scoring_of(name, settings, {}), sample, lambda request: desk.ask.remote(request))
+    return drawer(scoring_of(name, settings, {}), sample, desk.ask.remote, states or no_states)
 
 
 def _plain(episode: Episode) -> dict[str, Any]:
@@ -88,6 +90,8 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         request_id = uuid4().hex  # one a dialogue: its later turns go to the replica that has its images
         generations = count()
         versions: list[int] = []
+        seg = chat.seg if verifies(name) and answers_of(name) != "boxes" else None
+        states = None if seg is None else TurnStates()
 
         async def generate(
             prompt_token_ids: list[int],
@@ -98,6 +102,8 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         ) -> Generated:
             if draw is not None:
                 sampling = {**sampling, "seed": held_out_seed(recipe.seed, sample.id, draw, next(generations))}
+            if seg is not None:
+                sampling = {**sampling, **asking(uuid4().hex, seg)}
             with traffic.timed("generate_seconds"):
                 out = await self.server_manager.generate(
                     request_id=request_id,
@@ -105,13 +111,15 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
                     sampling_params={**sampling, "max_tokens": max_tokens, "stop_token_ids": stop_token_ids},
                     image_data=images,
                 )
+            if states is not None:
+                states.heard(out.extra_fields)
             traffic.answered(len(prompt_token_ids), out.extra_fields.get("num_cached_tokens"))
             known = (out.extra_fields.get(key) for key in ("min_global_steps", "max_global_steps"))
             versions.extend(version for version in known if version is not None)
             return Generated(list(out.token_ids), out.log_probs, out.stop_reason or "completed")
 
         with traffic.timed("seconds"):
-            length, masks = recipe.rollout.turn_length, _draw(name, settings, sample)
+            length, masks = recipe.rollout.turn_length, _draw(name, settings, sample, states)
             episode = await roll_out(environment, conversation, generate, sampling_params, length, masks)
         if episode.stop is StopReason.REFUSED_CLIP:
             await asyncio.to_thread(conversation.images)  # says which frame it was
@@ -131,6 +139,8 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             "turn_scores": [],
             "tool_rewards": [],
         }
+        if states is not None and states.drawn is not None:
+            extra[DRAWN_STATE] = states.drawn
         return AgentLoopOutput(
             prompt_ids=prompt,
             response_ids=response,

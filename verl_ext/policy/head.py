@@ -15,7 +15,8 @@ from torch import nn
 if TYPE_CHECKING:
     from rewards.segmenter import SegmenterConfig
 
-HEAD_PREFIXES = ("text_hidden_fcs.", "grounding_encoder.")
+PROJECTION_PREFIX = "text_hidden_fcs."
+HEAD_PREFIXES = (PROJECTION_PREFIX, "grounding_encoder.")
 """Parameters under these names belong to the head: never sent to vLLM, never part of the reference policy."""
 
 DECODER_PREFIXES = (

@@ -99,15 +99,16 @@ def verification_can_be_drawn(r: Recipe) -> Iterator[str]:
         )
     if not r.verifies:
         return
-    if r.answers != "boxes":
-        yield (
-            f"rollout.environment: {r.rollout.environment} shows masks of [SEG] in mid-dialogue, whose states training "
-            "has only after it; evaluate with it, or train with verified_boxes"
-        )
-    elif r.pool.checkpoint is None:
+    cal = r.objective.calibration
+    if r.answers == "boxes" and r.pool.checkpoint is None:
         yield (
             f"pool.checkpoint: null, but {r.rollout.environment} shows the policy its own masks; name SAM 2 weights of "
             f"preset {r.pool.preset}"
+        )
+    if r.answers != "boxes" and cal.enabled and cal.form == "state":
+        yield (
+            f"objective.calibration.form: state with {r.rollout.environment}: states are drawn after the dialogue, so "
+            "the policy would have judged masks of other states than those that are scored; set form to mask"
         )
 
 

@@ -163,5 +163,6 @@ def _notes(recipe: Recipe, size: ModelSize, planned: Plan) -> list[str]:
         notes.append(
             f"a step: {recipe.trainer.prompts_per_step} prompts x {recipe.rollout.group_size} = "
             f"{planned.rollouts_per_step} rollouts of up to {recipe.rollout.max_turns} turn(s)"
+            f"{' and a verification turn' if recipe.verifies else ''}"
         )
     return notes

@@ -25,7 +25,9 @@ from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed, remember_failure
 from verl_ext.inference.traffic import traffic_metrics
+from verl_ext.inference.turn_states import DRAWN_STATE
 from verl_ext.objective.credit import mask_reward
+from verl_ext.policy.projection import Projection
 from verl_ext.recipe.context import active_recipe
 from verl_ext.reinforce.credit import CreditsByPart
 from verl_ext.reinforce.keeping import KeepsRollouts
@@ -36,6 +38,7 @@ from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_o
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.scoring.rollouts import Rollout, episode_from_dict, metrics_of, recipe_scoring, score_rollouts
 from verl_ext.scoring.seg import ScoredInPass
+from verl_ext.scoring.verified import drawn_state_metrics
 from verl_ext.seg.batch import row_lengths, rows_without_dummy
 from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import non_tensor_rows
@@ -52,6 +55,8 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
     _saved_at = -1
     _traffic: dict[str, float]
     """How the scored batch was rolled out."""
+    _projection: Projection | None = None
+    """Of the ``[SEG]`` states that dialogues have drawn while they go on."""
     _stopped_early = False
     _mask_rewards: dict[str, float]
     """By row of the current batch."""
@@ -86,9 +91,15 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
         self.run_dir = Path(self.recipe.output_dir)
         self.scoring = recipe_scoring(self.recipe)
         self.pool = build_pool(self.recipe)
-        self.desk = DeskServer(lambda: self.pool) if self.pool is not None and self.scoring.verifies else None
+        self.desk = self._open_desk() if self.pool is not None and self.scoring.verifies else None
         self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts, self.publish_rollouts)
         super()._setup()
+
+    def _open_desk(self) -> DeskServer:
+        """For dialogues that see their own masks. They send ``[SEG]`` states as vLLM has them."""
+        if self.recipe.answers != "boxes":
+            self._projection = Projection()
+        return DeskServer(lambda: self.pool, project=self._projection)
 
     def on_init_end(self) -> None:
         super().on_init_end()
@@ -134,9 +145,12 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             raise
 
     def _sync_pool(self) -> None:
+        """No dialogue goes on meanwhile: what is drawn for it and what is scored of it have one version."""
         state = self.actor_rollout_wg.decoder_state()[0]
         if state and self.pool is not None:
             self.pool.load_decoder(state)
+        if self._projection is not None:
+            self._projection.load(self.actor_rollout_wg.projection_state()[0])
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         """Held-out rows are only divided into forward passes; an update needs whole mini-batches."""
@@ -206,6 +220,10 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             pool = ScoredInPass(episodes, ious, self.pool)
         chosen = self.rows_to_keep(batch, samples) if keep else frozenset()
         states = self.scoring.states(episodes, data)
+        if (project := self._projection) is not None:
+            hidden = [row.get(DRAWN_STATE) for row in rows]
+            drawn = [None if h is None else project(h) for h in hidden]
+            self._traffic |= drawn_state_metrics(episodes, states, drawn)
         refused = partial(remember_failure, self.run_dir, self.global_steps)
         rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused)
         failed = sum(rollout.failed for rollout in rollouts)

@@ -75,8 +75,10 @@ def recipe_scoring(recipe: Recipe) -> Scoring:
     """The scoring of a recipe's method, with its rewards."""
     name, settings = environment_of(recipe)
     scoring = scoring_of(name, settings, recipe.rewards.weights, recipe.rewards.variant)
-    if hasattr(scoring, "existence"):
-        scoring.existence = recipe.rewards.existence
+    dialogue = getattr(scoring, "inner", scoring)
+    of_masks = getattr(dialogue, "seg", dialogue)  # of an answer with two prompts, the part that is masks
+    if hasattr(of_masks, "existence"):
+        of_masks.existence = recipe.rewards.existence
     if hasattr(scoring, "propagation"):
         scoring.propagation = recipe.rewards.propagation
     return scoring

@@ -23,6 +23,7 @@ from rewards.truth import legible_frames, truth
 from rewards.types import RewardInput, Variant
 from rollout.episode import final_keyframe, seg_of_turns
 from rollout.types import RLE, Episode, Sample
+from rollout.verification import first_answer
 from verl_ext.recipe.objective import PropagationRecipe
 from verl_ext.scoring.propagation import OneAnswer, judged_state, propagated_scores, wants_propagation
 from verl_ext.scoring.rollouts import Remembered
@@ -132,10 +133,15 @@ def states_by_turn(episode: Episode, states: NDArray[np.float32]) -> list[State 
     expected = sum(len(t.seg_positions) for t in episode.turns)
     if len(states) != expected:
         raise SegCountMismatchError(f"{len(episode.turns)} turns", len(states), expected)
-    out: list[State | None] = []
+    return [None if i is None else np.asarray(states[i], dtype=np.float32) for i in drawing_tokens(episode)]
+
+
+def drawing_tokens(episode: Episode) -> list[int | None]:
+    """Per turn, which of the dialogue's ``[SEG]`` tokens draws its masks, by place among all of them."""
+    out: list[int | None] = []
     start = 0
     for turn, place in zip(episode.turns, seg_of_turns(episode), strict=True):
-        out.append(None if place is None else np.asarray(states[start + place], dtype=np.float32))
+        out.append(None if place is None else start + place)
         start += len(turn.seg_positions)
     return out
 
@@ -170,16 +176,17 @@ class ScoredInPass:
         return [*answers, *(self.pool.score(after) if after else ())]
 
     def _scores(self, i: int) -> MaskScores:
+        """Of the first answer's turns, as :meth:`SegScoring.reward_request` asks for them."""
         episode, frames = self.episodes[i], len(self.episodes[i].spatial_frames)
-        tokens = [len(turn.seg_positions) for turn in episode.turns]
-        if len(self.ious[i]) != sum(tokens) * (1 + frames):
-            raise SegCountMismatchError(f"sequence {i}, IoUs", len(self.ious[i]), sum(tokens) * (1 + frames))
-        rows = iter(self.ious[i].reshape(-1, 1 + frames).tolist())
+        tokens = sum(len(turn.seg_positions) for turn in episode.turns)
+        if len(self.ious[i]) != tokens * (1 + frames):
+            raise SegCountMismatchError(f"sequence {i}, IoUs", len(self.ious[i]), tokens * (1 + frames))
+        rows = self.ious[i].reshape(-1, 1 + frames).tolist()
         video, key = [], []
-        for count in tokens:
-            first, *_ = [*(next(rows) for _ in range(count)), [0.0] * (1 + frames)]  # a turn's first [SEG] counts
-            key.append(first[0])
-            video.append(tuple(first[1:]))
+        for place in drawing_tokens(episode)[: len(first_answer(episode).turns)]:
+            found = [0.0] * (1 + frames) if place is None else rows[place]
+            key.append(found[0])
+            video.append(tuple(found[1:]))
         return MaskScores(tuple(video), tuple(key))
 
 

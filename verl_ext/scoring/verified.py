@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from rewards.compose import compute_rewards
 from rewards.segmenter.types import BoxScores, PropagatedMasks, Request, State
 from rewards.types import AnyRewardInput, CombinedRewardInput, Variant, Verification
@@ -102,6 +104,28 @@ def standing(episode: Episode, states: Sequence[State | None]) -> list[State | N
     """States of the answer that stands; one that took the target back has none, whatever it wrote."""
     found = list(states[turns_of_last_answer(episode)])
     return [None] * len(found) if episode.verdict is Verdict.NO_TARGET else found
+
+
+def drawn_state_metrics(
+    episodes: Sequence[Episode], states: Sequence[Sequence[State | None]], drawn: Sequence[State | None]
+) -> dict[str, float]:
+    """Whether dialogues were shown masks of the very states that are scored.
+
+    Args:
+        states: per dialogue and turn, of the actor's pass.
+        drawn: per dialogue the state, by vLLM, whose masks it was shown; None where it was shown none.
+    Returns:
+        rollout/masks_shown: share of the dialogues. rollout/drawn_state_gap_max: the largest distance of the two
+        states, in lengths of the actor's: rounding, unless one of them has other weights.
+    """
+    gaps = []
+    for episode, known, shown in zip(episodes, states, drawn, strict=True):
+        first = known[: len(first_answer(episode).turns)]
+        scored = next((state for state in reversed(first) if state is not None), None)
+        if shown is not None and scored is not None:
+            gaps.append(float(np.linalg.norm(shown - scored) / max(float(np.linalg.norm(scored)), 1e-12)))
+    found = {"rollout/masks_shown": len(gaps) / max(1, len(episodes))}
+    return found | ({"rollout/drawn_state_gap_max": max(gaps)} if gaps else {})
 
 
 def with_verdict(x: AnyRewardInput, verification: Verification) -> AnyRewardInput:

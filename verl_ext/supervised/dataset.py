@@ -26,6 +26,7 @@ from verl_ext.policy.pictures import picture_inputs
 from verl_ext.recipe.context import active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.run.sources import load_traces
+from verl_ext.supervised.unreadable import FrameCheck, check_held_out, stand_in
 
 CHECKED = 1000
 """Traces that are replayed before training, a few seconds' work; the longest ones, where there are more."""
@@ -54,7 +55,8 @@ class SFTDataset(Dataset):  # type: ignore[misc]
     ) -> None:
         self.recipe = active_recipe()
         self.tokenizer, self.processor = tokenizer, processor
-        held_out = list(parquet_files or []) == ["held_out"]
+        self._held_out = held_out = list(parquet_files or []) == ["held_out"]
+        self._frames, self._lost = FrameCheck(), set[int]()
         self.items = load_traces(self.recipe, held_out)
         if not self.items:
             where = "val" if held_out else "data"
@@ -67,8 +69,20 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         return len(self.items)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        """A conversation; where its frames cannot be read, what stands for it (`verl_ext.supervised.unreadable`).
+
+        Raises:
+            DataError: a trace that does not fit, or held-out frames of too many conversations.
+        """
         sample, record = self.items[i]
         conversation, episode = self._replay(sample, record)
+        try:
+            self._frames.look(sample.clip, conversation.frames, episode)
+        except DataError as e:
+            if self._held_out:
+                self._lost.add(i)
+                check_held_out(len(self._lost), len(self), e)
+            return stand_in(sample, e, self.chat.im_end)
         ids = torch.tensor(conversation.token_ids, dtype=torch.long)
         return {
             "input_ids": ids,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,6 +22,7 @@ from verl_ext.recipe.context import active_recipe
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.run.verl_config import sft_config
 from verl_ext.supervised.checkpoints import PolicyCheckpoints
+from verl_ext.supervised.unreadable import check_step
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +90,15 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
             )
 
     def _get_batch_seqlens(self, data: Any) -> list[int]:
-        """verl calls this before each step: asked to stop, it makes this step the last one, which saves."""
+        """verl calls this before each step: asked to stop, it makes this step the last one, which saves.
+
+        Raises:
+            WorkerError: too many of the step's conversations cannot be read.
+        """
         self._begun += 1
         step = self.resume_global_step + self._begun
+        group = self.engine.get_data_parallel_group()
+        check_step(data, Path(active_recipe().output_dir), step, group, get_device_id())
         if step < self.total_training_steps and self._stop_is_requested():
             self.total_training_steps, self.stopped_early = step, True
         return super()._get_batch_seqlens(data)  # type: ignore[no-any-return]

@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import verl.workers.engine.fsdp.transformer_impl as fsdp_impl
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
+from rollout.errors import WorkerError
 from rollout.frames import load_frame_resized
 from rollout.types import Sample
 from tests.verl_ext.batches import as_rollouts, supervised_batch
@@ -24,6 +26,7 @@ from verl_ext.objective.sft_loss import supervised_loss
 from verl_ext.policy.adapters import plain_name
 from verl_ext.policy.checkpoint import HEAD_FOLDER, load_policy
 from verl_ext.policy.head import DECODER_PREFIXES, is_head_parameter
+from verl_ext.policy.projection import Projection
 from verl_ext.recipe import Recipe
 from verl_ext.seg.batch import rows_without_dummy
 from verl_ext.seg.episodes import micro_batch_episodes, non_tensor_rows
@@ -292,3 +295,11 @@ def test_vllm_gets_the_language_model_and_the_pool_the_decoder(
     assert all(torch.equal(t, policy.state_dict()[n]) for n, t in sent.items())
     policy.grounding_encoder.load_decoder_state_dict(engine.decoder_state())  # strict about names
     assert engine.full_state().keys() == policy.state_dict().keys()
+    hidden = torch.randn(3, policy.config.text_config.hidden_size)
+    project = Projection()
+    with pytest.raises(WorkerError, match=r"before the policy's \[SEG\] projection was known"):
+        project(hidden[0].numpy())
+    project.load(engine.projection_state())
+    assert project._layers is not None and all(not p.requires_grad for p in project._layers.parameters())
+    expected = policy.text_hidden_fcs(hidden).detach().numpy()
+    np.testing.assert_allclose([project(h.numpy()) for h in hidden], expected, atol=1e-6)

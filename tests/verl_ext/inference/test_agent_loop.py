@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from rewards.compose import VIDEOSEG_O3_REWARDS
+from rewards.segmenter.types import PropagateRequest
 from rollout.errors import DataError
 from rollout.types import Sample, StopReason
 from tests.verl_ext.batches import ANSWER, SELECT
+from verl_ext.inference.seg_hidden import KEY, asked_in
+from verl_ext.inference.turn_states import DRAWN_STATE
 from verl_ext.policy.pictures import pictures_of
 from verl_ext.recipe import Recipe
 
@@ -79,6 +82,7 @@ def test_a_dialogue_keeps_its_replica_and_tells_which_weights_spoke(run: Run, sa
     assert traffic["cached_tokens"] == 32 and traffic["pictures"] == len(shown)
     assert traffic["prompt_tokens"] == sum(len(r["prompt_ids"]) for r in servers.requests)
     assert 0 < traffic["generate_seconds"] <= traffic["seconds"]
+    assert not any("extra_args" in r["sampling_params"] for r in servers.requests), "no state is kept for nobody"
     sampled = sum(output.response_mask)
     assert sum(p for p in output.response_logprobs) == pytest.approx(-0.5 * sampled)
     assert run(sample, [ANSWER])[1].requests[0]["request_id"] != servers.requests[0]["request_id"]
@@ -161,3 +165,43 @@ def test_a_verified_dialogue_waits_for_its_own_masks(
     drawn = [p.drawn for p in pictures_of(sample, output.extra_fields["picture_inputs"])]
     assert first < second == len(drawn) and not any(drawn[:first]) and any(drawn[first:])
     assert output.response_mask.count(1) < len(output.response_mask), "the message between is not the policy's"
+
+
+def test_a_seg_dialogue_waits_for_masks_of_the_states_that_vllm_kept(
+    run: Run, sample: Sample, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They travel to the desk as vLLM had them, each of its own generation; nothing of the truth goes with them."""
+    asked: list[Any] = []
+
+    async def ask(request: Any) -> Any:
+        asked.append(request)
+        return pool.score([replace(request, state=request.state[:32])])[0]
+
+    desk = SimpleNamespace(ask=SimpleNamespace(remote=ask))
+    monkeypatch.setattr("verl_ext.inference.agent_loop.find_desk", lambda: desk)
+    kept: list[np.ndarray[Any, Any]] = []
+    plain = Servers.generate
+
+    async def generate(self: Servers, **request: Any) -> Any:
+        out = await plain(self, **request)
+        wanted = asked_in(request["sampling_params"])
+        assert wanted is not None and self.tokenizer.convert_ids_to_tokens(wanted["token"]) == "[SEG]"
+        places = [len(request["prompt_ids"]) + i for i, t in enumerate(out.token_ids) if t == wanted["token"]]
+        if places:
+            kept.append(np.random.default_rng(len(kept)).normal(size=(2, 64)).astype(np.float32))
+            out.extra_fields[KEY] = (len(places), [places[0], places[-1]], kept[-1].tobytes())
+        return out
+
+    monkeypatch.setattr(Servers, "generate", generate)
+    keys = ["rollout.environment=verified_masks", "rollout.verify_frames=1", "rewards.weights.verification_change=1"]
+    keys += ["rollout.response_length=900", "rollout.engine.max_model_len=1400", "rollout.turn_length=160"]
+    said = [SELECT, ANSWER.replace("</answer>", " [SEG] </answer>"), "<answer>confirm</answer>"]
+    output, servers = run(sample, said, *keys, versions=(6, 6, 6))
+    (request,) = asked
+    assert isinstance(request, PropagateRequest) and request.masklets is None and request.with_masks
+    assert np.array_equal(request.state, kept[1][1]), "the newest of the answering turn"  # type: ignore[arg-type]
+    assert np.array_equal(output.extra_fields[DRAWN_STATE], kept[1][1])
+    episode = output.extra_fields["episode"]
+    assert episode["verdict"] == "confirmed" and len(episode["turns"]) == len(servers.requests) == 3
+    generations = [asked_in(r["sampling_params"]) for r in servers.requests]
+    assert len({g["key"] for g in generations if g is not None}) == 3

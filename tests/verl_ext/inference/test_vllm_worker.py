@@ -15,6 +15,7 @@ from rollout.vllm_env import FORBIDDEN_TOKENS_ENV, policy_forbidden_token_ids
 
 CODE = """
 import json, sys
+from types import SimpleNamespace
 import torch
 import vllm.model_executor.layers.utils as layers
 from verl_ext.inference import vllm_worker
@@ -50,6 +51,7 @@ base = WorkerExtension.__mro__[1]
 base.monkey_patch_model = lambda self, size, banned: seen.update(size=size, banned=banned)
 base._update_weights = lambda self, weights, *a, **k: seen.update(weights=list(weights))
 worker = object.__new__(WorkerExtension)
+worker.model_runner = SimpleNamespace(execute_model=lambda scheduled: None, max_num_reqs=2)
 worker.monkey_patch_model(500, [7, 9])
 buffer = torch.ones(4)
 worker._update_weights([("w", buffer)], None, True)

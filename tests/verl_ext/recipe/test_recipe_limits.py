@@ -65,7 +65,8 @@ def test_a_perfect_policy_answers_however_long_it_thinks(
         make = [lambda think, a=a: f"<think>{think}</think><answer>{a}</answer>" for a in said]  # type: ignore[misc]
         replies = [longest(tokenizer, limit, one) for one in make]
     else:
-        actions = ["select"] * (recipe.rollout.max_turns - 1) + ["answer"]
+        corrected = [] if dialogue is environment else ["answer"]
+        actions = ["select"] * (recipe.rollout.max_turns - 1) + ["answer", *corrected]
         replies = [longest(tokenizer, limit, lambda think, a=a: turn(a, 10, 50, 20, think)) for a in actions]  # type: ignore[misc]
     policy = scripted(conversation, replies)
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensordict.tensorclass import NonTensorData
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
 import verl_ext.reinforce.credit as credit_module
 import verl_ext.reinforce.trainer as trainer_module
+from rollout.errors import WorkerError
 from rollout.types import Sample
 from tests.verl_ext.batches import ANSWER, SELECT, jagged
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
@@ -119,6 +122,40 @@ def test_the_pool_gets_the_decoder_after_each_step(
     trainer.actor_rollout_wg = SimpleNamespace(decoder_state=lambda: [state, {}])
     trainer.on_step_end()
     assert loaded == [state]
+
+
+def test_masks_for_dialogues_are_drawn_by_the_newest_projection(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a run begins or goes on, and after each step, as the pool's decoder is."""
+    monkeypatch.setattr(PPOTrainerSync, "on_init_end", lambda self: None)
+    monkeypatch.setattr(PPOTrainerSync, "on_step_end", lambda self: None)
+    opened: list[Any] = []
+    monkeypatch.setattr(trainer_module, "DeskServer", lambda pool, project: opened.append(project))
+    recipe = tiny_recipe("grpo", "rollout.environment=verified_masks")
+    trainer = trainer_of(recipe, SimpleNamespace(load_decoder=lambda state: None), tmp_path)
+    trainer.config, trainer.global_steps = OmegaConf.create({"trainer": {}}), 0
+    trainer._open_desk()
+    (project,) = opened
+    hidden = np.ones(3, dtype=np.float32)
+    with pytest.raises(WorkerError, match="before the policy's"):
+        project(hidden)
+
+    def weights(scale: float) -> dict[str, torch.Tensor]:
+        first, last = torch.eye(3) * scale, torch.ones(2, 3)
+        biases = {"text_hidden_fcs.0.bias": torch.zeros(3), "text_hidden_fcs.2.bias": torch.zeros(2)}
+        return {"text_hidden_fcs.0.weight": first, "text_hidden_fcs.2.weight": last, **biases}
+
+    for scale, moment in ((1.0, trainer.on_init_end), (2.0, trainer.on_step_end)):
+        trainer.actor_rollout_wg = SimpleNamespace(
+            decoder_state=lambda: [{}], projection_state=lambda scale=scale: [weights(scale), {}]
+        )
+        moment()
+        assert project(hidden).tolist() == [3.0 * scale] * 2
+    opened.clear()
+    boxes = trainer_of(box_recipe(tiny_recipe), None, tmp_path)
+    boxes._open_desk()
+    assert opened == [None], "boxes are sent as the segmenter takes them"
 
 
 def test_asked_to_stop_it_saves_and_ends_after_this_step(

@@ -14,13 +14,13 @@ import pytest
 from rewards import RewardInput, compute_rewards
 from rewards.metrics import score_clip
 from rewards.pool.drawing import drawer
-from rewards.segmenter.types import BoxRequest, PropagateRequest
+from rewards.segmenter.types import BoxRequest, PropagateRequest, SegRequest
 from rewards.truth import truth
 from rewards.types import PropagatedScores, Verification
 from rollout.environment import make_environment
 from rollout.errors import ProtocolError, RecipeError
-from rollout.types import Episode, Sample, StopReason, Verdict
-from rollout.verification import MasksWanted
+from rollout.types import Action, Episode, Grounding, Sample, StopReason, Turn, Verdict
+from rollout.verification import MasksWanted, first_answer
 from tests.verl_ext.batches import ANSWER, SELECT
 from tests.verl_ext.dialogues import SIDE, InProcessPool, answer, box_recipe, true_answer
 from verl_ext.recipe import Recipe, load_recipe
@@ -36,7 +36,8 @@ from verl_ext.scoring.rollouts import (
     score_rollouts,
     scoring_of,
 )
-from verl_ext.scoring.verified import VerifiedScoring
+from verl_ext.scoring.seg import ScoredInPass, states_by_turn
+from verl_ext.scoring.verified import VerifiedScoring, drawn_state_metrics
 
 ROOT = Path(__file__).parents[3]
 CONFIRM, TAKE_BACK = "<think>a</think><answer>confirm</answer>", "<think>a</think><answer>no target</answer>"
@@ -153,6 +154,85 @@ def test_a_seg_dialogue_is_verified_by_its_states(
     assert drawn[2] is None
 
 
+def test_masks_of_seg_for_a_dialogue_are_drawn_without_ground_truth(
+    tiny_recipe: Make, samples: list[Sample], pool: InProcessPool
+) -> None:
+    """Dialogues that differ in their truth alone ask for the same, and are answered and shown the same."""
+    recipe, sample = tiny_recipe("grpo"), samples[0]
+    recipe.rollout.environment = "verified_masks"
+    state = [np.random.default_rng(i).normal(size=32).astype(np.float32) for i in range(3)]
+    shown = []
+    for masklets in (truth(sample), truth(samples[-1]), None):
+        asked = replace(sample, masklets=masklets)
+        episode = talked(recipe, asked, pool, SELECT, ANSWER, CONFIRM, states=state)
+        request = pool.requests[-1]
+        assert isinstance(request, PropagateRequest) and request.masklets is None and not request.judged
+        assert request.state is state[1], "the newest of the answer"
+        shown.append((request.clip, list(request.frames or ()), request.keyframe, episode.turns[-1].shown))
+    assert len(pool.requests) == 3 and shown[0] == shown[1] == shown[2]
+
+
+def verified(sample: Sample, verdict: Verdict, last: str) -> Episode:
+    """An answer of several ``[SEG]`` in its second turn, and a turn after it that wrote some, too."""
+    texts = [SELECT, ANSWER, last]
+    turns = [Turn(t, Action.ANSWER, Grounding(2, 8, 5), 5, shown=(0,)) for t in texts]
+    turns[0].action = Action.SELECT
+    for turn, positions in zip(turns, ([3], [20, 21, 22], [40, 41]), strict=True):
+        turn.seg_positions = positions
+    return Episode(turns, StopReason.ANSWERED, (0, 11), sample.clip.num_frames, verdict)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.CONFIRMED, Verdict.CORRECTED, Verdict.NO_TARGET, Verdict.UNREAD])
+def test_the_pass_and_the_pool_score_the_answer_that_was_shown(
+    tiny_recipe: Make, samples: list[Sample], pool: InProcessPool, verdict: Verdict
+) -> None:
+    recipe, sample = tiny_recipe("grpo"), samples[0]
+    recipe.rollout.environment = "verified_masks"
+    recipe.rewards.weights |= {"propagated_jf": 1.0, "verification_change": 1.0}
+    scoring, episode = recipe_scoring(recipe), verified(sample, verdict, ANSWER)
+    every = np.random.default_rng(0).normal(size=(6, 32)).astype(np.float32) * 3
+    states = states_by_turn(episode, every)
+    assert [None if s is None else s.tolist() for s in states] == [every[i].tolist() for i in (0, 3, 5)]
+    shown = states_by_turn(first_answer(episode), every[:4])
+    request = scoring.mask_request(sample, first_answer(episode), shown)
+    assert np.array_equal(request.state, every[3]), "what the policy was shown, and what is scored"  # type: ignore[union-attr,arg-type]
+    stands = scoring.mask_request(sample, episode, states).state  # type: ignore[union-attr]
+    expected = {Verdict.CORRECTED: every[5], Verdict.NO_TARGET: None}.get(verdict, every[3])
+    assert np.array_equal(stands, expected) if expected is not None else stands is None  # type: ignore[arg-type]
+
+    keys = [t.keyframe for t in episode.turns for _ in t.seg_positions]
+    one_each = [SegRequest(sample.clip, truth(sample), [0, 11], [e], [k]) for e, k in zip(every, keys, strict=True)]
+    ious = [[a.keyframe_ious[0], *a.video_ious[0]] for a in pool.score(one_each)]
+    in_pass = ScoredInPass([episode], [np.array(ious, dtype=np.float32).reshape(-1)], pool)
+    (mine,) = score_rollouts(scoring, in_pass, [sample], [episode], [states])
+    (theirs,) = score_rollouts(scoring, pool, [sample], [episode], [states])
+    assert mine.rewards == pytest.approx(theirs.rewards, abs=1e-5) and mine.ious == pytest.approx(theirs.ious, abs=1e-5)
+    assert len({tuple(row) for row in ious}) > 3, "another token would have other numbers"
+    score = {name: mine.rewards[name] for name in ("strict_format", "mask_iou", "keyframe_hit")}
+    plain = tiny_recipe("grpo")
+    (alone,) = score_rollouts(recipe_scoring(plain), pool, [sample], [first_answer(episode)], [states[:2]])
+    assert score == pytest.approx({name: alone.rewards[name] for name in score}), "as without the turn"
+
+
+def test_what_was_drawn_is_compared_with_what_is_scored(samples: list[Sample]) -> None:
+    episode = verified(samples[0], Verdict.CORRECTED, ANSWER)
+    near, other = np.array([3.0, 4.0], dtype=np.float32), np.array([0.0, 9.0], dtype=np.float32)
+    states = [None, near, other]
+    found = drawn_state_metrics([episode] * 3, [states] * 3, [near, near + np.float32(0.3), None])
+    assert found["rollout/masks_shown"] == pytest.approx(2 / 3)
+    assert found["rollout/drawn_state_gap_max"] == pytest.approx(0.3 * 2**0.5 / 5, rel=1e-4)
+    silent = Episode([], StopReason.CONTEXT_FULL, (), 12)
+    assert drawn_state_metrics([silent], [[]], [near]) == {"rollout/masks_shown": 0.0}, "a copy that fills the batch"
+
+
+@pytest.mark.parametrize("name", ["verified_masks", "combined_answers", "verified_combined"])
+def test_legible_frames_are_asked_for_in_every_environment_of_seg(tiny_recipe: Make, name: str) -> None:
+    recipe = tiny_recipe("grpo")
+    recipe.rollout.environment, recipe.rewards.existence = name, "legible"
+    dialogue: Any = getattr(recipe_scoring(recipe), "inner", recipe_scoring(recipe))
+    assert getattr(dialogue, "seg", dialogue).existence == "legible"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "verdict", "value"),
     [
@@ -192,8 +272,13 @@ def test_recipes_say_what_cannot_be_verified() -> None:
         load_recipe(path, ["pool.checkpoint=null"])
     with pytest.raises(RecipeError, match="needs a turn in which the policy sees its own masks"):
         load_recipe(path, ["rollout.environment=single_turn_boxes"])
-    with pytest.raises(RecipeError, match=r"verified_masks shows masks of \[SEG\] in mid-dialogue"):
-        load_recipe(ROOT / "recipes/videoseg_o3/grpo_2b.yaml", ["rollout.environment=verified_masks"])
+    for name, plain in (("grpo_2b_verified", "grpo_2b"), ("grpo_2b_combined_verified", "grpo_2b_combined")):
+        file = ROOT / f"recipes/videoseg_o3/{name}.yaml"
+        masks = load_recipe(file)
+        assert masks.verifies and masks.pool.checkpoint is None, "the policy's own segmenter draws"
+        assert images_per_dialogue(masks) == images_per_dialogue(load_recipe(file.with_name(f"{plain}.yaml"))) + 4
+        with pytest.raises(RecipeError, match=r"form: state with verified_\w+: states are drawn after the dialogue"):
+            load_recipe(file, ["objective.calibration.form=state", "objective.calibration.sigma=0.3"])
     with pytest.raises(RecipeError, match=r"rollout\.verify_frames: -1 is too small"):
         load_recipe(path, ["rollout.verify_frames=-1"])
 
