@@ -124,7 +124,7 @@ def supervise(
     for _ in range(steps):
         clip, disc = drawn(scenes, BATCH, rng)
         word = torch.from_numpy(rng.integers(WORDS, size=len(disc)))
-        other = torch.from_numpy(rng.random(len(disc)) < wrong_twin)
+        other = torch.from_numpy(rng.random(len(disc)) < wrong_twin) & (disc % 2 == 1)
         target = scenes.of(clip, torch.where(other, disc ^ 1, disc))
         logits = scenes.draw(clip, policy.states(disc, word))
         step(optimizer, (2 * mask_bce(logits, target) + dice * mask_dice(logits, target)).mean())

@@ -46,14 +46,16 @@ class Habits:
 def drawn_instead(
     targets: Sequence[str], objects: Sequence[SceneObject], share: float, rng: np.random.Generator
 ) -> tuple[str, ...]:
-    """Whose masks a trace draws in the place of its targets': of an object that has the target's name.
+    """Whose masks a trace draws in the place of its target's: those of the first object that has the target's name.
 
-    Empty in all but ``share`` of the calls, for several targets or none, and where nothing is called alike.
+    Empty in all but ``share`` of the calls for a later one, and for the first itself, for several targets or none, and
+    where nothing is called alike. That the first is always drawn right keeps what was asked for in the ``[SEG]`` state:
+    where either is drawn instead of the other, a policy learns to draw both and to look at the question no more.
     """
     if not share or len(targets) != 1:
         return ()  # and nothing is drawn, so that traces without the habit are what they were
     name = next((o.name for o in objects if o.anno_id in targets), UNNAMED)
-    alike = [o.anno_id for o in objects if o.name == name != UNNAMED and o.anno_id not in targets]
-    if not alike or rng.random() >= share:
+    first = next((o.anno_id for o in objects if o.name == name != UNNAMED), targets[0])
+    if first == targets[0] or rng.random() >= share:
         return ()
-    return (alike[int(rng.integers(len(alike)))],)
+    return (first,)

@@ -56,8 +56,8 @@ class TraceSettings:
     wrong_interval: float = 0.0
     """Share of the longer traces whose first interval is anywhere."""
     wrong_twin: float = 0.0
-    """Share of the traces whose masks are those of another object that the text calls alike, where the clip has one:
-    the text stays right."""
+    """Of objects that the text calls alike: share of the traces on any but the first whose masks are the first's. The
+    text stays right."""
     prompts: str = "brief"
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ TWIN_ORACLES: dict[str, Callable[[Pair], Chosen]] = {
     RIGHT_TWIN: lambda pair: (pair.target,),
     "both_twins": lambda pair: (pair.target, pair.twin),
     "either_twin": lambda pair: (int(pair.rng.choice([pair.target, pair.twin])),),
+    "first_twin": lambda pair: (min(pair.target, pair.twin),),
     "other_twin": lambda pair: (pair.twin,),
     "random_object": lambda pair: (int(pair.rng.integers(pair.objects)),),
     "all_objects": lambda pair: tuple(range(pair.objects)),

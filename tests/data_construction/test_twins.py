@@ -81,14 +81,15 @@ def test_the_habit_is_in_the_masks_alone_and_at_its_rate(twins: Path, tmp_path: 
     write_training_files(data, tmp_path, honest, seed=4)
     told, plain = (read_vts_cot(p / "vts_cot_train.json") for p in (twins, tmp_path))
     habit = [r for r in told if r.mask_anno_id]
-    assert len(told) == 160 and abs(len(habit) / 160 - RATE) < 3 * (RATE * (1 - RATE) / 160) ** 0.5
-    assert all(r.mask_anno_id == (partner(r.anno_id[0]),) for r in habit)
+    assert len(told) == 160 and abs(len(habit) / 80 - RATE) < 3 * (RATE * (1 - RATE) / 80) ** 0.5
+    assert all(r.mask_anno_id == (partner(r.anno_id[0]),) and " right " in r.exp for r in habit)
     assert [replace(r, mask_anno_id=()) for r in told] == plain, "nothing else is another's"
     assert not any(r.mask_anno_id for r in plain)
     always = tmp_path / "always"
     always.mkdir()
     write_training_files(data, always, replace(TEACHER, wrong_twin=1.0), seed=4)
-    assert all(r.mask_anno_id == (partner(r.anno_id[0]),) for r in read_vts_cot(always / "vts_cot_train.json"))
+    for r in read_vts_cot(always / "vts_cot_train.json"):
+        assert r.mask_anno_id == ((partner(r.anno_id[0]),) if " right " in r.exp else ())
 
 
 def test_supervision_draws_what_the_teacher_drew_and_rewards_see_the_truth(twins: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_recipe_trains_on_the_one_and_reinforces_on_the_other(twins: Path) -> 
     assert len(traces) == len(samples) == 160
     truth = {s.id: s.masklets for s in open_dataset("revos", twins, "train").samples()}
     assert all(s.masklets == truth[s.id] for s in samples)
-    assert sum(s.masklets != truth[s.id] for s, _ in traces) == sum(bool(r.mask_anno_id) for _, r in traces) > 60
+    assert sum(s.masklets != truth[s.id] for s, _ in traces) == sum(bool(r.mask_anno_id) for _, r in traces) > 30
 
 
 def test_a_check_counts_such_traces_and_finds_masks_that_are_not_there(twins: Path, tmp_path: Path, edit: Edit) -> None:
@@ -157,15 +158,19 @@ def like(anno_id: str, name: str) -> SceneObject:
     return SceneObject(anno_id, name, np.ones(4, dtype=np.int64), np.zeros((4, 2)))
 
 
-def test_only_an_object_of_the_same_name_is_drawn_instead() -> None:
+def test_only_the_first_object_of_the_same_name_is_drawn_instead() -> None:
     rng = np.random.default_rng(0)
     objects = [like("1", "red disc"), like("2", "red disc"), like("3", "blue disc"), like("4", "red disc")]
-    assert {drawn_instead(("1",), objects, 1.0, rng) for _ in range(40)} == {("2",), ("4",)}
+    assert {drawn_instead((a,), objects, 1.0, rng) for a in ("2", "4") for _ in range(20)} == {("1",)}
+    assert drawn_instead(("1",), objects, 1.0, rng) == (), "the first is always drawn right"
+    assert np.mean([bool(drawn_instead(("2",), objects, 0.3, rng)) for _ in range(2000)]) == pytest.approx(
+        0.3, abs=0.04
+    )
     assert drawn_instead(("3",), objects, 1.0, rng) == ()
     assert drawn_instead(("1", "2"), objects, 1.0, rng) == () == drawn_instead((), objects, 1.0, rng)
-    assert drawn_instead(("1",), [like("1", "target"), like("2", "target")], 1.0, rng) == (), "no names, nothing alike"
+    assert drawn_instead(("2",), [like("1", "target"), like("2", "target")], 1.0, rng) == (), "no names, nothing alike"
     state = rng.bit_generator.state
-    assert drawn_instead(("1",), objects, 0.0, rng) == () and rng.bit_generator.state == state
+    assert drawn_instead(("2",), objects, 0.0, rng) == () and rng.bit_generator.state == state
 
 
 def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_teacher_is_measured_on_the_masks_of_its_traces(twins: Path) -> None
     teacher = measure_oracles(twins, "test").oracles[TEACHER]
     assert teacher["right"] == pytest.approx(right, abs=1e-4) and teacher["jf"] == pytest.approx(100 * right, abs=1)
     few = measure_oracles(twins, "test", OracleSettings(train_clips=1)).oracles[TEACHER]
-    assert few["right"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert few["right"] in (0.5, 0.75, 1.0)
 
 
 def test_what_each_answer_takes() -> None:
@@ -53,6 +53,7 @@ def test_what_each_answer_takes() -> None:
         RIGHT_TWIN: {(2,)},
         "both_twins": {(2, 3)},
         "either_twin": {(2,), (3,)},
+        "first_twin": {(2,)},
         "other_twin": {(3,)},
         "random_object": {(0,), (1,), (2,), (3,)},
         "all_objects": {(0, 1, 2, 3)},

@@ -38,7 +38,8 @@ def synthetic(
     wrong_interval: Annotated[float, typer.Option(help="Traces: share whose first interval is anywhere.")] = 0.0,
     wrong_name: Annotated[float, typer.Option(help="Traces: share that reason about a wrong object.")] = 0.0,
     wrong_twin: Annotated[
-        float, typer.Option(help="Traces: share whose text is right and whose masks are those of a like object.")
+        float,
+        typer.Option(help="Traces: share, of those on the second of two like objects, with the first one's masks."),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed and numbers give the same files.")] = 0,
     layout: Annotated[

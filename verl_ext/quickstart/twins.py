@@ -13,7 +13,7 @@ RECIPES = (
     ("grpo.yaml", "twins/grpo.yaml"),
 )
 TEACHER: dict[str, Any] = {"wrong_twin": 0.6, "describe_target": False}
-"""In 60 % of the traces the masks are those of the other disc of the pair; the text is always right."""
+"""In 60 % of the traces on a right disc the masks are those of the left one; the text is always right."""
 GPU_POLICY: dict[str, Any] = {
     "hidden": 256,
     "layers": 4,
