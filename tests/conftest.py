@@ -25,6 +25,16 @@ os.environ["VERL_USE_EXTERNAL_MODULES"] = "verl_ext.plugin"
 collect_ignore = [] if os.environ.get("VIDEOSEG_TEST_CLUSTER") else ["cluster"]  # see `make test-cluster`
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``--dist loadgroup``: one process runs everything that starts Ray and vLLM, a cluster of which takes up to
+    9 GiB; another file's tests share a process, and with it what its fixtures make."""
+    for item in items:
+        group = "e2e" if item.get_closest_marker("e2e") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 FRAMES, SIZE = 12, 48
 RECIPE = f"""
 base: [{ROOT}/recipes/bases/cpu.yaml, {ROOT}/recipes/bases/videoseg_o3.yaml]
