@@ -79,7 +79,7 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         size=CPU_SIDE,
         policy=CPU_POLICY,
         warm_up_steps=200,
-        reading={"steps": 280, "batch": 48},
+        reading={"steps": 360, "batch": 48},
         test_samples=192,
         segmentation=(
             *small,

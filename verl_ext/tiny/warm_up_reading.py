@@ -93,7 +93,9 @@ def warm_up_reading(
 
 
 def _fall(step: int, steps: int) -> float:
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
+    """Held for half of the steps: reading begins suddenly, and a rate that falls from the start comes too late for it
+    (two cores, 280 steps: 0.17 nats a token; 0.07 where it had not fallen yet)."""
+    return min(1.0, 2 * (1 - step / steps))
 
 
 def _dialogues(conversations: Sequence[Mapping[str, Any]], pixel_values: PixelValues, device: str) -> list[Dialogue]:
