@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,12 @@ from verl_ext.quickstart.settings import Layout, QuickstartSettings, stage_recip
 from verl_ext.run.run_files import run_finished
 
 if TYPE_CHECKING:
+    import torch
     from transformers import ProcessorMixin
 
     from rewards.segmenter import Segmenter
     from verl_ext.supervised.dataset import SFTDataset
+    from verl_ext.tiny.warm_up_reading import Pointing
 
 OTHER_CLIPS = 6
 """Of a further layout."""
@@ -110,6 +112,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
     words = {a: object_words(o) for a, o in read_synthetic_objects(layout.data).items()}
     sam2 = SegmenterConfig(seed=seed, propagation_gate=settings.propagation_gate)
     segmenter = Segmenter(sam2).to(settings.device)
+    prompts: dict[str, torch.Tensor] = {}
     found = warm_up_segmenter(
         segmenter,
         samples[: settings.warm_up_samples],
@@ -118,17 +121,18 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
         seed,
         progress,
         WarmUpSettings(**{**settings.warm_up, "tasks": TaskSettings(**settings.warm_up.get("tasks", {}))}),
+        prompts,
     )
     write_whole(layout.out / "warm_up.json", json.dumps(found, indent=1))
     if settings.method == boxes.METHOD:
         boxes.build_box_policy(layout, settings, segmenter.cpu(), seed)
     else:
-        _build_mask_policy(layout, settings, segmenter.cpu(), seed, progress)
+        _build_mask_policy(layout, settings, segmenter.cpu(), seed)
+        named = {annotation: prompts[said[0]] for annotation, said in words.items() if said[0] in prompts}
+        _begin(layout, settings, seed, named, progress)
 
 
-def _build_mask_policy(
-    layout: Layout, settings: QuickstartSettings, segmenter: Segmenter, seed: int, progress: Progress
-) -> None:
+def _build_mask_policy(layout: Layout, settings: QuickstartSettings, segmenter: Segmenter, seed: int) -> None:
     from verl_ext.tiny.build import GPU_TINY, TinyPolicy, build_tiny_policy
 
     traces = json.loads((layout.data / "vts_cot_train.json").read_text())
@@ -136,12 +140,16 @@ def _build_mask_policy(
     widths: dict[str, Any] = settings.policy or (GPU_TINY if settings.device == "cuda" else {})
     size = TinyPolicy(**widths) if widths else None
     build_tiny_policy(layout.drawn, texts, segmenter, size, seed=seed)
-    _begin(layout, settings, seed, progress)
 
 
-def _begin(layout: Layout, settings: QuickstartSettings, seed: int, progress: Progress) -> None:
-    """Learn to read and to keep the form of a dialogue, where the world has something to read; then start the
-    projection where the decoder can tell states apart (see ``centre_projection``)."""
+def _begin(
+    layout: Layout, settings: QuickstartSettings, seed: int, prompts: Mapping[str, torch.Tensor], progress: Progress
+) -> None:
+    """Learn to read, to keep the form of a dialogue and to point, where the world has something to read. Elsewhere the
+    projection starts where the decoder can tell states apart (see ``centre_projection``).
+
+    ``prompts``: by annotation, what SAM 2 draws it from.
+    """
     from transformers import AutoProcessor
 
     from verl_ext.policy.checkpoint import load_policy, save_policy
@@ -151,25 +159,38 @@ def _begin(layout: Layout, settings: QuickstartSettings, seed: int, progress: Pr
     processor = AutoProcessor.from_pretrained(layout.drawn)
     conversations = _conversations(layout, settings, "segmentation.yaml", seed, processor)
     model = load_policy(layout.drawn)
-    if settings.reading is not None:
+    if settings.reading is None:
+        drawn = np.random.default_rng(seed).permutation(len(conversations))[:32]
+        centre_projection(model, [conversations[int(i)] for i in drawn], processor.image_processor)
+    else:
         known = json.loads((layout.out / "warm_up.json").read_text())
         reader = load_policy(layout.drawn)  # rows change how its towers attend; the policy is saved from another
+        read = [conversations[i] for i in range(len(conversations))]
         dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
+        talked = [dialogues[i] for i in range(len(dialogues))]
         known |= warm_up_reading(
             reader,
-            [shown[i] for shown in (conversations, dialogues) for i in range(len(shown))],
+            [*read, *talked],
             processor.image_processor,
             ReadingSettings(**settings.reading),
             settings.device,
             seed,
             progress,
+            [*(_pointing(item, prompts) for item in read), *(None for _ in talked)],
         )
         write_whole(layout.out / "warm_up.json", json.dumps(known, indent=1))
         model.load_state_dict(reader.state_dict())
-    drawn = np.random.default_rng(seed).permutation(len(conversations))[:32]
-    centre_projection(model, [conversations[int(i)] for i in drawn], processor.image_processor)
     save_policy(model, processor, layout.untrained)
     shutil.rmtree(layout.drawn)
+
+
+def _pointing(item: Mapping[str, Any], prompts: Mapping[str, torch.Tensor]) -> Pointing | None:
+    """Of a conversation that answers with one ``[SEG]`` about one object."""
+    from verl_ext.tiny.warm_up_reading import Pointing
+
+    asked = [prompts[a] for a in item["sample"]["expression"]["anno_ids"] if a in prompts]
+    said = [at for turn in item["episode"]["turns"] for at in turn["seg_positions"]]
+    return Pointing(said[0], asked[0]) if len(asked) == len(said) == 1 else None
 
 
 def _conversations(

@@ -55,6 +55,7 @@ def warm_up_segmenter(
     seed: int = 0,
     progress: Progress | None = None,
     settings: WarmUpSettings | None = None,
+    prompts: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, float]:
     """Train a random ``segmenter`` in place on ``samples``; deterministic by seed for a number of threads.
 
@@ -62,6 +63,7 @@ def warm_up_segmenter(
         samples: with ground truth; the first tenth of their clips is held out.
         attributes: annotation id -> its word or words, the most telling one first, as ("red", "circle").
         progress: called with steps done, steps in all, and what is going on.
+        prompts: gets, by word, the prompt that it learnt to draw it from, (C,) float32 on the CPU.
     Returns:
         Measurements on the held-out clips; see ``warm_up_metrics.measure``.
     Raises:
@@ -109,6 +111,8 @@ def warm_up_segmenter(
     decoder.eval()
     if s.single_frame_share >= 1.0:
         silence_memory(segmenter, clips[held_out:])
+    if prompts is not None:
+        prompts |= {word: table.rows.weight[i].detach().cpu() for word, i in table.index.items()}
     return measure(segmenter, table, clips[: max(1, held_out)])
 
 

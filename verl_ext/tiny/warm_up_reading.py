@@ -29,6 +29,16 @@ RECENT = 10
 
 
 @dataclass(frozen=True)
+class Pointing:
+    """What a conversation's ``[SEG]`` says where SAM 2 already draws from words."""
+
+    at: int
+    """Its place among the conversation's tokens."""
+    prompt: torch.Tensor
+    """(C,) float32: what SAM 2 draws the object from."""
+
+
+@dataclass(frozen=True)
 class ReadingSettings:
     """Found on marks of the badges world."""
 
@@ -49,14 +59,17 @@ def warm_up_reading(
     device: str = "cpu",
     seed: int = 0,
     progress: Progress | None = None,
+    pointings: Sequence[Pointing | None] = (),
 ) -> dict[str, float]:
-    """Train the language and vision model in place, and leave it on the CPU.
+    """Train the language and vision model and the projection in place, and leave them on the CPU.
 
     Args:
-        model: a policy; its projection and segmenter are not touched.
+        model: a policy; its segmenter is not touched.
         conversations: items of :class:`verl_ext.supervised.dataset.SFTDataset`, each with a picture or more.
+        pointings: of as many conversations, None for those whose ``[SEG]`` learns nothing here; empty: all of them.
     Returns:
-        ``reading_steps`` taken and the ``reading_loss`` at their end, nats a token.
+        ``reading_steps`` taken and, at their end, the ``reading_loss`` (nats a token) and the ``pointing_loss`` (mean
+        squared distance of projected ``[SEG]`` states and prompts, as a share of the prompts' variance).
     Raises:
         DataError: no conversations, or a frame that cannot be read.
         RecipeError: a model that takes no rows (see :func:`verl_ext.packing.prepare.use_rows`).
@@ -68,17 +81,25 @@ def warm_up_reading(
     read = _dialogues(conversations, PixelValues(image_processor, device), device)
     tower = Tower.of(model.config)
     use_rows(model, device == "cuda", device)
-    parameters = [p for p in (*model.model.parameters(), *model.lm_head.parameters()) if p.requires_grad]
+    points = list(pointings) or [None] * len(read)
+    if len(points) != len(read):
+        raise DataError(f"reading warm-up: {len(read)} conversations, and pointings of {len(points)}")
+    spread = _variance(points)
+    trained = (model.model, model.lm_head, model.text_hidden_fcs)
+    parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=s.lr, betas=(0.9, 0.98), weight_decay=s.weight_decay)
     generator = torch.Generator().manual_seed(seed)
     model.to(device).train()
     losses: list[float] = []
+    apart: list[float] = []
     for step in range(s.steps):
         drawn = torch.randint(len(read), (s.batch,), generator=generator).tolist()
         for group in optimizer.param_groups:
             group["lr"] = s.lr * min(1.0, (step + 1) / s.rise_steps) * _fall(step, s.steps)
         optimizer.zero_grad()
-        losses.append(_backward(model, read, drawn, tower, device))
+        read_loss, pointed = _backward(model, [(read[i], points[i]) for i in drawn], tower, device, spread)
+        losses.append(read_loss)
+        apart.append(pointed)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if not math.isfinite(losses[-1]):
@@ -88,8 +109,21 @@ def warm_up_reading(
         if len(losses) >= RECENT and sum(losses[-RECENT:]) / RECENT < s.enough:
             break
     model.to("cpu").eval()
-    recent = losses[-RECENT:]
-    return {"reading_steps": float(len(losses)), "reading_loss": sum(recent) / max(1, len(recent))}
+    return {
+        "reading_steps": float(len(losses)),
+        "reading_loss": _mean(losses[-RECENT:]),
+        "pointing_loss": _mean(apart[-RECENT:]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
+
+
+def _variance(points: Sequence[Pointing | None]) -> float:
+    """Of all prompts' numbers; 1 where there are none."""
+    prompts = [p.prompt for p in points if p is not None]
+    return float(torch.stack(prompts).square().mean()) if prompts else 1.0
 
 
 def _fall(step: int, steps: int) -> float:
@@ -116,14 +150,28 @@ def _dialogues(conversations: Sequence[Mapping[str, Any]], pixel_values: PixelVa
     ]
 
 
-def _backward(model: Any, read: Sequence[Dialogue], drawn: Sequence[int], tower: Tower, device: str) -> float:
-    """Gradients of a batch, a row after another; returns the mean over the tokens that are learnt, nats."""
-    total, learnt = 0.0, sum(int(read[i].scored.sum()) for i in drawn)
+def _backward(
+    model: Any, drawn: Sequence[tuple[Dialogue, Pointing | None]], tower: Tower, device: str, spread: float
+) -> tuple[float, float]:
+    """Gradients of a batch, a row after another; returns the mean over the tokens that are learnt, nats, and over the
+    states that point, as a share of ``spread``."""
+    learnt = sum(int(read.scored.sum()) for read, _ in drawn)
+    pointing = max(1, sum(point is not None for _, point in drawn))
+    total = apart = 0.0
     for start in range(0, len(drawn), ROW):
-        row = lay_out([[i] for i in drawn[start : start + ROW]], read, tower).to(device)
+        part = drawn[start : start + ROW]
+        row = lay_out([[k] for k in range(len(part))], [read for read, _ in part], tower).to(device)
+        at = row.rows_of([[] if point is None else [point.at] for _, point in part]).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            states = row_states(model, row).index_select(0, row.scored_at)
-            loss = torch.nn.functional.cross_entropy(model.lm_head(states).float(), row.labels, reduction="sum")
-        (loss / learnt).backward()
+            states = row_states(model, row)
+            scored = states.index_select(0, row.scored_at)
+            loss = torch.nn.functional.cross_entropy(model.lm_head(scored).float(), row.labels, reduction="sum")
+            projected = model.text_hidden_fcs(states.index_select(0, at)).float()
+        away = torch.zeros((), device=device)
+        if len(at):
+            wanted = torch.stack([point.prompt for _, point in part if point is not None]).to(device)
+            away = (projected - wanted).square().mean(1).sum() / spread
+        (loss / learnt + away / pointing).backward()
         total += float(loss.detach())
-    return total / learnt
+        apart += float(away.detach())
+    return total / learnt, apart / pointing
