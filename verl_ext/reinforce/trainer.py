@@ -1,7 +1,8 @@
-"""verl's synchronous trainer with the segmenter pool in its step.
+"""What verl's trainers become here, whatever their mode: the segmenter pool in their step.
 
 One step reads: roll out -> old log-probs and ``[SEG]`` states -> masks and rewards from the pool -> reference ->
-advantages -> update -> weights to vLLM and to the pool.
+advantages -> update -> weights to vLLM and to the pool. How rollouts and steps follow each other is the mode's
+(`verl_ext.reinforce.modes`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ray
 import torch
 import transfer_queue as tq
 from omegaconf import open_dict
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
@@ -27,9 +28,11 @@ from verl_ext.inference.failures import check_failed, remember_failure
 from verl_ext.inference.traffic import traffic_metrics
 from verl_ext.objective.credit import mask_reward
 from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.ahead import NO_DIALOGUES
 from verl_ext.reinforce.credit import CreditsByPart
 from verl_ext.reinforce.keeping import KeepsRollouts
 from verl_ext.reinforce.regroup import regroup
+from verl_ext.reinforce.staleness import staleness_metrics
 from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.rollout_log import RolloutKeeper
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
@@ -40,19 +43,19 @@ from verl_ext.seg.batch import row_lengths, rows_without_dummy
 from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import non_tensor_rows
 
-NO_DIALOGUES = "no materializable trajectories"
-"""verl's words (0.9.1) for a step of which every dialogue failed."""
 
+class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):  # type: ignore[misc]
+    """Comes before one of verl's trainers; runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
 
-class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
-    """Runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
-
+    worker_class: type = SegActorRolloutRefWorker
     total_training_steps: int
 
     _saved_at = -1
     _traffic: dict[str, float]
     """How the scored batch was rolled out."""
     _stopped_early = False
+    _failed = 0
+    """Dialogues of this step."""
     _mask_rewards: dict[str, float]
     """By row of the current batch."""
 
@@ -71,13 +74,14 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
                 f"{t.prompts_per_step}; lower it, or name more data"
             )
         steps = min(self.total_training_steps, self.steps_per_epoch * t.epochs)
-        self.total_training_steps = self.config.actor_rollout_ref.actor.optim.total_training_steps = steps
+        self.total_training_steps = steps
+        self.config.actor_rollout_ref.actor.optim.total_training_steps = steps * self.parameter_sync_step
         announce_total(self.run_dir, steps)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         for role in self.role_worker_mapping:
-            self.role_worker_mapping[role] = ray.remote(SegActorRolloutRefWorker)
+            self.role_worker_mapping[role] = ray.remote(self.worker_class)
 
     def _setup(self) -> None:
         from verl_ext.scoring.pool import build_pool
@@ -105,6 +109,7 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
         """
         super().fit(agent_loop_manager)
+        self.let_go()
         self.finish_keeping()
         reached = self.global_steps - 1
         if reached < self.total_training_steps:
@@ -114,7 +119,16 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             )
         write_result(self.run_dir, finished=not self._stopped_early)
 
+    def let_go(self) -> None:
+        """Nothing is learnt any more: whatever still rolls out stops."""
+
     # ---- the step -----------------------------------------------------------------------------------------------
+
+    def step(self, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self._failed = 0
+        batch = super().step(metrics, *args, **kwargs)
+        metrics["rollout/failed"] = float(self._failed)  # of all its updates, of which verl would log the mean
+        return batch
 
     def on_step_end(self) -> None:
         super().on_step_end()
@@ -130,8 +144,13 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             return super()._step_once(*args, **kwargs)
         except RuntimeError as e:
             if NO_DIALOGUES in str(e):
-                check_failed(self.run_dir, self.global_steps, self.recipe.rollouts_per_step, 0)
+                check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, 0)
             raise
+
+    @property
+    def _dialogues_wanted(self) -> int:
+        """Of one batch: a step's, or of each of its updates where verl takes as many batches."""
+        return self.recipe.rollouts_per_step // int(self.parameter_sync_step)
 
     def _sync_pool(self) -> None:
         state = self.actor_rollout_wg.decoder_state()[0]
@@ -150,8 +169,9 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
         Before that, what is missing is counted: a batch that is mostly copies would train on little, in silence.
         """
         if not self._validating:
-            found, wanted = len(batch.keys), self.recipe.rollouts_per_step
-            metrics["rollout/failed"] = float(check_failed(self.run_dir, self.global_steps, wanted, found))
+            found = len(batch.keys)
+            self._failed += check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, found)
+            metrics.update(staleness_metrics(batch.tags, self.global_steps))
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         if self.recipe.policy.packing == "group":
             regroup(batch, self._shares(len(batch.keys)), self.tokenizer.convert_tokens_to_ids(IMAGE_PAD))

@@ -20,7 +20,7 @@ from rollout.types import Sample
 from tests.verl_ext.batches import ANSWER, SELECT, jagged
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
 from verl_ext.recipe import Recipe
-from verl_ext.reinforce.trainer import VideosegTrainer
+from verl_ext.reinforce.modes import VideosegTrainer
 from verl_ext.scoring.rollouts import recipe_scoring
 from verl_ext.seg.batch import rows_with_dummy
 

@@ -18,7 +18,7 @@ from rollout.types import Episode, Sample
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, true_answer
 from tests.verl_ext.reinforce.test_trainer import Queue, fill, queue, trainer_of
 from verl_ext.recipe import Recipe
-from verl_ext.reinforce.trainer import VideosegTrainer
+from verl_ext.reinforce.modes import VideosegTrainer
 
 assert queue  # a fixture
 DRAWS = 4

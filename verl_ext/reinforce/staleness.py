@@ -1,0 +1,24 @@
+"""How much older than the weights that learn from it a batch's dialogues are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def staleness_metrics(tags: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """Of verl's tags of a batch before it is filled up; version s of the weights is what step s leaves.
+
+    rollout/staleness_mean and _max: updates between the oldest weights that a dialogue was rolled out by and those that
+    learn from it in ``step`` (0 is on-policy). rollout/mixed_share: of the dialogues that saw weights change.
+    """
+    begun = [int(tag["min_global_steps"]) for tag in tags]
+    if not begun:
+        return {}
+    lags = [step - 1 - version for version in begun]
+    mixed = sum(int(tag["max_global_steps"]) > first for tag, first in zip(tags, begun, strict=True))
+    return {
+        "rollout/staleness_mean": sum(lags) / len(lags),
+        "rollout/staleness_max": float(max(lags)),
+        "rollout/mixed_share": mixed / len(lags),
+    }
