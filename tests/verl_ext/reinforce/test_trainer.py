@@ -54,6 +54,7 @@ def trainer_of(recipe: Recipe, pool: Any, out: Path) -> VideosegTrainer:
     trainer.recipe, trainer.run_dir = recipe, out
     trainer.scoring, trainer.pool = recipe_scoring(recipe), pool
     trainer.timing_raw, trainer.global_steps, trainer.total_training_steps = {}, 2, 9
+    trainer.parameter_sync_step = 1
     trainer.actor_rollout_wg = SimpleNamespace(decoder_state=lambda: [{}])
     return trainer
 
