@@ -60,6 +60,12 @@ def pool_workers(r: Recipe) -> int:
     return 0 if r.stage == "sft" or without else r.pool.workers
 
 
+def scores_as_they_end(r: Recipe) -> bool:
+    """Whether a dialogue is scored once it has ended, while others roll out: boxes, in the asynchronous modes.
+    ``[SEG]`` states are there only after the actor's pass over the whole batch."""
+    return r.trainer.mode != "sync" and r.answers == "boxes" and pool_workers(r) > 0
+
+
 def _gpus_suffice(r: Recipe) -> Iterator[str]:
     t, pool, workers = r.trainer, r.pool, pool_workers(r)
     wanted = t.actor_processes + t.rollout_processes + workers * pool.gpus_per_worker

@@ -12,11 +12,12 @@ def staleness_metrics(tags: Sequence[Mapping[str, Any]], step: int) -> dict[str,
     rollout/staleness_mean and _max: updates between the oldest weights that a dialogue was rolled out by and those that
     learn from it in ``step`` (0 is on-policy). rollout/mixed_share: of the dialogues that saw weights change.
     """
-    begun = [int(tag["min_global_steps"]) for tag in tags]
-    if not begun:
+    if not tags:
         return {}
-    lags = [step - 1 - version for version in begun]
-    mixed = sum(int(tag["max_global_steps"]) > first for tag, first in zip(tags, begun, strict=True))
+    fresh = step - 1
+    begun = [int(tag.get("min_global_steps", fresh)) for tag in tags]
+    lags = [fresh - version for version in begun]
+    mixed = sum(int(tag.get("max_global_steps", fresh)) > first for tag, first in zip(tags, begun, strict=True))
     return {
         "rollout/staleness_mean": sum(lags) / len(lags),
         "rollout/staleness_max": float(max(lags)),

@@ -25,8 +25,10 @@ from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed, remember_failure
+from verl_ext.inference.judging import KEY as JUDGED
 from verl_ext.inference.traffic import traffic_metrics
 from verl_ext.objective.credit import mask_reward
+from verl_ext.recipe.batch_checks import scores_as_they_end
 from verl_ext.recipe.context import active_recipe
 from verl_ext.reinforce.ahead import NO_DIALOGUES
 from verl_ext.reinforce.credit import CreditsByPart
@@ -90,9 +92,14 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
         self.run_dir = Path(self.recipe.output_dir)
         self.scoring = recipe_scoring(self.recipe)
         self.pool = build_pool(self.recipe)
-        self.desk = DeskServer(lambda: self.pool) if self.pool is not None and self.scoring.verifies else None
+        self.desk = DeskServer(lambda: self.pool) if self._asked_from_afar else None
         self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts, self.publish_rollouts)
         super()._setup()
+
+    @property
+    def _asked_from_afar(self) -> bool:
+        """Whether dialogues ask the pool, for masks to be shown or for their scores."""
+        return self.pool is not None and (self.scoring.verifies or scores_as_they_end(self.recipe))
 
     def on_init_end(self) -> None:
         super().on_init_end()
@@ -227,7 +234,8 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
         chosen = self.rows_to_keep(batch, samples) if keep else frozenset()
         states = self.scoring.states(episodes, data)
         refused = partial(remember_failure, self.run_dir, self.global_steps)
-        rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused)
+        known = [row.get(JUDGED, {}) for row in rows]
+        rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused, known)
         failed = sum(rollout.failed for rollout in rollouts)
         check_failed(self.run_dir, self.global_steps, len(rollouts), len(rollouts) - failed, "rollouts' masks")
         self.remember(batch, chosen, rollouts)
