@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,7 +34,7 @@ from verl_ext.inference.judging import judged
 from verl_ext.inference.traffic import KEY, Traffic
 from verl_ext.policy.pictures import keep_pictures, picture_inputs, process_store
 from verl_ext.recipe.batch_checks import scores_as_they_end
-from verl_ext.recipe.context import active_recipe
+from verl_ext.recipe.context import RECIPE_ENV, active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.scoring.rollouts import recipe_scoring, scoring_of
 
@@ -55,9 +56,9 @@ def _draw(name: str, settings: Mapping[str, Any], sample: Sample) -> Draw | None
     return drawer(scoring_of(name, settings, {}), sample, lambda request: desk.ask.remote(request))
 
 
-@functools.cache
-def _scoring() -> Scoring:
-    """The run's own, which remembers ground truth."""
+@functools.lru_cache(maxsize=1)
+def _scoring(resolved: str) -> Scoring:
+    """That of the recipe in the file ``resolved``, the active one; remembers ground truth."""
     return recipe_scoring(active_recipe())
 
 
@@ -128,7 +129,9 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             await asyncio.to_thread(conversation.images)  # says which frame it was
             raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
         scored = (
-            {} if validate or not scores_as_they_end(recipe) else {JUDGED: await judged(_scoring(), sample, episode)}
+            {}
+            if validate or not scores_as_they_end(recipe)
+            else {JUDGED: await judged(_scoring(os.environ[RECIPE_ENV]), sample, episode)}
         )
         prompt, response, mask = conversation.prompt_ids, conversation.response_ids, conversation.response_mask
         log_probs = conversation.response_log_probs

@@ -146,13 +146,15 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
             self._stopped_early = True
             self.total_training_steps = self.global_steps  # verl's loop then ends by itself
 
-    def _step_once(self, *args: Any, **kwargs: Any) -> Any:
+    def _step_once(self, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         try:
-            return super()._step_once(*args, **kwargs)
+            batch = super()._step_once(metrics, *args, **kwargs)
         except RuntimeError as e:
             if NO_DIALOGUES in str(e):
                 check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, 0)
             raise
+        metrics.update(staleness_metrics(batch.tags, self.global_steps))
+        return batch
 
     @property
     def _dialogues_wanted(self) -> int:
@@ -178,7 +180,7 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
         if not self._validating:
             found = len(batch.keys)
             self._failed += check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, found)
-            metrics.update(staleness_metrics(batch.tags, self.global_steps))
+            metrics["rollout/failed"] = float(self._failed)
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         if self.recipe.policy.packing == "group":
             regroup(batch, self._shares(len(batch.keys)), self.tokenizer.convert_tokens_to_ids(IMAGE_PAD))
