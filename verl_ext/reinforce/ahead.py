@@ -18,7 +18,32 @@ NO_DIALOGUES = "no materializable trajectories"
 
 
 class GroupsAsTheyEnd(ReplayBufferAsync):  # type: ignore[misc]
-    """Hands out groups whose dialogues have ended, those that failed missing."""
+    """Hands out groups whose dialogues have ended, those that failed missing, the oldest first."""
+
+    step_size = 0
+    """Prompts of one step."""
+    later = 0
+    """Of these, how many are taken from the queue after the batch that is asked for now."""
+
+    def _has_enough_samples(self, global_steps: int, partition_id: str, batch_size: int, sampleable: set[str]) -> bool:
+        """With ``wait``: whether nothing gets too old if the oldest of ``sampleable`` are taken now.
+
+        A prompt of step p is due in step p + the allowed age. verl (0.9.1) waits for those that are due now, and of
+        these more may have come together, while younger ones were taken, than a step takes. So here whatever is due by
+        a step must fit into the steps until then.
+        """
+        if len(sampleable) < batch_size or partition_id == "val" or self.max_off_policy_strategy != "wait":
+            return len(sampleable) >= batch_size
+        if not (self.pending_keys[partition_id] or self.running_keys[partition_id]):
+            return True
+        given_out, most = self.prompt_global_steps[partition_id], self.max_off_policy_threshold - 1
+        left = Counter(given_out.values())
+        left.subtract(sorted(given_out[key] for key in sampleable)[:batch_size])
+        return all(
+            sum(count for step, count in left.items() if step + most <= due)
+            <= self.later + self.step_size * (due - global_steps)
+            for due in range(global_steps, global_steps + most + 1)
+        )
 
     def _stale_terminal_keys(self, global_steps: int, partition_id: str) -> set[str]:
         """verl's, of groups with a failed dialogue too."""
@@ -53,6 +78,12 @@ class RunsAhead(PPOTrainer):  # type: ignore[misc]
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         forget_learnt()
+
+    def on_sample_begin(self) -> None:
+        super().on_sample_begin()
+        size, updates = int(self.config.data.train_batch_size), int(self.parameter_sync_step)
+        self.replay_buffer.step_size = size
+        self.replay_buffer.later = size // updates * (updates - 1 - self.local_trigger_step)
 
     def prepare_step(self) -> dict[str, Any]:
         """Give out a step's worth of prompts, or as many as the run's last steps still want.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from itertools import count
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,6 +94,7 @@ def test_a_step_waits_for_what_would_get_too_old(queue: Queue, monkeypatch: pyte
     queue.prompt("slow", "running", 1)
     queue.prompt("fast", "finished", 2)
     waits = buffer("wait", 1)
+    waits.step_size = 1
     polled: list[str] = []
 
     def ends(partition: str, last: float) -> float:
@@ -102,6 +105,39 @@ def test_a_step_waits_for_what_would_get_too_old(queue: Queue, monkeypatch: pyte
     monkeypatch.setattr(waits, "_wait_for_next_poll", ends)
     batch, _ = waits.sample(2, "train", 1)
     assert polled == ["train"] and batch.keys[0].startswith("slow")  # the oldest first
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize(("batches", "most"), [(0.0, 0), (1.0, 1), (1.5, 2), (2.5, 3), (1.0, 3)])
+def test_no_order_of_ending_makes_a_dialogue_too_old(
+    queue: Queue, batches: float, most: int, updates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of prompts that end in any order, the slow ones as late as they can; verl's own rule lets some get too old."""
+    size, random = 4, Random(0)
+    waits = buffer("wait", most)
+    waits.step_size = size
+
+    def ends(partition: str, last: float) -> float:
+        going = [key for key, tag in queue.tags.items() if tag.get("status") == "running"]
+        young = max(queue.tags[key]["global_steps"] for key in going)
+        key = random.choice(
+            [k for k in going if random.random() < 0.2 or queue.tags[k]["global_steps"] == young] or going
+        )
+        queue.tags[key]["status"] = "finished"
+        return last
+
+    monkeypatch.setattr(waits, "_wait_for_next_poll", ends)
+    names, lags = count(), []
+    for step in range(1, 60):
+        for _ in range(size + int(batches * size if step == 1 else 0)):
+            queue.prompt(f"p{next(names)}", "running", step)
+        for update in range(updates):
+            waits.later = size // updates * (updates - 1 - update)
+            batch, _ = waits.sample(step, "train", size // updates)
+            assert len(batch.keys) == 2 * size // updates
+            lags += [step - tag["global_steps"] for tag in batch.tags]
+            queue.kv_clear(batch.keys, "train")
+    assert max(lags) == most if batches else max(lags) == 0
 
 
 @pytest.mark.parametrize(
