@@ -1,9 +1,10 @@
 """Tokens a second of ``trainer.mode``'s three kinds, on the same machine in one call:
 ``python benchmarks/async_modes.py --json FILE``.
 
-Each is a run of `benchmarks/grpo_step.py`, one after the other, on the same clips and policy; the published shape on two
-GPUs by ``--device cuda --policy 2b --gpus 2``. ``sync`` and ``colocate_async`` take all GPUs for both, ``separate_async``
-half of them for each (on a CPU: one process for each). The first step, which warms up and fills the queue, is left out.
+Each is a run of `benchmarks/grpo_step.py`, one after the other, on the same clips and policy; the published shape on
+two GPUs by ``--device cuda --policy 2b --gpus 2``. ``sync`` and ``colocate_async`` take all GPUs for both,
+``separate_async`` half of them for each (on a CPU: one process for each). The first step, which warms up and fills the
+queue, is left out.
 """
 
 from __future__ import annotations

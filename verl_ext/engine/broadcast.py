@@ -2,8 +2,8 @@
 
 verl 0.9.1 has this over NCCL through cupy, which knows no CPU and which nothing else here needs. This one uses torch's
 own process groups, outside the default one: NCCL on GPUs, gloo on a CPU. The actor's first process sends, every vLLM
-process receives; the actor's others only help to gather. A sync makes its group and drops it, so that a vLLM process
-that was replaced is no special case.
+process receives; the actor's others only help to gather. The group stays for the next sync: NCCL takes a second to make
+one.
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ class BroadcastEngine(CheckpointEngine):  # type: ignore[misc]
         self._store: Any = None
         self._group: Any = None
         self._rank = -1
+        self._joined: tuple[Any, ...] = ()
+        self._syncs = 0
 
     def prepare(self) -> dict[str, Any]:
         """Where the others find the sender."""
+        self._syncs += 1
         if not self._is_master:
             return {}
-        host = ray.util.get_node_ip_address().strip("[]")
-        self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-        return {"host": host, "port": self._store.port}
+        if self._store is None:
+            host = ray.util.get_node_ip_address().strip("[]")
+            self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+        return {"host": self._store.host, "port": self._store.port}
 
     @classmethod
     def build_topology(
@@ -61,7 +65,10 @@ class BroadcastEngine(CheckpointEngine):  # type: ignore[misc]
         return of([0] + [-1] * (actor_wg_world_size - 1)), of(list(range(1, world)))
 
     def init_process_group(self, rank: int, world_size: int, where: dict[str, Any]) -> None:
-        self._rank = rank
+        wanted = (rank, world_size, where["host"], where["port"])
+        if wanted == self._joined:
+            return
+        self._rank, self._joined = rank, wanted
         if rank < 0:
             return
         if rank > 0:
@@ -75,7 +82,7 @@ class BroadcastEngine(CheckpointEngine):  # type: ignore[misc]
             self._group = dist.ProcessGroupNCCL(store, rank, world_size, options)
 
     def finalize(self) -> None:
-        self._group = self._store = None
+        """Nothing is held from one sync to the next but the group."""
 
     @torch.no_grad()
     async def send_weights(
@@ -88,18 +95,15 @@ class BroadcastEngine(CheckpointEngine):  # type: ignore[misc]
             return {}
         sent = 0
         for i, (entries, bucket) in enumerate(buckets(weights, self._bytes)):
-            self._store.set(f"bucket/{i}", pickle.dumps((entries, len(bucket))))
+            self._store.set(self._key(i), pickle.dumps((entries, len(bucket))))
             await self._broadcast(bucket)
             sent = i + 1
-        self._store.set(f"bucket/{sent}", END)
-        await self._broadcast(
-            torch.zeros(1, dtype=torch.uint8, device=get_device_id())
-        )  # nobody leaves before the last
+        self._store.set(self._key(sent), END)
         return {}
 
     async def receive_weights(self, global_steps: int | None = None) -> AsyncIterator[tuple[str, torch.Tensor]]:
         i = 0
-        while (told := await asyncio.to_thread(self._store.get, f"bucket/{i}")) != END:
+        while (told := await asyncio.to_thread(self._store.get, self._key(i))) != END:
             entries, length = pickle.loads(told)
             bucket = torch.empty(length, dtype=torch.uint8, device=get_device_id())
             await self._broadcast(bucket)
@@ -107,7 +111,9 @@ class BroadcastEngine(CheckpointEngine):  # type: ignore[misc]
                 size = dtype.itemsize * torch.Size(shape).numel()
                 yield name, bucket[begin : begin + size].view(dtype).view(shape)
             i += 1
-        await self._broadcast(torch.zeros(1, dtype=torch.uint8, device=get_device_id()))
+
+    def _key(self, bucket: int) -> str:
+        return f"{self._syncs}/{bucket}"
 
     async def _broadcast(self, bucket: torch.Tensor) -> None:
         options = dist.BroadcastOptions()
