@@ -107,12 +107,13 @@ def test_rollouts_are_ahead_and_no_older_than_allowed(interrupted: Run, continue
             assert 0.0 < run.metric(step, "rollout_corr/rollout_is_mean") <= 2.0
 
 
-def test_vllm_has_the_actors_weights(interrupted: Run, apart: Run) -> None:
-    """The engines got them each in its own way: where no weights changed meanwhile, log-probs agree."""
+def test_vllm_has_the_actors_weights_and_old_ones_come_back(interrupted: Run, apart: Run) -> None:
+    """Each got them in its own way. In ``apart`` the second update of the step has changed weights before it, to which
+    its old log-probs, those of the weights that rolled out, owe nothing."""
     for run in (interrupted, apart):
-        assert run.metric(1, "training/rollout_probs_diff_max") < (1e-4 if run is interrupted else 1.0)
-        fresh = [s for s in run.steps if run.metric(s, "rollout/staleness_max") == 0.0]
-        assert fresh
+        assert run.metric(1, "training/rollout_probs_diff_max") < 1e-4
+    later = [r.metric(s, "training/rollout_probs_diff_max") for r in (interrupted, apart) for s in r.steps]
+    assert max(later) > 1e-4  # where weights are older, it is seen
 
 
 def test_resume_takes_up_the_dialogues_that_were_under_way(interrupted: Run, continued: Run) -> None:
