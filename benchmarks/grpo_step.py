@@ -12,10 +12,11 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import psutil
@@ -25,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from benchmarks.common import environment_facts, write_json
 from benchmarks.device_watch import DeviceWatch
 from benchmarks.grpo_shapes import SHAPES, step_recipe
+from verl_ext.run.run_files import scalar
 
 
 class MeasuredError(Exception):
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
     from verl_ext.reinforce.run import train_grpo
     from verl_ext.run.phases import step_seconds
     from verl_ext.run.run_files import fold_metrics
-    from verl_ext.run.supervise import METRICS, read_metrics, scalar
+    from verl_ext.run.supervise import METRICS, read_metrics
 
     deadline = time.monotonic() + 60 * args.minutes
     work = Path(args.work).resolve()
@@ -97,8 +99,24 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
         **busy,
         "first_step": {k: scalar(rows[0]["data"].get(k)) for k in INVARIANTS},
         "tokens_per_step": tokens,
+        "throughput": throughput([row["data"] for row in rows]),
         "stop": {k: scalar(v) for k, v in last.items() if k.startswith("stop/")},
         "reward_mean": scalar(last.get("reward/mean")),
+    }
+
+
+def throughput(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of a run's steps but the first: tokens of prompts and replies a second of steps, the share of the pool's answers
+    that no step waited for, the median seconds of a sync of weights to vLLM, the mean age of rollouts in updates."""
+
+    def values(name: str) -> list[float]:
+        return [scalar(row.get(name)) or 0.0 for row in (rows[1:] or rows)]
+
+    return {
+        "tokens_per_second": sum(values("perf/total_num_tokens")) / sum(values("timing_s/step")),
+        "hidden_share": mean(values("pool/hidden_share")),
+        "sync_seconds": median(values("timing_s/update_weights")),
+        "staleness": mean(values("rollout/staleness_mean")),
     }
 
 

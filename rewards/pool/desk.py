@@ -2,8 +2,9 @@
 
 The pool belongs to one process, which feeds its workers and replaces those that die. Dialogues run in others. A `Desk`
 stands between them: dialogues `ask` and wait, a thread of the pool's process takes what has come in, submits all of it
-together, and hands the answers back. Requests with ground truth are refused: what comes back is shown to the policy.
-States of ``[SEG]`` may come as the language model has them: whoever owns the pool has the newest projection, too.
+together, and hands the answers back. `ask` refuses ground truth, for what comes back is shown to the policy; `judge` is
+for scores, which are not. States of ``[SEG]`` may come as the language model has them: whoever owns the pool has the
+newest projection, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from rewards.segmenter.types import BoxRequest, PropagateRequest, State
+from rewards.segmenter.types import BoxRequest, PropagateRequest, Request, State
 from rollout.errors import WorkerError
 
 DESK = "videoseg_mask_desk"
@@ -35,10 +36,14 @@ class Desk:
 
     async def ask(self, request: PropagateRequest | BoxRequest) -> Any:
         """The pool's answer. Raises WorkerError once the desk is closed, DataError for a clip that cannot be read."""
-        if self._closed:
-            raise WorkerError(f"clip {request.clip.name}: the pool was closed before its masks were drawn")
         if request.masklets is not None or request.judged:
             raise ValueError(f"clip {request.clip.name}: masks for a dialogue are drawn without ground truth")
+        return await self.judge(request)
+
+    async def judge(self, request: Request) -> Any:
+        """The same for a dialogue that has ended, of which the answer is a score."""
+        if self._closed:
+            raise WorkerError(f"clip {request.clip.name}: the pool was closed before its masks were drawn")
         self._count += 1
         key = self._count
         answer = self._answers[key] = asyncio.get_running_loop().create_future()

@@ -132,6 +132,8 @@ def test_ground_truth_does_not_get_past_it(served: tuple[Pool, DeskServer], squa
         with pytest.raises(ValueError, match="clip squares: masks for a dialogue are drawn without ground truth"):
             ray.get(served[1].desk.ask.remote(request))
     assert served[0].calls == []
+    judged = ray.get(served[1].desk.judge.remote(replace(asking(clip), masklets=masklets)))  # nobody is shown a score
+    assert len(judged.ious) == FRAMES and served[0].calls == [1]
 
 
 def test_errors_reach_the_dialogue_that_asked(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from verl.experimental.separation.engine_workers import DetachActorWorker
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
@@ -101,6 +102,8 @@ class SegActorRolloutRefWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
         super().init_model()
+        if "actor" not in self.role:  # the reference of `SegActorWorker`
+            return
         from verl_ext.objective.rl_loss import rl_loss
 
         objective = active_recipe().objective
@@ -126,3 +129,18 @@ class SegActorRolloutRefWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         from verl_ext.policy.export import export_policy
 
         export_policy(self.actor.engine, Path(folder))
+
+
+class SegActorWorker(SegActorRolloutRefWorker, DetachActorWorker):  # type: ignore[misc]
+    """Actor or reference of a run whose rollout has GPUs of its own; can go back to the weights of its step's start."""
+
+    @property
+    def copy_handler(self) -> Any:
+        """verl's copies nothing where the weights lie on the CPU already."""
+        copy = super().copy_handler
+
+        def apart(module: torch.nn.Module) -> Any:
+            state, spec = copy(module)
+            return {name: (tensor.clone(), own) for name, (tensor, own) in state.items()}, spec
+
+        return apart if get_device_name() == "cpu" else copy

@@ -6,6 +6,8 @@ All of the dialogue's logic is in ``rollout``; evaluation runs the very same cod
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +20,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 
 from rewards.pool.desk import find_desk
 from rewards.pool.drawing import drawer, no_states
+from rewards.scoring import Scoring
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import answers_of, make_environment, verifies
@@ -26,13 +29,16 @@ from rollout.errors import DataError
 from rollout.messages import FramePart
 from rollout.types import Clip, Episode, Sample, StopReason
 from verl_ext.inference.failures import remembered
+from verl_ext.inference.judging import KEY as JUDGED
+from verl_ext.inference.judging import judged
 from verl_ext.inference.seg_hidden import asking
 from verl_ext.inference.traffic import KEY, Traffic
 from verl_ext.inference.turn_states import DRAWN_STATE, TurnStates
 from verl_ext.policy.pictures import keep_pictures, picture_inputs, process_store
-from verl_ext.recipe.context import active_recipe
+from verl_ext.recipe.batch_checks import scores_as_they_end
+from verl_ext.recipe.context import RECIPE_ENV, active_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
-from verl_ext.scoring.rollouts import scoring_of
+from verl_ext.scoring.rollouts import recipe_scoring, scoring_of
 
 
 def held_out_seed(seed: int, sample: str, draw: int, generation: int) -> int:
@@ -50,6 +56,12 @@ def _draw(name: str, settings: Mapping[str, Any], sample: Sample, states: TurnSt
         return None
     desk = find_desk()
     return drawer(scoring_of(name, settings, {}), sample, desk.ask.remote, states or no_states)
+
+
+@functools.lru_cache(maxsize=1)
+def _scoring(resolved: str) -> Scoring:
+    """That of the recipe in the file ``resolved``, the active one; remembers ground truth."""
+    return recipe_scoring(active_recipe())
 
 
 def _plain(episode: Episode) -> dict[str, Any]:
@@ -124,6 +136,11 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
         if episode.stop is StopReason.REFUSED_CLIP:
             await asyncio.to_thread(conversation.images)  # says which frame it was
             raise DataError(f"{sample.id}: the clip has {sample.clip.num_frames} frames, there is nothing to show")
+        scored = (
+            {}
+            if validate or not scores_as_they_end(recipe)
+            else {JUDGED: await judged(_scoring(os.environ[RECIPE_ENV]), sample, episode)}
+        )
         prompt, response, mask = conversation.prompt_ids, conversation.response_ids, conversation.response_mask
         log_probs = conversation.response_log_probs
         if not response:  # the first message does not fit: verl needs one token, which no loss ever sees
@@ -136,6 +153,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             "episode": _plain(episode),
             "picture_inputs": picture_inputs(conversation.frames if len(prompt) > 1 else [], chat),
             KEY: traffic.as_dict(),
+            **scored,
             "turn_scores": [],
             "tool_rewards": [],
         }
@@ -147,7 +165,7 @@ class VideosegAgentLoop(AgentLoopBase):  # type: ignore[misc]
             response_mask=mask,
             response_logprobs=log_probs,
             multi_modal_data={},  # LoopWorker takes the references above
-            reward_score=0.0,  # the segmenter pool scores the whole batch once its [SEG] states are known
+            reward_score=0.0,  # the trainer puts it there
             num_turns=2 * len(episode.turns),
             metrics=AgentLoopMetrics(generate_sequences=traffic.generate_seconds, num_preempted=-1),
             extra_fields=extra,

@@ -9,10 +9,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,11 +20,10 @@ import torch
 from PIL.Image import Image
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from rollout.orphans import die_with_parent
 from rollout.pictures import DIGEST
 from rollout.vllm_env import FORBIDDEN_TOKENS_ENV
 from verl_ext.inference.seg_hidden import Found, SegHidden, asked_in, with_seg_hidden
-
-PR_SET_PDEATHSIG = 1
 
 
 def keep_plain_linear() -> None:
@@ -83,7 +80,7 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
 
     def die_with_parent(self) -> None:
         """End when the process that started the engine is gone, also if it was killed: else the GPU stays taken."""
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
 
 
 def name_for_vllm(image: Image) -> None:

@@ -155,7 +155,7 @@ def _pod(job: Job) -> dict[str, Any]:
 
 def _logical(job: Job) -> dict[str, str]:
     """What a machine tells Ray that it has, where that is not what its pod has."""
-    processes = str(job.recipe.trainer.actor_processes // job.nodes)  # of which each asks Ray for a GPU, on a CPU too
+    processes = str(job.recipe.processes_per_node)  # of which each asks Ray for a GPU, on a CPU too
     cores = job.recipe.cluster.cpus_per_node or LEAST_CPUS
     cpus = {"num-cpus": str(max(LEAST_CPUS, cores))} if not job.gpus or cores < LEAST_CPUS else {}
     return cpus if job.gpus else cpus | {"num-gpus": processes}

@@ -42,7 +42,7 @@ class Slurm:
             ray=r.stage == "grpo",
             log=job.folder / LOG.format(id="%j"),
             train=shlex.join(job.train()),
-            ray_gpus=job.gpus or r.trainer.actor_processes // job.nodes,
+            ray_gpus=job.gpus or r.processes_per_node,
             shared=shared_paths(job),
             tracker=Path(r.output_dir) / CHECKPOINTS / TRACKER,
             held=job.folder / HELD,

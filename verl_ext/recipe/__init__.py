@@ -12,16 +12,23 @@ from verl_ext.recipe.checks import check, check_paths
 from verl_ext.recipe.cluster import ClusterRecipe
 from verl_ext.recipe.data import DataSource
 from verl_ext.recipe.load import load_recipe, load_resolved, recipe_from_overrides, save_resolved
-from verl_ext.recipe.objective import CalibrationRecipe, ObjectiveRecipe, RewardsRecipe, SftLossRecipe
+from verl_ext.recipe.objective import (
+    CalibrationRecipe,
+    ObjectiveRecipe,
+    RewardsRecipe,
+    RolloutCorrectionRecipe,
+    SftLossRecipe,
+)
 from verl_ext.recipe.plan import Plan, PlannedProcess, plan
 from verl_ext.recipe.policy import LoraRecipe, PolicyRecipe
 from verl_ext.recipe.readiness import check_ready
 from verl_ext.recipe.rollout import Budgets, EngineRecipe, EvalRollout, RolloutRecipe
 from verl_ext.recipe.schema import Recipe
 from verl_ext.recipe.source import override
-from verl_ext.recipe.training import OptimRecipe, PoolRecipe, TrainerRecipe
+from verl_ext.recipe.training import AheadRecipe, OptimRecipe, PoolRecipe, TrainerRecipe
 
 __all__ = [
+    "AheadRecipe",
     "Budgets",
     "CalibrationRecipe",
     "ClusterRecipe",
@@ -37,6 +44,7 @@ __all__ = [
     "PoolRecipe",
     "Recipe",
     "RewardsRecipe",
+    "RolloutCorrectionRecipe",
     "RolloutRecipe",
     "SftLossRecipe",
     "TrainerRecipe",

@@ -45,7 +45,7 @@ def processes_fit(r: Recipe) -> Iterator[str]:
             f"trainer.actor_processes {t.actor_processes} is not a multiple of trainer.nodes {t.nodes}; "
             "every node holds as many"
         )
-    if r.stage == "grpo" and t.actor_processes % tensor:
+    if r.stage == "grpo" and t.mode != "separate_async" and t.actor_processes % tensor:
         yield (
             f"trainer.actor_processes {t.actor_processes} is not a multiple of rollout.engine.tensor_parallel "
             f"{tensor}: vLLM's replicas live on the actor's GPUs; change one of the two"
@@ -60,16 +60,23 @@ def pool_workers(r: Recipe) -> int:
     return 0 if r.stage == "sft" or without else r.pool.workers
 
 
+def scores_as_they_end(r: Recipe) -> bool:
+    """Whether a dialogue is scored once it has ended, while others roll out: boxes, in the asynchronous modes.
+    ``[SEG]`` states are there only after the actor's pass over the whole batch."""
+    return r.trainer.mode != "sync" and r.answers == "boxes" and pool_workers(r) > 0
+
+
 def _gpus_suffice(r: Recipe) -> Iterator[str]:
     t, pool, workers = r.trainer, r.pool, pool_workers(r)
-    wanted = t.actor_processes + workers * pool.gpus_per_worker
+    wanted = t.actor_processes + t.rollout_processes + workers * pool.gpus_per_worker
     have = t.gpus_per_node * t.nodes
+    apart = f"{t.rollout_processes} trainer.rollout_processes + " if t.rollout_processes else ""
     if wanted > have:
         yield (
-            f"{wanted:g} GPUs = {t.actor_processes} trainer.actor_processes + {workers} pool.workers x "
+            f"{wanted:g} GPUs = {t.actor_processes} trainer.actor_processes + {apart}{workers} pool.workers x "
             f"{pool.gpus_per_worker:g} pool.gpus_per_worker exceed {have} = {t.nodes} trainer.nodes x "
-            f"{t.gpus_per_node} trainer.gpus_per_node; lower actor_processes or pool.workers, "
-            "or let workers share a GPU by a fraction"
+            f"{t.gpus_per_node} trainer.gpus_per_node; lower actor_processes{', rollout_processes' if apart else ''} "
+            "or pool.workers, or let workers share a GPU by a fraction"
         )
     if t.actor_processes // t.nodes > t.gpus_per_node:
         yield (

@@ -24,9 +24,14 @@ STANZA_SUFFIXES = (".yaml", ".yml")
 
 def check(recipe: Recipe) -> list[str]:
     """Everything that contradicts itself in ``recipe``; rules see only numbers that are within their bounds."""
-    from verl_ext.recipe import batch_checks, cluster_checks, method_checks  # they add their rules, behind this file's
+    from verl_ext.recipe import (
+        batch_checks,
+        cluster_checks,
+        method_checks,
+        mode_checks,
+    )  # they add their rules, behind this file's
 
-    assert batch_checks and cluster_checks and method_checks
+    assert batch_checks and cluster_checks and method_checks and mode_checks
     return out_of_range(recipe) or [problem for check_one in RULES for problem in check_one(recipe)]
 
 

@@ -60,6 +60,17 @@ class CalibrationRecipe:
 
 
 @dataclass
+class RolloutCorrectionRecipe:
+    """Truncated importance sampling between the weights that rolled out and those that the update starts from, by the
+    log-probs of the text; masks are drawn by the latter and need none."""
+
+    level: Literal["token", "sequence"] | None = None
+    """What a weight is of: each token, or the product over a dialogue's; null weighs nothing."""
+    threshold: float = 2.0
+    """Weights are cut to this."""
+
+
+@dataclass
 class ObjectiveRecipe:
     """The RL loss (SPEC 2.4)."""
 
@@ -81,6 +92,8 @@ class ObjectiveRecipe:
     """Added to a group's standard deviation before dividing by it."""
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
     """The mask term of the policy gradient."""
+    rollout_correction: RolloutCorrectionRecipe = field(default_factory=RolloutCorrectionRecipe)
+    """For rollouts by older weights (``trainer.mode``)."""
 
 
 @dataclass

@@ -38,6 +38,12 @@ def place(recipe: Recipe, size: ModelSize) -> list[PlannedGpu]:
         return []
     own = t.actor_processes // t.nodes
     groups = [_actors(recipe, size, own)]
+    if recipe.rolls_out_apart:
+        apart = math.ceil(t.rollout_processes / t.nodes)
+        known = size.parameters is not None
+        vllm: dict[str, float | None] = {"vLLM": sum(engine_gib(recipe, size).values()) if known else None}
+        groups.append(PlannedGpu(numbers(own, apart), vllm, vllm, _kv_cache(recipe)))
+        own += apart
     workers = pool_workers(recipe)
     each = sum(pool_gib(recipe, size).values())
     if workers and pool.gpus_per_worker:
@@ -60,8 +66,15 @@ def _actors(recipe: Recipe, size: ModelSize, count: int) -> PlannedGpu:
         stays = sum(gib for name, gib in parts.items() if name not in OF_A_PASS)
         vllm = sum(engine_gib(recipe, size).values())
         out.rolling_out = {"actor": stays, "vLLM": vllm} if parts else {"actor": None, "vLLM": None}
-        out.kv_cache = f"vLLM up to {recipe.rollout.engine.gpu_memory_utilization:.0%} of the GPU, KV cache included"
+        if recipe.rolls_out_apart:
+            del out.rolling_out["vLLM"]
+        else:
+            out.kv_cache = _kv_cache(recipe)
     return out
+
+
+def _kv_cache(recipe: Recipe) -> str:
+    return f"vLLM up to {recipe.rollout.engine.gpu_memory_utilization:.0%} of the GPU, KV cache included"
 
 
 def numbers(first: int, count: int) -> str:

@@ -122,23 +122,26 @@ def _actors(recipe: Recipe, size: ModelSize) -> PlannedProcess:
 
 def _engines(recipe: Recipe, size: ModelSize) -> PlannedProcess:
     t, engine = recipe.trainer, recipe.rollout.engine
-    replicas = t.actor_processes // engine.tensor_parallel
-    gpus = f"{_gpus(0, t.actor_processes // t.nodes)}, {engine.gpu_memory_utilization:.0%} of each while awake"
+    replicas, count = recipe.rollout_processes // engine.tensor_parallel, recipe.rollout_processes
+    if recipe.rolls_out_apart:
+        gpus = f"{_gpus(t.actor_processes // t.nodes, math.ceil(count / t.nodes))}, its own"
+    else:
+        gpus = f"{_gpus(0, count // t.nodes)}, {engine.gpu_memory_utilization:.0%} of each while awake"
     role = f"vLLM ({replicas} replica{'s' if replicas > 1 else ''})"
     known = size.parameters is not None
-    return _process(recipe, role, t.actor_processes, gpus, engine_gib(recipe, size), known)
+    return _process(recipe, role, count, gpus, engine_gib(recipe, size), known)
 
 
 def _pool(recipe: Recipe, size: ModelSize) -> PlannedProcess:
     t, pool = recipe.trainer, recipe.pool
-    first = t.actor_processes // t.nodes
+    first = t.actor_processes // t.nodes + math.ceil(t.rollout_processes / t.nodes)
     own = math.ceil(pool.workers * pool.gpus_per_worker / t.nodes)
     gpus = _gpus(first, own) if own else "GPU 0, beside an actor" if pool.share_gpu else "CPU"
     return _process(recipe, "segmenter pool", pool.workers, gpus, pool_gib(recipe, size), True)
 
 
 def _helpers(recipe: Recipe) -> list[PlannedProcess]:
-    loops = 1 if recipe.device == "cpu" else recipe.trainer.actor_processes
+    loops = 1 if recipe.device == "cpu" else recipe.rollout_processes
     return [
         PlannedProcess("dialogue workers", loops, "CPU", PYTHON_GIB, {"Python": PYTHON_GIB}, PYTHON_GIB),
         PlannedProcess("task runner, reward, queue", 4, "CPU", PYTHON_GIB, {"Python": PYTHON_GIB}, PYTHON_GIB),
@@ -165,4 +168,10 @@ def _notes(recipe: Recipe, size: ModelSize, planned: Plan) -> list[str]:
             f"{planned.rollouts_per_step} rollouts of up to {recipe.rollout.max_turns} turn(s)"
             f"{' and a verification turn' if recipe.verifies else ''}"
         )
+        if recipe.trainer.mode != "sync":
+            ahead = recipe.trainer.ahead
+            notes.append(
+                f"{recipe.trainer.mode}: rollouts run {ahead.batches:g} step(s) ahead, with weights that are at most "
+                f"{ahead.max_staleness} update(s) old when they are learnt from"
+            )
     return notes

@@ -84,6 +84,22 @@ class Recipe:
         return self.answers != "masks"
 
     @property
+    def rolls_out_apart(self) -> bool:
+        """Whether vLLM has GPUs (on a CPU: processes) of its own."""
+        return self.stage == "grpo" and self.trainer.mode == "separate_async"
+
+    @property
+    def rollout_processes(self) -> int:
+        """vLLM's processes: those of the actor, or its own."""
+        return self.trainer.rollout_processes if self.rolls_out_apart else self.trainer.actor_processes
+
+    @property
+    def processes_per_node(self) -> int:
+        """Of actor and separate rollout: as many logical GPUs a machine must tell Ray that it has on a CPU."""
+        t = self.trainer
+        return -(-(t.actor_processes + t.rollout_processes) // t.nodes)
+
+    @property
     def rollouts_per_step(self) -> int:
         """Prompts times group size."""
         return self.trainer.prompts_per_step * self.rollout.group_size

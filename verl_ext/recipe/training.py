@@ -69,9 +69,26 @@ class KeepRolloutsRecipe:
 
 
 @dataclass
+class AheadRecipe:
+    """How far rollouts run ahead of training, in the asynchronous modes (``trainer.mode``)."""
+
+    batches: float = 1.0
+    """Steps' worth of prompts that are rolled out before they are needed; 0 is on-policy."""
+    max_staleness: int = 1
+    """By how many updates of the weights the oldest token of a dialogue may lag behind those that learn from it."""
+    when_stale: Literal["wait", "drop"] = "wait"
+    """Before a dialogue gets older than that: ``wait`` ends it first and learns from it, ``drop`` lets it go and rolls
+    out another prompt, which drops long dialogues before short ones."""
+
+
+@dataclass
 class TrainerRecipe:
     """Steps, batches, processes and files."""
 
+    mode: Literal["sync", "colocate_async", "separate_async"] = "sync"
+    """``sync``: roll out, then train, in turn. ``colocate_async``: the same GPUs do both in turn, but an update begins
+    once enough dialogues have ended; the others go on after it with the new weights. ``separate_async``: rollout has
+    GPUs of its own (``rollout_processes``) and pauses only while it gets new weights."""
     steps: int | None = 1000
     """Optimisation steps; null runs ``epochs`` to their end."""
     epochs: int = 1
@@ -84,10 +101,12 @@ class TrainerRecipe:
     """Sequences that a process holds in one forward pass, with ``policy.packing: none``."""
     actor_processes: int = 4
     """FSDP processes, over all nodes; on a GPU machine one GPU each."""
+    rollout_processes: int = 0
+    """vLLM processes on GPUs of their own, over all nodes; ``separate_async`` alone has them."""
     nodes: int = 1
     """Machines."""
     gpus_per_node: int = 8
-    """GPUs of one machine, for actor and pool together; 0 on a CPU."""
+    """GPUs of one machine, for actor, ``rollout_processes`` and pool together; 0 on a CPU."""
     loader_workers: int = 4
     """Processes that prepare data beside each training process."""
     shuffle: bool = True
@@ -110,5 +129,6 @@ class TrainerRecipe:
     resume: Literal["auto", "never"] = "never"
     """``auto`` continues from the newest checkpoint in output_dir."""
     keep_rollouts: KeepRolloutsRecipe = field(default_factory=KeepRolloutsRecipe)
+    ahead: AheadRecipe = field(default_factory=AheadRecipe)
     loggers: list[Logger] = field(default_factory=lambda: ["console", "jsonl"])
     """Where metrics go beside output_dir/metrics.jsonl (``jsonl``), which is always written."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from rollout.orphans import die_with_loader
 from verl_ext.inference.agent_loop_name import AGENT_NAME
 from verl_ext.recipe.context import active_recipe
 from verl_ext.run.sources import load_samples
@@ -43,6 +44,7 @@ class RLDataset(Dataset):  # type: ignore[misc]
         return self._greedy + len(self.samples)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        die_with_loader()
         greedy = i < self._greedy
         sample = self.samples[i % len(self.samples)]
         row = {

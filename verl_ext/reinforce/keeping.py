@@ -37,13 +37,18 @@ class KeepsRollouts:
 
     recipe: Recipe
     global_steps: int
+    local_trigger_step: int = 0
+    """Which of the batches that verl's trainer takes in this step."""
     timing_raw: dict[str, Any]
     keeper: RolloutKeeper | None = None
     logger: Any
     _kept_rows: Sequence[KeptRow] = ()
 
     def rows_to_keep(self, batch: Any, samples: Sequence[Sample]) -> frozenset[int]:
-        """Rows of the batch whose dialogues, masks included, will be kept; filled-up copies are none."""
+        """Rows of the batch whose dialogues, masks included, will be kept; filled-up copies are none, nor is any of a
+        step's later batches: a step has one file."""
+        if self.local_trigger_step:
+            return frozenset()
         real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
         prompts = {i: (samples[i].id, group_of(batch.keys[i])) for i in real}
         chosen = frozenset() if self.keeper is None else self.keeper.choose(self.global_steps, prompts.values())

@@ -49,21 +49,21 @@ def _task_runner_class(joined: bool) -> type:
     base: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
     class TaskRunner(base):  # type: ignore[misc]
-        """Plugs in what has to be plugged in inside the driver actor (verl compares the mode name literally)."""
+        """Plugs in what has to be plugged in inside the driver actor (verl compares the mode's name literally)."""
 
         def run(self, config: Any) -> Any:
             from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
             from verl_ext.inference.vllm_worker import register_replica
             from verl_ext.plugin import register_engine
-            from verl_ext.reinforce.trainer import VideosegTrainer
+            from verl_ext.reinforce.modes import TRAINERS
             from verl_ext.run.cluster import check_cluster, start_seconds
             from verl_ext.run.watchdog import watch_actors
 
             check_cluster(active_recipe(), start_seconds() if joined else 0.0)
             register_engine()
             register_replica()
-            TRAINER_REGISTRY["sync"] = VideosegTrainer
+            TRAINER_REGISTRY.update(TRAINERS)
             with open_dict(config):
                 config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = LOOP_MANAGER
             with watch_actors():

@@ -1,7 +1,8 @@
-"""verl's synchronous trainer with the segmenter pool in its step.
+"""What verl's trainers become here, whatever their mode: the segmenter pool in their step.
 
 One step reads: roll out -> old log-probs and ``[SEG]`` states -> masks and rewards from the pool -> reference ->
-advantages -> update -> weights to vLLM and to the pool.
+advantages -> update -> weights to vLLM and to the pool. How rollouts and steps follow each other is the mode's
+(`verl_ext.reinforce.modes`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ray
 import torch
 import transfer_queue as tq
 from omegaconf import open_dict
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
@@ -24,14 +25,18 @@ from rollout.errors import DataError, WorkerError
 from rollout.types import Sample
 from verl_ext.engine.workers import SegActorRolloutRefWorker
 from verl_ext.inference.failures import check_failed, remember_failure
+from verl_ext.inference.judging import KEY as JUDGED
 from verl_ext.inference.traffic import traffic_metrics
 from verl_ext.inference.turn_states import DRAWN_STATE
 from verl_ext.objective.credit import mask_reward
 from verl_ext.policy.projection import Projection
+from verl_ext.recipe.batch_checks import scores_as_they_end
 from verl_ext.recipe.context import active_recipe
+from verl_ext.reinforce.ahead import NO_DIALOGUES
 from verl_ext.reinforce.credit import CreditsByPart
 from verl_ext.reinforce.keeping import KeepsRollouts
 from verl_ext.reinforce.regroup import regroup
+from verl_ext.reinforce.staleness import staleness_metrics
 from verl_ext.reinforce.validation import HeldOutValidation
 from verl_ext.rollout_log import RolloutKeeper
 from verl_ext.run.checkpoints import POLICY_FOLDER, link_newest_policy, remove_old, step_folder
@@ -43,13 +48,11 @@ from verl_ext.seg.batch import row_lengths, rows_without_dummy
 from verl_ext.seg.drawn_states import DRAW_STATES
 from verl_ext.seg.episodes import non_tensor_rows
 
-NO_DIALOGUES = "no materializable trajectories"
-"""verl's words (0.9.1) for a step of which every dialogue failed."""
 
+class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):  # type: ignore[misc]
+    """Comes before one of verl's trainers; runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
 
-class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainerSync):  # type: ignore[misc]
-    """Runs inside verl's TaskRunner (:mod:`verl_ext.reinforce.launch`)."""
-
+    worker_class: type = SegActorRolloutRefWorker
     total_training_steps: int
 
     _saved_at = -1
@@ -58,6 +61,8 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
     _projection: Projection | None = None
     """Of the ``[SEG]`` states that dialogues have drawn while they go on."""
     _stopped_early = False
+    _failed = 0
+    """Dialogues of this step."""
     _mask_rewards: dict[str, float]
     """By row of the current batch."""
 
@@ -76,13 +81,14 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
                 f"{t.prompts_per_step}; lower it, or name more data"
             )
         steps = min(self.total_training_steps, self.steps_per_epoch * t.epochs)
-        self.total_training_steps = self.config.actor_rollout_ref.actor.optim.total_training_steps = steps
+        self.total_training_steps = steps
+        self.config.actor_rollout_ref.actor.optim.total_training_steps = steps * self.parameter_sync_step
         announce_total(self.run_dir, steps)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         for role in self.role_worker_mapping:
-            self.role_worker_mapping[role] = ray.remote(SegActorRolloutRefWorker)
+            self.role_worker_mapping[role] = ray.remote(self.worker_class)
 
     def _setup(self) -> None:
         from verl_ext.scoring.pool import build_pool
@@ -91,13 +97,18 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
         self.run_dir = Path(self.recipe.output_dir)
         self.scoring = recipe_scoring(self.recipe)
         self.pool = build_pool(self.recipe)
-        self.desk = self._open_desk() if self.pool is not None and self.scoring.verifies else None
+        self.desk = self._open_desk() if self._asked_from_afar else None
         self.keeper = RolloutKeeper(self.run_dir, self.recipe.trainer.keep_rollouts, self.publish_rollouts)
         super()._setup()
 
+    @property
+    def _asked_from_afar(self) -> bool:
+        """Whether dialogues ask the pool, for masks to be shown or for their scores."""
+        return self.pool is not None and (self.scoring.verifies or scores_as_they_end(self.recipe))
+
     def _open_desk(self) -> DeskServer:
-        """For dialogues that see their own masks. They send ``[SEG]`` states as vLLM has them."""
-        if self.recipe.answers != "boxes":
+        """For dialogues that ask while they go on. Those that see masks of ``[SEG]`` send states as vLLM has them."""
+        if self.scoring.verifies and self.recipe.answers != "boxes":
             self._projection = Projection()
         return DeskServer(lambda: self.pool, project=self._projection)
 
@@ -116,6 +127,7 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             WorkerError: verl left its loop before the last step, so that what was learnt since the last save is lost.
         """
         super().fit(agent_loop_manager)
+        self.let_go()
         self.finish_keeping()
         reached = self.global_steps - 1
         if reached < self.total_training_steps:
@@ -125,7 +137,16 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             )
         write_result(self.run_dir, finished=not self._stopped_early)
 
+    def let_go(self) -> None:
+        """Nothing is learnt any more: whatever still rolls out stops."""
+
     # ---- the step -----------------------------------------------------------------------------------------------
+
+    def step(self, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self._failed = 0
+        batch = super().step(metrics, *args, **kwargs)
+        metrics["rollout/failed"] = float(self._failed)  # of all its updates, of which verl would log the mean
+        return batch
 
     def on_step_end(self) -> None:
         super().on_step_end()
@@ -136,13 +157,20 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             self._stopped_early = True
             self.total_training_steps = self.global_steps  # verl's loop then ends by itself
 
-    def _step_once(self, *args: Any, **kwargs: Any) -> Any:
+    def _step_once(self, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         try:
-            return super()._step_once(*args, **kwargs)
+            batch = super()._step_once(metrics, *args, **kwargs)
         except RuntimeError as e:
             if NO_DIALOGUES in str(e):
-                check_failed(self.run_dir, self.global_steps, self.recipe.rollouts_per_step, 0)
+                check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, 0)
             raise
+        metrics.update(staleness_metrics(batch.tags, self.global_steps))
+        return batch
+
+    @property
+    def _dialogues_wanted(self) -> int:
+        """Of one batch: a step's, or of each of its updates where verl takes as many batches."""
+        return self.recipe.rollouts_per_step // int(self.parameter_sync_step)
 
     def _sync_pool(self) -> None:
         """No dialogue goes on meanwhile: what is drawn for it and what is scored of it have one version."""
@@ -164,8 +192,9 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
         Before that, what is missing is counted: a batch that is mostly copies would train on little, in silence.
         """
         if not self._validating:
-            found, wanted = len(batch.keys), self.recipe.rollouts_per_step
-            metrics["rollout/failed"] = float(check_failed(self.run_dir, self.global_steps, wanted, found))
+            found = len(batch.keys)
+            self._failed += check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, found)
+            metrics["rollout/failed"] = float(self._failed)
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         if self.recipe.policy.packing == "group":
             regroup(batch, self._shares(len(batch.keys)), self.tokenizer.convert_tokens_to_ids(IMAGE_PAD))
@@ -225,7 +254,8 @@ class VideosegTrainer(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTraine
             drawn = [None if h is None else project(h) for h in hidden]
             self._traffic |= drawn_state_metrics(episodes, states, drawn)
         refused = partial(remember_failure, self.run_dir, self.global_steps)
-        rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused)
+        known = [row.get(JUDGED, {}) for row in rows]
+        rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused, known)
         failed = sum(rollout.failed for rollout in rollouts)
         check_failed(self.run_dir, self.global_steps, len(rollouts), len(rollouts) - failed, "rollouts' masks")
         self.remember(batch, chosen, rollouts)

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +96,20 @@ class HeldOutValidation:
 
     def _scored(self, batch: Any) -> list[tuple[str, Mapping[str, Any], Rollout]]:
         """(key, tag, rollout) of the dialogues, by a pass of the actor, for which vLLM gives the GPU back meanwhile."""
-        shares_gpu = self.recipe.device == "cuda"
+        with self.rollout_makes_room():
+            return self._scored_by_the_actor(batch)
+
+    @contextmanager
+    def rollout_makes_room(self) -> Iterator[None]:
+        """vLLM sleeps meanwhile, where it is on the actor's GPU."""
+        shares_gpu = self.recipe.device == "cuda" and not self.recipe.rolls_out_apart
         if shares_gpu:
             self.checkpoint_manager.sleep_replicas()
+        yield
+        if shares_gpu:  # asleep, an engine forgets its weights
+            self.checkpoint_manager.update_weights(self.global_steps)
+
+    def _scored_by_the_actor(self, batch: Any) -> list[tuple[str, Mapping[str, Any], Rollout]]:
         self._validating = True
         batch = self._balance_batch(batch, metrics={})
         self._validating = False
@@ -105,8 +117,6 @@ class HeldOutValidation:
         self.actor_rollout_wg.compute_log_prob(batch)
         rollouts = self._score(batch)
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
-        if shares_gpu:  # asleep, an engine forgets its weights
-            self.checkpoint_manager.update_weights(self.global_steps)
         return list(zip(batch.keys, batch.tags, rollouts, strict=True))
 
     def _roll_out_held_out(self, batch: Any) -> Any:

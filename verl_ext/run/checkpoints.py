@@ -47,8 +47,10 @@ FIXED = (
     "optim.weight_decay",
     "trainer.prompts_per_step",
     "trainer.shuffle",
+    "trainer.mode",
 )
-"""What a continued run cannot change: weights, optimiser state, reference and the place in the data are its start's."""
+"""What a continued run cannot change: weights, optimiser state, reference and the place in the data are its start's
+(an asynchronous mode saves prompts that were taken from the data and are not learnt from yet)."""
 MOVABLE = ("root", "annotations")
 """Of a data source: paths, which may differ on another machine."""
 

@@ -50,10 +50,11 @@ def too_few(recipe: Recipe, nodes: list[dict[str, Any]]) -> str:
     alive = [node for node in nodes if node["Alive"]]
     has = [float(node["Resources"].get("GPU", 0)) for node in alive]
     own = pool_workers(recipe) * pool.gpus_per_worker
-    wanted, each = t.actor_processes + own, t.actor_processes // t.nodes
+    wanted, each = t.actor_processes + t.rollout_processes + own, t.actor_processes // t.nodes
     found = f"the Ray cluster has {len(alive)} machine(s) with {' + '.join(f'{n:g}' for n in has) or '0'} GPUs"
     if sum(has) < wanted:
-        of = f"trainer.actor_processes {t.actor_processes} + pool.workers x pool.gpus_per_worker {own:g}"
+        apart = f" + trainer.rollout_processes {t.rollout_processes}" if t.rollout_processes else ""
+        of = f"trainer.actor_processes {t.actor_processes}{apart} + pool.workers x pool.gpus_per_worker {own:g}"
         return f"{found}, but {wanted:g} are needed: {of}"
     if sum(n >= each for n in has) < t.nodes:
         return f"{found}, but trainer.nodes {t.nodes} machines with {each} for the actor are needed"

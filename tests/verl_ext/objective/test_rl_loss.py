@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -200,6 +201,34 @@ def test_first_step_has_ratio_one_and_no_divergence(config: Any) -> None:
     assert value(metrics["kl_loss"]) == 0.0
     per_row = [(m * -a).sum() / m.sum() for a, m in zip(case.advantage, case.mask, strict=True)]
     assert value(metrics["actor/pg_loss"]) == pytest.approx(float(torch.stack(per_row).mean()), abs=1e-9)
+
+
+def test_rollout_correction_weighs_a_tokens_loss_mask_term_included(config: Any) -> None:
+    """A ``[SEG]`` token's weight is that of its text."""
+    case = Case(seed=4)
+    weights = [torch.rand(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in case.responses]
+    found: dict[str, Any] = {}
+    for name, given in {"whole": None, "ones": [torch.ones_like(w) for w in weights], "weighed": weights}.items():
+        data = case.data()
+        if given is not None:
+            data["rollout_is_weights"] = jagged(given)
+        new = [x.clone().requires_grad_() for x in case.new]
+        masks = case.mask_now = [x.detach().clone().requires_grad_() for x in case.mask_now]
+        loss, metrics = rl_loss(_without_divergence(config), case.output(new), data, aux_coef=0.0)
+        leaves = [*new, *(m for m in masks if len(m))]
+        found[name] = (torch.autograd.grad(loss, leaves), value(metrics["actor/pg_loss"]))
+    assert found["ones"][1] == found["whole"][1] != found["weighed"][1]
+    for b, (plain, weighed) in enumerate(zip(found["whole"][0][:3], found["weighed"][0][:3], strict=True)):
+        assert torch.allclose(weighed, plain * weights[b], atol=1e-12) and plain.abs().sum() > 0
+    with_masks = [b for b, seg in enumerate(case.seg) if seg]
+    for b, plain, weighed in zip(with_masks, found["whole"][0][3:], found["weighed"][0][3:], strict=True):
+        assert torch.allclose(weighed, plain * weights[b][list(case.seg[b])], atol=1e-12)
+
+
+def _without_divergence(config: Any) -> Any:
+    out = copy.copy(config)
+    object.__setattr__(out, "use_kl_loss", False)
+    return out
 
 
 def test_divergence_is_between_uncalibrated_log_probs(config: Any) -> None:

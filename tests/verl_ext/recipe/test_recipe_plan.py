@@ -132,6 +132,19 @@ def test_a_pool_beside_the_actor_on_one_gpu() -> None:
     assert by_role(spread.processes, "pool").devices == "GPU 4-5"
 
 
+def test_rollout_on_gpus_of_its_own() -> None:
+    apart = ["trainer.mode=separate_async", "trainer.actor_processes=2", "trainer.rollout_processes=3"]
+    planned = plan(load_recipe(O3, [*apart, "pool.workers=2"]))
+    actor, engine, pool = (by_role(planned.processes, w) for w in ("actor", "vLLM", "pool"))
+    assert (actor.devices, engine.devices, pool.devices) == ("GPU 0-1", "GPU 2-4, its own", "GPU 5-6")
+    assert (engine.count, by_role(planned.processes, "dialogue").count) == (3, 3)
+    actors, engines, *_ = planned.gpus
+    assert [g.gpus for g in planned.gpus] == ["GPU 0-1", "GPU 2-4", "GPU 5-6", "GPU 7"]
+    assert set(actors.rolling_out) == {"actor"} and not actors.kv_cache
+    assert set(engines.updating) == set(engines.rolling_out) == {"vLLM"} and "50%" in engines.kv_cache
+    assert any("1 step(s) ahead" in note for note in planned.notes)
+
+
 def test_what_every_gpu_holds(policy: Path) -> None:
     """Its parts are those of the processes that stand on it, and no GPU is left out of the picture."""
     two = [f"policy.path={policy}", "trainer.nodes=2", "trainer.actor_processes=8", "pool.workers=4"]

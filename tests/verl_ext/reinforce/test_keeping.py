@@ -17,7 +17,7 @@ from tests.verl_ext.batches import ANSWER, SELECT, jagged
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
 from tests.verl_ext.reinforce.test_trainer import LENGTHS, Queue, fill, queue, trainer_of
 from verl_ext.recipe import Recipe
-from verl_ext.reinforce.trainer import VideosegTrainer
+from verl_ext.reinforce.modes import VideosegTrainer
 from verl_ext.rollout_log import KeptGroup, RolloutKeeper, read_group, read_header, step_files
 from verl_ext.seg.batch import rows_with_dummy
 

@@ -23,7 +23,7 @@ from rollout.types import Sample
 from tests.verl_ext.batches import ANSWER, SELECT, jagged
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
 from verl_ext.recipe import Recipe
-from verl_ext.reinforce.trainer import VideosegTrainer
+from verl_ext.reinforce.modes import VideosegTrainer
 from verl_ext.scoring.rollouts import recipe_scoring
 from verl_ext.seg.batch import rows_with_dummy
 
@@ -57,6 +57,7 @@ def trainer_of(recipe: Recipe, pool: Any, out: Path) -> VideosegTrainer:
     trainer.recipe, trainer.run_dir = recipe, out
     trainer.scoring, trainer.pool = recipe_scoring(recipe), pool
     trainer.timing_raw, trainer.global_steps, trainer.total_training_steps = {}, 2, 9
+    trainer.parameter_sync_step = 1
     trainer.actor_rollout_wg = SimpleNamespace(decoder_state=lambda: [{}])
     return trainer
 

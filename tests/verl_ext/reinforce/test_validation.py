@@ -18,7 +18,7 @@ from rollout.types import Episode, Sample
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, true_answer
 from tests.verl_ext.reinforce.test_trainer import Queue, fill, queue, trainer_of
 from verl_ext.recipe import Recipe
-from verl_ext.reinforce.trainer import VideosegTrainer
+from verl_ext.reinforce.modes import TRAINERS, VideosegTrainer
 
 assert queue  # a fixture
 DRAWS = 4
@@ -154,4 +154,31 @@ def test_vllm_gives_the_gpu_back_while_the_actor_computes(
     evaluate: Evaluate, sample: Sample, device: str, expected: list[str]
 ) -> None:
     _, calls = evaluate([true_answer(sample)], [nonsense] * DRAWS, device=device)
+    assert calls == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "expected"),
+    [
+        ("colocate_async", "cpu", []),
+        ("colocate_async", "cuda", ["abort", "sleep", "weights 2", "resume"]),
+        ("separate_async", "cuda", []),
+    ],
+)
+def test_training_s_dialogues_are_held_while_vllm_sleeps(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, mode: str, device: str, expected: list[str]
+) -> None:
+    """They are under way beside the held-out ones; vLLM on GPUs of its own does not sleep."""
+    recipe = tiny_recipe("grpo")
+    recipe.device, recipe.trainer.mode = device, mode
+    trainer: Any = object.__new__(TRAINERS[mode])
+    trainer.recipe, trainer.global_steps, calls = recipe, 2, list[str]()
+    trainer.checkpoint_manager = SimpleNamespace(
+        abort_replicas=lambda: calls.append("abort"),
+        sleep_replicas=lambda: calls.append("sleep"),
+        update_weights=lambda step: calls.append(f"weights {step}"),
+        resume_generation_replicas=lambda: calls.append("resume"),
+    )
+    with trainer.rollout_makes_room():
+        assert calls == expected[:2]
     assert calls == expected

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from verl.trainer.config.algorithm import RolloutCorrectionConfig
 from verl.utils.config import omega_conf_to_dataclass
 
 import rollout.environment
@@ -117,7 +118,45 @@ SETTINGS: list[tuple[str, str, Any]] = [
     ("policy.gradient_checkpointing=true", "actor_rollout_ref.model.enable_gradient_checkpointing", True),
     ("policy.lora.rank=4", "actor_rollout_ref.model.lora_rank", 4),
     ("policy.lora.alpha=9", "actor_rollout_ref.model.lora_alpha", 9),
+    ("trainer.mode=colocate_async", "trainer.v1.trainer_mode", "colocate_async"),
 ]
+
+APART = ("trainer.mode=separate_async", "trainer.rollout_processes=2", "trainer.mini_batch_prompts=2")
+"""Two updates of a step of four prompts."""
+
+
+def test_a_mode_arrives_with_what_bounds_it(tiny_recipe: Callable[..., Recipe]) -> None:
+    ahead = "trainer.ahead={batches: 2.5, max_staleness: 3, when_stale: drop}"
+    for mode, more in (("colocate_async", ()), ("separate_async", APART)):
+        v1 = grpo_config(tiny_recipe("grpo", *more, f"trainer.mode={mode}", ahead)).trainer.v1
+        assert (v1.trainer_mode, v1[mode].num_warmup_batches) == (mode, 2.5)
+        assert (v1.sampler.max_off_policy_threshold, v1.sampler.max_off_policy_strategy) == (4, "drop")
+
+
+@pytest.mark.parametrize("level", ["null", "token", "sequence"])
+def test_rollout_correction_is_truncated_and_recomputes_what_is_old(
+    tiny_recipe: Callable[..., Recipe], level: str
+) -> None:
+    found = grpo_config(tiny_recipe("grpo", f"objective.rollout_correction={{level: {level}, threshold: 3}}"))
+    correction = RolloutCorrectionConfig(**found.algorithm.rollout_correction)
+    assert correction.rollout_is == (None if level == "null" else level)
+    assert correction.rollout_is_threshold == 3.0 and correction.rollout_rs is None and not correction.bypass_mode
+
+
+def test_vllm_apart_has_processes_and_weights_of_its_own(tiny_recipe: Callable[..., Recipe]) -> None:
+    from verl.checkpoint_engine.base import CheckpointEngineRegistry
+    from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
+    from verl.utils.import_utils import import_external_libs
+
+    config = grpo_config(tiny_recipe("grpo", *APART))
+    rollout = config.actor_rollout_ref.rollout
+    assert (rollout.nnodes, rollout.n_gpus_per_node) == (1, 2) and not config.actor_rollout_ref.hybrid_engine
+    assert config.ray_kwargs.ray_init.num_gpus == 3
+    assert config.trainer.v1.separate_async.parameter_sync_step == 2
+    import_external_libs(rollout.checkpoint_engine.custom_backend_module)
+    assert CheckpointEngineRegistry.get(rollout.checkpoint_engine.backend).__name__ == "BroadcastEngine"
+    assert omega_conf_to_dataclass(rollout.checkpoint_engine).backend == rollout.checkpoint_engine.backend
+    assert not PPOTrainerSeparateAsync(config)._enable_hybrid_replicas  # it refuses what it cannot do
 
 
 def test_one_gpu_holds_several_engines_where_each_says_its_cache(tiny_recipe: Callable[..., Recipe]) -> None:

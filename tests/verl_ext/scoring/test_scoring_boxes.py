@@ -15,7 +15,15 @@ from tests.verl_ext.dialogues import SIDE, InProcessPool, answer, box_episode, b
 from verl_ext.recipe import Recipe
 from verl_ext.recipe.rollout_settings import environment_of
 from verl_ext.scoring.boxes import frame_truth
-from verl_ext.scoring.rollouts import Rollout, predict_masks, recipe_scoring, score_rollouts, scoring_of
+from verl_ext.scoring.rollouts import (
+    Rollout,
+    metrics_of,
+    predict_masks,
+    recipe_scoring,
+    requests_of,
+    score_rollouts,
+    scoring_of,
+)
 
 
 def test_true_boxes_score_fully_and_prompt_the_segmenter_in_clip_pixels(
@@ -157,3 +165,26 @@ def test_frame_truth_scales_and_marks_absence(samples: list[Sample]) -> None:
     assert boxes == [[(25, 15, 50, 30), (0, 0, 0, 0)], [(0, 0, 0, 0), (0, 0, 0, 0)]]
     assert areas == [44, 0]
     assert frame_truth(masklets, [0], 50)[0][0][0] == (13, 8, 25, 15)  # 12.5 and 7.5 go up
+
+
+@pytest.mark.parametrize("with_masks", [(), (0,)])
+def test_answers_that_are_there_are_not_asked_for_again(
+    tiny_recipe: Callable[..., Recipe], samples: list[Sample], pool: InProcessPool, with_masks: tuple[int, ...]
+) -> None:
+    """But where masks shall be held, which nobody could ask for before; the rewards are the same."""
+    recipe, sample = box_recipe(tiny_recipe), samples[0]
+    scoring = recipe_scoring(recipe)
+    said, silent = (box_episode(recipe, sample, reply) for reply in (true_answer(sample), lambda _: "no"))
+    states = [scoring.states([episode], {})[0] for episode in (said, said, silent)]
+    given = ([sample] * 3, [said, said, silent], states)
+    plain = score_rollouts(scoring, pool, *given, with_masks=with_masks)
+    assert [(r.asked, r.ahead) for r in plain] == [(1, 0), (1, 0), (0, 0)]
+    assert metrics_of(plain)["pool/hidden_share"] == 0.0
+    requests = requests_of(scoring, sample, said, states[0])
+    known = [dict(zip(requests, pool.score(list(requests.values())), strict=True))] * 2 + [{}]
+    before = len(pool.requests)
+    found = score_rollouts(scoring, pool, *given, with_masks=with_masks, known=known)
+    assert len(pool.requests) - before == len(with_masks)
+    assert [r.rewards for r in found] == [r.rewards for r in plain]
+    assert [r.masks for r in found] == [r.masks for r in plain] and bool(found[0].masks) == bool(with_masks)
+    assert metrics_of(found)["pool/hidden_share"] == (0.5 if with_masks else 1.0)

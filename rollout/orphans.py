@@ -1,0 +1,36 @@
+"""Processes that end with the one that started them, however that ended.
+
+A killed process cannot tell its children. A loader's process that is forked in a Ray actor holds the actor's sockets as
+well: while it lives, Ray takes the dead actor for alive, and whoever waits for it waits for ever (torch 2.11 ends it
+itself, but not while it waits to hand rows to a parent that is gone).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from functools import lru_cache
+
+PR_SET_PDEATHSIG = 1
+INIT = 1
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Linux sends ``number`` to this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def die_with_loader() -> None:
+    """To be called by a data set that is read: `die_with_parent` in a loader's process, nothing elsewhere."""
+    from torch.utils.data import get_worker_info
+
+    if get_worker_info() is not None:
+        _once(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _once(process: int) -> None:
+    die_with_parent()
+    if os.getppid() == INIT:  # it went before it could be asked for
+        os._exit(1)
