@@ -69,6 +69,7 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
             policy=GPU_POLICY,
             warm_up_steps=300,
             reading={"steps": 400, "batch": 256},
+            reading_frames=2,
             test_samples=640,
             **shared,
         )

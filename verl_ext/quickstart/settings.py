@@ -51,6 +51,8 @@ class QuickstartSettings:
     nothing to read."""
     reading_frames: int = 3
     """Of each expression, at most: reading is learnt on them, and the first stage trains on the same conversations."""
+    reading_dialogues: int = 1500
+    """Traces, at most, whose form is learnt meanwhile."""
     policy: dict[str, Any] = field(default_factory=dict)
     """Widths of the policy, see ``TinyPolicy``; empty: the device's own."""
     clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})

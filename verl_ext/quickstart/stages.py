@@ -169,7 +169,8 @@ def _begin(
         reader = load_policy(layout.drawn)  # rows change how its towers attend; the policy is saved from another
         read = [conversations[i] for i in range(len(conversations))]
         dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
-        talked = [dialogues[i] for i in range(len(dialogues))]
+        some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.reading_dialogues]
+        talked = [dialogues[int(i)] for i in some]
         known |= warm_up_reading(
             reader,
             [*read, *talked],
