@@ -140,8 +140,9 @@ def score_rollouts(
             raise
         answers = dict(there)
         for i, sample in enumerate(samples):
+            its_own = pool.of(i) if hasattr(pool, "of") else pool  # `ScoredInPass` tells dialogues by their order
             try:
-                answers |= _answers(pool, {key: request for key, request in asked.items() if key[1] == i})
+                answers |= _answers(its_own, {key: request for key, request in asked.items() if key[1] == i})
             except DataError as e:
                 refused(sample.id, e)
                 lost.add(sample.id)

@@ -175,6 +175,10 @@ class ScoredInPass:
             answers[n] = replace(answers[n], rles=answer.rles)
         return [*answers, *(self.pool.score(after) if after else ())]
 
+    def of(self, i: int) -> ScoredInPass:
+        """The same for the requests of dialogue ``i`` alone."""
+        return ScoredInPass([self.episodes[i]], [self.ious[i]], self.pool)
+
     def _scores(self, i: int) -> MaskScores:
         """Of the first answer's turns, as :meth:`SegScoring.reward_request` asks for them."""
         episode, frames = self.episodes[i], len(self.episodes[i].spatial_frames)

@@ -246,3 +246,23 @@ def test_a_frame_that_nobody_was_shown_and_nobody_can_read_fails_its_clips_rollo
     assert len({r.rewards["total"] for r in rollouts[:4]}) == 1, "equal rewards: the group learns nothing"
     alone = score_rollouts(scoring, pool, *(part[4:] for part in given))
     assert [r.rewards for r in rollouts[4:]] == [r.rewards for r in alone]
+
+
+def test_so_it_does_where_the_log_prob_pass_scores(
+    tiny_recipe: Make, samples: list[Sample], pool: InProcessPool, tmp_path: Path
+) -> None:
+    """Its answers are those of all dialogues in their order; one at a time they still are their own."""
+    sound, clip = samples[0], samples[-1].clip
+    (tmp_path / "spoilt.jpg").write_bytes(b"no picture")
+    recipe = with_propagation(tiny_recipe("grpo"))
+    episodes = [seg_episode(recipe, s, [ANSWER]) for s in (samples[-1], sound)]
+    unseen = next(t for t in range(clip.num_frames) if not any(t in turn.shown for turn in episodes[0].turns))
+    frames = tuple(str(tmp_path / "spoilt.jpg") if t == unseen else f for t, f in enumerate(clip.frames))
+    spoilt = replace(samples[-1], clip=replace(clip, name="spoilt", frames=frames))
+    ious = [np.full(1 + len(e.spatial_frames), value, np.float32) for e, value in zip(episodes, (0.2, 0.7), strict=True)]
+    in_pass = ScoredInPass(episodes, ious, pool)
+    told: list[str] = []
+    given = ([spoilt, sound], episodes, [[state(0)], [state(1)]])
+    lost, kept = score_rollouts(recipe_scoring(recipe), in_pass, *given, refused=lambda name, _: told.append(name))
+    assert lost.failed and told == [spoilt.id]
+    assert not kept.failed and kept.ious["keyframe"] == pytest.approx(0.7) and "propagated" in kept.ious
