@@ -7,7 +7,7 @@ where reinforcement's failed dialogues are, and counted by the same rule: too ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,43 @@ def check_step(data: Any, out: Path, step: int, group: Any, device: Any) -> int:
     for sample, episode in zip(non_tensor_rows(data, "sample"), episodes, strict=True):
         if why := episode.get(UNREADABLE):
             remember_failure(out, step, Sample.from_dict(sample).id, DataError(why))
-    lost = sum(UNREADABLE in episode for episode in episodes)
-    counts = torch.tensor([lost, len(episodes)], device=device)
+    missing, expected = _lost_of(episodes, group, device)
+    return check_failed(out, step, expected, expected - missing, "conversations")
+
+
+def _lost_of(episodes: Sequence[Mapping[str, Any]], group: Any, device: Any) -> tuple[int, int]:
+    """Stand-ins and rows, over all processes."""
+    counts = torch.tensor([sum(UNREADABLE in episode for episode in episodes), len(episodes)], device=device)
     torch.distributed.all_reduce(counts, group=group)
     missing, expected = counts.tolist()
-    return check_failed(out, step, expected, expected - missing, "conversations")
+    return missing, expected
+
+
+class HeldOutBatches:
+    """verl's loader of held-out batches. One of stand-ins alone is left out: it has no token to take a mean over.
+
+    What a loader's process sees is a share of the data; here all of an evaluation is counted, over all processes.
+    """
+
+    def __init__(self, loader: Any, group: Any, device: Any) -> None:
+        self._loader, self._group, self._device = loader, group, device
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Raises DataError, once all are read, where too little is left to judge by."""
+        lost = total = 0
+        for batch in self._loader:
+            missing, expected = _lost_of(non_tensor_rows(batch, "episode"), self._group, self._device)
+            lost, total = lost + missing, total + expected
+            if missing < expected:
+                yield batch
+        if lost > FAILED_SHARE * total:
+            raise DataError(
+                f'val: {lost} of {total} conversations cannot be read; the log names each frame ("left out"): restore '
+                "them, or name other held-out data"
+            )
 
 
 def check_held_out(lost: int, total: int, error: DataError) -> None:

@@ -22,7 +22,7 @@ from verl_ext.recipe.context import active_recipe
 from verl_ext.run.run_files import announce_total, stop_requested, write_result
 from verl_ext.run.verl_config import sft_config
 from verl_ext.supervised.checkpoints import PolicyCheckpoints
-from verl_ext.supervised.unreadable import check_step
+from verl_ext.supervised.unreadable import HeldOutBatches, check_step
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 )
         if self.val_dataloader is not None:
             _tell_what_is_evaluated(len(self.val_dataset), len(self.val_dataloader), recipe.trainer.prompts_per_step)
+            group = self.engine.get_data_parallel_group()
+            self.val_dataloader = HeldOutBatches(self.val_dataloader, group, get_device_id())
 
     def _init_engine(self) -> None:
         """Ends with the data's last epoch, where verl would leave its loop without saving."""

@@ -259,7 +259,9 @@ def test_so_it_does_where_the_log_prob_pass_scores(
     unseen = next(t for t in range(clip.num_frames) if not any(t in turn.shown for turn in episodes[0].turns))
     frames = tuple(str(tmp_path / "spoilt.jpg") if t == unseen else f for t, f in enumerate(clip.frames))
     spoilt = replace(samples[-1], clip=replace(clip, name="spoilt", frames=frames))
-    ious = [np.full(1 + len(e.spatial_frames), value, np.float32) for e, value in zip(episodes, (0.2, 0.7), strict=True)]
+    ious = [
+        np.full(1 + len(e.spatial_frames), value, np.float32) for e, value in zip(episodes, (0.2, 0.7), strict=True)
+    ]
     in_pass = ScoredInPass(episodes, ious, pool)
     told: list[str] = []
     given = ([spoilt, sound], episodes, [[state(0)], [state(1)]])

@@ -16,14 +16,16 @@ import torch
 from transformers import AutoProcessor
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.dataset_utils import DatasetPadMode, SFTTensorCollator
 
 from rollout.errors import DataError, WorkerError
 from tests.verl_ext.batches import supervised_batch
 from verl_ext.objective.sft_loss import supervised_loss
 from verl_ext.recipe import Recipe
 from verl_ext.run.run_files import FAILED_DIALOGUES
+from verl_ext.seg.episodes import non_tensor_rows
 from verl_ext.supervised.dataset import SFTDataset
-from verl_ext.supervised.unreadable import UNREADABLE
+from verl_ext.supervised.unreadable import UNREADABLE, HeldOutBatches
 from verl_ext.supervised.worker import SegSFTTrainer
 
 Make = Callable[..., Recipe]
@@ -124,3 +126,42 @@ def test_held_out_data_of_which_too_little_is_left_are_no_measure(hurt: Any, dat
     with pytest.raises(DataError, match=r"val: \d of \d+ conversations cannot be read; the last: .*frame 11"):
         for i in range(len(data)):
             data[i]
+
+
+def test_held_out_batches_are_counted_whichever_process_read_them(hurt: Any, dataset: Any, process_group: None) -> None:
+    """Of four loader's processes none sees more than a quarter; a batch without a token would make the mean NaN."""
+    recipe = hurt(-1)
+    recipe.val, recipe.trainer.eval_samples = recipe.data, None
+    data = dataset(recipe, "held_out")
+    rows = {}
+    for i in range(len(data)):
+        data._lost.clear()  # what another process has lost
+        rows[i] = data[i]
+    bad = [i for i in rows if UNREADABLE in rows[i]["episode"]]
+    good = [i for i in rows if i not in bad]
+    collate = SFTTensorCollator(DatasetPadMode.NO_PADDING)
+
+    def evaluated(*batches: list[int]) -> list[int]:
+        loader = HeldOutBatches([collate([rows[i] for i in batch]) for batch in batches], None, "cpu")
+        return [len(non_tensor_rows(batch, "episode")) for batch in loader]
+
+    assert evaluated(good[:2], bad[:1], good[:2]) == [2, 2]
+    assert evaluated([bad[0], *good[:3]]) == [4], "a quarter"
+    with pytest.raises(DataError, match=r"val: 2 of 6 conversations cannot be read"):
+        evaluated(good[:2], bad[:1], bad[:1], good[:2])
+
+
+def test_supervised_training_evaluates_such_batches(
+    tiny_recipe: Make, activate: Callable[[Recipe], Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activate(tiny_recipe("sft"))
+    trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
+    trainer.engine = SimpleNamespace(get_data_parallel_group=lambda: None)
+
+    def build(self: Any) -> None:
+        self.train_sampler, self.train_dataset, self.val_dataset = SimpleNamespace(), [0], [0] * 8
+        self.train_dataloader = self.val_dataloader = [0]
+
+    monkeypatch.setattr(SFTTrainer, "_build_dataloader", build)
+    trainer._build_dataloader()
+    assert isinstance(trainer.val_dataloader, HeldOutBatches)
