@@ -111,8 +111,8 @@ class HeldOutBatches:
                 yield batch
         if lost > FAILED_SHARE * total:
             raise DataError(
-                f'val: {lost} of {total} conversations cannot be read; the log names each frame ("left out"): restore '
-                "them, or name other held-out data"
+                f"val: {lost} of {total} conversations cannot be read; the log names their frames: restore them, or "
+                "name other held-out data"
             )
 
 

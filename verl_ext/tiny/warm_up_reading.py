@@ -19,6 +19,7 @@ from verl_ext.packing.forward import row_states
 from verl_ext.packing.row import lay_out
 from verl_ext.packing.vision import Tower
 from verl_ext.policy.pictures import PixelValues
+from verl_ext.supervised.unreadable import UNREADABLE
 from verl_ext.tiny.centre import model_inputs
 
 Progress = Callable[[int, int, str], None]
@@ -136,6 +137,8 @@ def _dialogues(conversations: Sequence[Mapping[str, Any]], pixel_values: PixelVa
     """With their pixels on the device, in the precision of a pass there."""
     if not conversations:
         raise DataError("reading warm-up: no conversations")
+    if why := next((item["episode"][UNREADABLE] for item in conversations if UNREADABLE in item["episode"]), None):
+        raise DataError(f"reading warm-up: {why}")
     half = torch.bfloat16 if device == "cuda" else torch.float32
     return [
         Dialogue(

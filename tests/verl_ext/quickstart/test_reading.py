@@ -17,6 +17,8 @@ from rollout.errors import DataError
 from verl_ext.quickstart import stages
 from verl_ext.quickstart.exploring import exploring_settings
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
+from verl_ext.supervised.unreadable import stand_in
+from verl_ext.tiny.warm_up_reading import ReadingSettings, warm_up_reading
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,14 @@ def test_the_policy_that_is_saved_has_read_and_only_that(layout: Layout, setting
     assert any("visual" in n for n in moved) and any("language_model" in n for n in moved)
     head = {n for n in moved if n.startswith(("grounding_encoder", "text_hidden_fcs"))}
     assert head == {n for n in taught if n.startswith("text_hidden_fcs")}, "SAM 2 stays, the projection points"
+
+
+def test_a_frame_that_cannot_be_read_is_named(layout: Layout) -> None:
+    """What stands for its conversation has no picture to learn reading from."""
+    sample = next(iter(open_dataset("revos", layout.data, "train").samples()))
+    lost = stand_in(sample, DataError("clip a, frame 3, file x.jpg: cannot be read"), token=0)
+    with pytest.raises(DataError, match=r"reading warm-up: clip a, frame 3, file x\.jpg"):
+        warm_up_reading(None, [lost], None, ReadingSettings())
 
 
 def make_synthetic_link(layout: Layout, other: Layout) -> None:
