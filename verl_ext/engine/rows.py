@@ -204,7 +204,9 @@ def _ahead(makers: list[Callable[[], Row]]) -> Iterator[Row]:
 
         return row.map(shared)
 
-    with ThreadPoolExecutor(1) as pool:
+    # a thread begins on GPU 0, where leaving the stream would open a context: torchrun's processes see all GPUs
+    begin = partial(torch.cuda.set_device, get_device_id()) if cuda else None
+    with ThreadPoolExecutor(1, initializer=begin) as pool:
         user = torch.cuda.current_stream() if cuda else None
         waiting: deque[Future[Row]] = deque()
         for maker in makers:

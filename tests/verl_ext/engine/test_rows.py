@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from rollout.errors import WorkerError
 from tests.verl_ext.batches import as_rollouts, supervised_batch
 from tests.verl_ext.engines import gradients_of_step
 from tests.verl_ext.two_processes import measure
+from verl_ext.engine import rows
 from verl_ext.objective.sft_loss import supervised_loss
 from verl_ext.policy.head import DECODER_PREFIXES
 from verl_ext.recipe import Recipe
@@ -131,3 +135,22 @@ def test_verl_still_divides_batches_by_a_function_of_its_module() -> None:
 
     assert "= prepare_micro_batches(" in inspect.getsource(FSDPEngine.forward_backward_batch)
     assert not hasattr(FSDPEngineWithLMHead, "prepare_micro_batches"), "override it in RowEngine, and drop the patch"
+
+
+def test_rows_are_made_on_the_gpu_of_their_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving a stream goes back to the thread's own device: 0, where no other process may take memory."""
+    on = threading.local()
+    seen: list[int] = []
+    stream = SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(rows, "get_device_name", lambda: "cuda")
+    monkeypatch.setattr(rows, "get_device_id", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: setattr(on, "device", device))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda it: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+
+    def made() -> Any:
+        seen.append(getattr(on, "device", 0))
+        return SimpleNamespace(map=lambda change: "row")
+
+    assert list(rows._ahead([made, made])) == ["row", "row"] and seen == [3, 3]
