@@ -38,8 +38,11 @@ def remembered(run: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
     return wrapper
 
 
-def check_failed(out: Path, step: int, expected: int, found: int, what: str = "dialogues") -> int:
-    """How many of ``expected`` dialogues are missing.
+def check_failed(
+    out: Path, step: int, expected: int, found: int, what: str = "dialogues", since: int | None = None
+) -> int:
+    """How many of ``expected`` dialogues are missing. ``since``: the first step that they may have begun in, by which
+    their errors are written down; None: ``step``.
 
     Raises:
         WorkerError: more than ``FAILED_SHARE`` of them; names step, count and the first error.
@@ -47,7 +50,7 @@ def check_failed(out: Path, step: int, expected: int, found: int, what: str = "d
     missing = expected - found
     if missing <= 0:
         return 0
-    message = f"step {step}: {missing} of {expected} {what} failed; {_first_error(out, step)}"
+    message = f"step {step}: {missing} of {expected} {what} failed; {_first_error(out, step, since)}"
     if missing > FAILED_SHARE * expected:
         raise WorkerError(f"{message}. See {out / 'train.log'}; once that is mended, --resume continues")
     logger.warning("%s", message)
@@ -68,13 +71,13 @@ def remember_failure(out: Path, step: int, sample: str, error: Exception) -> Non
         f.write(line + "\n")
 
 
-def _first_error(out: Path, step: int) -> str:
+def _first_error(out: Path, step: int, since: int | None) -> str:
     file = out / FAILED_DIALOGUES
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # several processes write
             continue
-        if row["step"] == step:
+        if (step if since is None else since) <= row["step"] <= step:
             return f"the first: {row['sample']}: {row['error']}"
     return "their errors stand in the log"

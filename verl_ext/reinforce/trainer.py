@@ -162,10 +162,16 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
             batch = super()._step_once(metrics, *args, **kwargs)
         except RuntimeError as e:
             if NO_DIALOGUES in str(e):
-                check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, 0)
+                self._check_failed(0)
             raise
         metrics.update(staleness_metrics(batch.tags, self.global_steps))
         return batch
+
+    def _check_failed(self, found: int) -> int:
+        """Of a batch's dialogues, which begin up to ``max_staleness`` steps before it where rollouts run ahead."""
+        t, step = self.recipe.trainer, self.global_steps
+        since = step if t.mode == "sync" else step - t.ahead.max_staleness
+        return check_failed(self.run_dir, step, self._dialogues_wanted, found, since=since)
 
     @property
     def _dialogues_wanted(self) -> int:
@@ -192,8 +198,7 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
         Before that, what is missing is counted: a batch that is mostly copies would train on little, in silence.
         """
         if not self._validating:
-            found = len(batch.keys)
-            self._failed += check_failed(self.run_dir, self.global_steps, self._dialogues_wanted, found)
+            self._failed += self._check_failed(len(batch.keys))
             metrics["rollout/failed"] = float(self._failed)
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         if self.recipe.policy.packing == "group":

@@ -85,6 +85,18 @@ def test_a_dead_engine_ends_the_step_with_its_own_error(
         trainer._step_once({}, {}, 4)
 
 
+@pytest.mark.parametrize(("mode", "told"), [("sync", "their errors stand in the log"), ("colocate_async", ".*frame 3")])
+def test_where_rollouts_run_ahead_errors_are_those_of_steps_before(
+    step_seven: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, mode: str, told: str
+) -> None:
+    """A dialogue of step 8 may have begun, and failed, in step 7."""
+    trainer = trainer_of(tiny_recipe("grpo", f"trainer.mode={mode}"), None, step_seven)
+    trainer.global_steps = 8
+    monkeypatch.setattr(PPOTrainerSync, "_balance_batch", lambda self, batch, metrics: batch)
+    with pytest.raises(WorkerError, match=f"step 8: 5 of 8 dialogues failed; {told}"):
+        trainer._balance_batch(SimpleNamespace(keys=["a_0_0"] * 3, tags=[{}] * 3), {})
+
+
 def test_a_thin_batch_is_noticed_before_it_is_filled_up(
     step_seven: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
