@@ -245,8 +245,8 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
             tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict(kept))
         samples = [Sample.from_dict(s) for s in non_tensor_rows(data, "sample")]
         rows = non_tensor_rows(data, "extra_fields")
-        real = [row for row, tag in zip(rows, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        self._traffic = traffic_metrics(real)
+        real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+        self._traffic = traffic_metrics([rows[i] for i in real])
         episodes = [episode_from_dict(row["episode"]) for row in rows]
         pool: Any = self.pool
         if in_pass:
@@ -255,9 +255,9 @@ class VideosegStep(KeepsRollouts, CreditsByPart, HeldOutValidation, PPOTrainer):
         chosen = self.rows_to_keep(batch, samples) if keep else frozenset()
         states = self.scoring.states(episodes, data)
         if (project := self._projection) is not None:
-            hidden = [row.get(DRAWN_STATE) for row in rows]
+            hidden = [rows[i].get(DRAWN_STATE) for i in real]
             drawn = [None if h is None else project(h) for h in hidden]
-            self._traffic |= drawn_state_metrics(episodes, states, drawn)
+            self._traffic |= drawn_state_metrics([episodes[i] for i in real], [states[i] for i in real], drawn)
         refused = partial(remember_failure, self.run_dir, self.global_steps)
         known = [row.get(JUDGED, {}) for row in rows]
         rollouts = score_rollouts(self.scoring, pool, samples, episodes, states, chosen, refused, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +22,12 @@ from rollout.errors import WorkerError
 from rollout.types import Sample
 from tests.verl_ext.batches import ANSWER, SELECT, jagged
 from tests.verl_ext.dialogues import InProcessPool, box_episode, box_recipe, seg_episode, true_answer
+from verl_ext.inference.turn_states import DRAWN_STATE
 from verl_ext.recipe import Recipe
 from verl_ext.reinforce.modes import VideosegTrainer
 from verl_ext.scoring.rollouts import recipe_scoring
 from verl_ext.seg.batch import rows_with_dummy
+from verl_ext.seg.episodes import non_tensor_rows
 
 LENGTHS = (5, 3)
 
@@ -90,6 +92,27 @@ def test_seg_states_become_rewards_and_their_columns_make_way_for_the_reference(
     assert [float(s[-1]) for s in scores] == pytest.approx([r.rewards["total"] for r in rollouts])
     assert all(float(s[:-1].abs().sum()) == 0 for s in scores)
     assert rollouts[0].rewards["strict_format"] == 1.0 and rollouts[1].rewards["strict_format"] == -1.0
+
+
+def test_copies_that_fill_a_batch_were_shown_nothing_and_count_for_nobody(
+    queue: Queue, tiny_recipe: Callable[..., Recipe], sample: Sample, pool: InProcessPool, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe("grpo")
+    trainer: Any = trainer_of(recipe, pool, tmp_path)
+    trainer._projection = lambda hidden: hidden
+    silent = replace(seg_episode(recipe, sample, ["x"]), turns=[])
+    batch = fill(queue, sample, [seg_episode(recipe, sample, [ANSWER]), silent])
+    batch.tags[1] = {"is_padding": True}
+    state = torch.randn(1, 32)
+    first, copy = non_tensor_rows(queue.columns, "extra_fields")
+    queue.columns["extra_fields"] = torch.stack(
+        [NonTensorData(row | {DRAWN_STATE: state[0].numpy()}) for row in (first, copy)]
+    )
+    queue.columns["seg_states"] = rows_with_dummy(state, [1, 0])
+    queue.columns["mask_log_prob"] = rows_with_dummy(torch.tensor([-1.0]), [1, 0])
+    queue.columns["mask_target"] = rows_with_dummy(torch.ones(1, 1024, dtype=torch.uint8), [1, 0])
+    trainer._score(batch)
+    assert trainer._traffic["rollout/masks_shown"] == 1.0 and trainer._traffic["rollout/drawn_state_gap_max"] == 0.0
 
 
 def test_box_policies_need_no_seg_columns(
