@@ -97,6 +97,7 @@ def step(setup: Setup, mode: str, seconds: float) -> dict[str, Any]:
     settings = [f"trainer.prompts_per_step={PROMPTS[setup.policy] * n}", f"trainer.actor_processes={updating}"]
     settings += [f"trainer.gpus_per_node={n}"] if setup.device == "cuda" else []
     settings += [f"trainer.mode={mode}"] if mode != "sync" else []
+    settings += [f"trainer.rollout_processes={n - updating}"] if mode == SEPARATE else []
     command = [sys.executable, "-m", "benchmarks.grpo_step", "--device", setup.device, "--policy", setup.policy]
     command += ["--packing", "group", "--steps", str(setup.steps), "--work", str(setup.work / "step")]
     command += ["--clips", str(CLIPS[setup.policy] * ((n + 1) // 2)), "--json", str(file)]

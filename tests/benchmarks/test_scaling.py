@@ -17,6 +17,7 @@ import pytest
 from benchmarks import common, scaling
 from benchmarks.device_watch import DeviceWatch
 from benchmarks.scaling import Setup
+from verl_ext.recipe import load_recipe
 
 ARM = {
     "settings": ["policy.packing=group"],
@@ -101,6 +102,19 @@ def test_an_earlier_call_is_gone_on_with(
     assert found["step"]["sync"] == {"error": "no time left"}
     other = Setup(2, "cpu", "tiny", 4, setup.work, ())
     assert "pool" not in scaling.measure(args("step", modes=["sync"]), other, file), "other settings start anew"
+
+
+@pytest.mark.parametrize("gpus", [2, 3, 8])
+@pytest.mark.parametrize("mode", scaling.MODES)
+def test_every_mode_has_a_recipe_that_takes_all_processes(
+    asked: list[list[str]], tmp_path: Path, mode: str, gpus: int
+) -> None:
+    setup = Setup(gpus, "cpu", "tiny", 3, tmp_path / "work", ())
+    scaling.measure(args("step", modes=[mode]), setup, tmp_path / "scaling.json")
+    (command,) = asked
+    settings = [command[i + 1] for i, word in enumerate(command) if word == "--set"]
+    trainer = load_recipe(scaling.ROOT / "recipes/quickstart/grpo.yaml", settings).trainer
+    assert (trainer.mode, trainer.actor_processes + trainer.rollout_processes) == (mode, gpus)
 
 
 def test_one_gpu_cannot_roll_out_elsewhere() -> None:
