@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,8 @@ FIXED = (
 )
 """What a continued run cannot change: weights, optimiser state, reference and the place in the data are its start's
 (an asynchronous mode saves prompts that were taken from the data and are not learnt from yet)."""
+QUEUED = ("rollout.group_size",)
+"""Nor this in an asynchronous mode, nor where its data lie: dialogues that the checkpoint holds have both."""
 MOVABLE = ("root", "annotations")
 """Of a data source: paths, which may differ on another machine."""
 
@@ -169,17 +171,18 @@ def check_continues(before: Recipe, now: Recipe, out: Path) -> None:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for key in FIXED:
-        old, new = _at(before, key), _at(now, key)
+    ahead = now["trainer"]["mode"] != "sync"
+    for key in (*FIXED, *(QUEUED if ahead else ())):
+        old, new = (_at(settings, key, () if ahead else MOVABLE) for settings in (before, now))
         moved = key == "policy.path" and not Path(old).exists()  # as a folder may be, with its run
         if old != new and not moved:
             yield key, old, new
 
 
-def _at(settings: dict[str, Any], key: str) -> Any:
+def _at(settings: dict[str, Any], key: str, movable: Sequence[str]) -> Any:
     value: Any = settings
     for part in key.split("."):
         value = value[part]
     if key == "data":
-        return [{k: v for k, v in source.items() if k not in MOVABLE} for source in value]
+        return [{k: v for k, v in source.items() if k not in movable} for source in value]
     return value

@@ -172,6 +172,22 @@ def test_the_place_in_the_data_is_that_of_the_same_data(recipe: Recipe, tmp_path
             check_continues(recipe, changed, tmp_path)
 
 
+@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
+def test_dialogues_that_a_checkpoint_holds_fix_what_they_were_made_with(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, mode: str
+) -> None:
+    """Their frames lie where the data were, and their groups would be taken for half lost."""
+    recipe = tiny_recipe("grpo", f"trainer.mode={mode}")
+    moved = replace(recipe, data=[replace(recipe.data[0], root="/elsewhere")])
+    larger = replace(recipe, rollout=replace(recipe.rollout, group_size=4))
+    for changed, key in ((moved, "data"), (larger, r"rollout\.group_size")):
+        if mode == "sync":
+            check_continues(recipe, changed, tmp_path)
+        else:
+            with pytest.raises(RecipeError, match=rf"- {key}: .* there, .* now"):
+                check_continues(recipe, changed, tmp_path)
+
+
 def test_what_a_continued_run_does_again_is_forgotten(recipe: Recipe, tmp_path: Path) -> None:
     """Rows of the later steps would stand beside those of the run that really came to its end."""
 
