@@ -33,6 +33,7 @@ class SegSFTTrainer(SFTTrainer):  # type: ignore[misc]
     stopped_early = False
     total_training_steps: int
     resume_global_step: int
+    val_dataloader: Any
     _begun = 0
 
     def _build_engine(self) -> None:
