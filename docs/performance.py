@@ -17,6 +17,8 @@ Every figure is a file in `benchmarks/results`, with date, device and versions; 
 them](#how-each-file-is-made) are below. This page is written from those files by `python docs/performance.py`.
 """
 COMMANDS = {
+    "async_2xh200": "async_modes --device cuda --policy 2b --gpus 2",
+    "async_cpu": "async_modes",
     "cot_memory": "cot_requests --memory 100000",
     "cot_requests": "cot_requests",
     "demo_overhead": "demo_overhead runs/quickstart/grpo/policy --rounds 6",

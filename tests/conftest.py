@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+PATCHED = tuple(f"transformers.models.{family}.modeling_{family}" for family in ("qwen2_5_vl", "qwen3_vl"))
 FRAMES, SIZE = 12, 48
 RECIPE = f"""
 base: [{ROOT}/recipes/bases/cpu.yaml, {ROOT}/recipes/bases/videoseg_o3.yaml]
@@ -71,6 +73,19 @@ rollout:
   top_p: 1.0
 trainer: {{steps: 10, epochs: 100, prompts_per_step: 4, micro_batch: 2, save_every: 0, eval_every: 0}}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def transformers_as_it_was() -> Iterator[None]:
+    """verl changes classes of transformers for the whole process when it makes an engine; the next file's tests get
+    them as they were."""
+    known = [import_module(name) for name in PATCHED]
+    classes = {c for m in known for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__}
+    before = {c: c.__dict__["forward"] for c in classes if "forward" in c.__dict__}
+    yield
+    for c, forward in before.items():
+        if c.__dict__.get("forward") is not forward:
+            c.forward = forward  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,7 +103,16 @@ def test_a_click_lies_on_the_object_whose_mask_comes_with_it(samples: list[Sampl
     assert seen == {0, 1}, "any object, and each by itself"
 
 
-def test_clicks_are_learnt_where_they_are_asked_for(samples: list[Sample]) -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Training is the same twice for a number of threads, which other tests of the process may change."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_clicks_are_learnt_where_they_are_asked_for(samples: list[Sample], one_thread: None) -> None:
     clicks = replace(
         SHORT, tasks=replace(SHORT.tasks, frame_box_share=0.0, frame_click_share=1.0), single_frame_share=1.0
     )

@@ -39,6 +39,7 @@ def test_a_policy_is_asked_as_its_run_asked_it(tmp_path: Path, monkeypatch: pyte
     run = tmp_path / "run"
     for name in ("policy", "checkpoints/global_step_3/policy"):
         (run / name).mkdir(parents=True)
+        (run / name / "config.json").write_text("{}")
     (run / "resolved.yaml").write_text("{}")
     monkeypatch.chdir(run)
     for policy in (run / "policy", run / "checkpoints" / "global_step_3" / "policy", Path("policy")):

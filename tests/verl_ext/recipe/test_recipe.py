@@ -43,7 +43,7 @@ def name_of(path: Path) -> str:
 def test_every_shipped_recipe_parses_and_can_be_planned(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert path.parent.name in (recipe.method, "quickstart", "exploring")
+    assert path.parent.name in (recipe.method, "quickstart", "exploring", "twins")
     assert (recipe.stage == "grpo") == path.stem.startswith("grpo")
     planned = plan(recipe)
     roles = " ".join(p.role for p in planned.processes)
