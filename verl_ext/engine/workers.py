@@ -144,3 +144,11 @@ class SegActorWorker(SegActorRolloutRefWorker, DetachActorWorker):  # type: igno
             return {name: (tensor.clone(), own) for name, (tensor, own) in state.items()}, spec
 
         return apart if get_device_name() == "cpu" else copy
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_model_to_cpu(self, n: int) -> None:
+        """verl asks before every step; where a step is one update, nobody goes back, and the copy would be for nothing
+        (all weights in float32, through memory that is not pinned)."""
+        t = active_recipe().trainer
+        if t.prompts_per_step > t.mini_batch_prompts:
+            super().save_model_to_cpu(n)

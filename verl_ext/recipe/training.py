@@ -75,7 +75,7 @@ class AheadRecipe:
     batches: float = 1.0
     """Steps' worth of prompts that are rolled out before they are needed; 0 is on-policy."""
     max_staleness: int = 1
-    """By how many updates of the weights the oldest token of a dialogue may lag behind those that learn from it."""
+    """By how many steps the weights of a dialogue's oldest token may lag behind those that learn from it."""
     when_stale: Literal["wait", "drop"] = "wait"
     """Before a dialogue gets older than that: ``wait`` ends it first and learns from it, ``drop`` lets it go and rolls
     out another prompt, which drops long dialogues before short ones."""

@@ -9,7 +9,7 @@ from typing import Any
 def staleness_metrics(tags: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
     """Of verl's tags of a batch but for copies that fill it up. Version s of the weights is what step s leaves.
 
-    rollout/staleness_mean and _max: updates between the oldest weights that a dialogue was rolled out by and those that
+    rollout/staleness_mean and _max: steps between the oldest weights that a dialogue was rolled out by and those that
     learn from it in ``step`` (0 is on-policy). rollout/mixed_share: of the dialogues that saw weights change.
     """
     tags = [tag for tag in tags if not tag.get("is_padding", False)]

@@ -193,8 +193,12 @@ def test_verl_still_logs_with_an_argument_that_logging_does_not_know() -> None:
     assert "_setup" in vars(SeparateAsyncTrainer)
 
 
-def test_weights_kept_for_later_are_a_copy_on_a_cpu_too() -> None:
-    """verl's `.cpu()` gives the weights themselves there, so that nothing would be gone back to."""
+@pytest.mark.parametrize("updates", [1, 2])
+def test_weights_kept_for_later_are_a_copy_on_a_cpu_too(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a step has more updates than one; verl's `.cpu()` gives the weights themselves there, so that nothing would be
+    gone back to."""
+    trainer = SimpleNamespace(prompts_per_step=4, mini_batch_prompts=4 // updates)
+    monkeypatch.setattr("verl_ext.engine.workers.active_recipe", lambda: SimpleNamespace(trainer=trainer))
     worker: Any = object.__new__(SegActorWorker)
     worker._strategy_handlers = (lambda m: ({"w": (m.weight.detach().cpu(), None)}, None), None)
     module = torch.nn.Linear(2, 2)
@@ -203,5 +207,8 @@ def test_weights_kept_for_later_are_a_copy_on_a_cpu_too() -> None:
     SegActorWorker.save_model_to_cpu(worker, 0)
     with torch.no_grad():
         module.weight += 1
+    if updates == 1:
+        assert not hasattr(worker, "cpu_saved_models"), "nobody goes back to them"
+        return
     state, _ = worker.cpu_saved_models[0]
     assert torch.equal(state["w"][0], before)
