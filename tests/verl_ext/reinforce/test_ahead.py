@@ -195,8 +195,8 @@ def test_verl_still_logs_with_an_argument_that_logging_does_not_know() -> None:
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_weights_kept_for_later_are_a_copy_on_a_cpu_too(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a step has more updates than one; verl's `.cpu()` gives the weights themselves there, so that nothing would be
-    gone back to."""
+    """Where a step has more updates than one; verl's `.cpu()` gives the weights themselves there, so that nothing would
+    be gone back to."""
     trainer = SimpleNamespace(prompts_per_step=4, mini_batch_prompts=4 // updates)
     monkeypatch.setattr("verl_ext.engine.workers.active_recipe", lambda: SimpleNamespace(trainer=trainer))
     worker: Any = object.__new__(SegActorWorker)
