@@ -2,8 +2,9 @@
 
 A set is a YAML file: those that are shipped lie in ``rollout/prompt_sets``, a user's own is named by its path. ``full``
 explains the whole task and suits a pretrained model; ``brief`` is a few words, for a tiny model that learns the
-protocol from examples and to which every word costs a token; ``release_form`` asks in the form in which the released
-policies were trained. A set can also be made in code and given to `register_prompts`.
+protocol from examples and to which every word costs a token; ``stamped`` (for ``[SEG]``) is the same with each frame's
+number before it; ``release_form`` asks in the form in which the released policies were trained. A set can also be made
+in code and given to `register_prompts`.
 """
 
 from __future__ import annotations
@@ -75,11 +76,13 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class PromptSet(Asked):
     """For ``[SEG]`` policies. Fields: ``{frames}`` (indices) and ``{count}`` of the lines below frames; ``{query}``,
-    ``{num_frames}`` and ``{last}`` of the question and the reminder."""
+    ``{num_frames}`` and ``{last}`` of the question and the reminder; ``{frame}`` of the stamp, which stands before each
+    frame, as Qwen3-VL's own videos have it. A line or stamp that is empty is left out."""
 
     kind: ClassVar[str] = "masks"
-    shipped: ClassVar[tuple[str, ...]] = ("brief", "full", "release_form")
+    shipped: ClassVar[tuple[str, ...]] = ("brief", "full", "release_form", "stamped")
     known: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "stamp": ("frame",),
         **dict.fromkeys(("temporal", "spatial", "interval", "keyframe"), ("frames", "count")),
         **dict.fromkeys(("question", "reminder"), ("query", "num_frames", "last")),
     }
@@ -91,6 +94,7 @@ class PromptSet(Asked):
     keyframe: str
     reminder: str
     index_separator: str = ", "
+    stamp: str = ""
 
     def check(self) -> None:
         super().check()
@@ -123,7 +127,11 @@ class PromptSet(Asked):
         if not frames:
             return []
         indices = self.index_separator.join(str(f.frame) for f in frames)
-        return [*frames, TextPart(filled(template, {"frames": indices, "count": len(frames)}))]
+        parts: list[Part] = []
+        for frame in frames:
+            parts += [TextPart(filled(self.stamp, {"frame": frame.frame})), frame] if self.stamp else [frame]
+        line = filled(template, {"frames": indices, "count": len(frames)})
+        return [*parts, TextPart(line)] if line else parts
 
 
 @dataclass(frozen=True, kw_only=True)

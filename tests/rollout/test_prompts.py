@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from rollout.control_text import control_fault, control_text, dialogue_of
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.errors import DataError, RecipeError
-from rollout.messages import FramePart, TextPart
+from rollout.messages import FramePart, Message, TextPart
 from rollout.prompts import Asked, BoxPromptSet, PromptSet, get_prompts, prompt_names
 from rollout.types import Clip, Expression, Sample
 
@@ -21,6 +22,7 @@ SAMPLE = Sample(CLIP, Expression("0", "The Duck {time} that dives."))
 @pytest.mark.parametrize("kind", [PromptSet, BoxPromptSet])
 def test_every_shipped_set_is_sound(kind: type[Asked]) -> None:
     assert {"full", "brief", "release_form"} <= set(prompt_names(kind))
+    assert ("stamped" in prompt_names(kind)) == (kind is PromptSet)
     for name in prompt_names(kind):
         prompts = get_prompts(name, kind)
         prompts.check()
@@ -60,6 +62,22 @@ def test_the_release_form_of_seg_prompts() -> None:
     assert said.startswith("[0][4]\nThe 2 images") and "(frame indices [0, 4])" in said
     assert '"a {count} of ducks"' in said and said.endswith("The video has 12 frames.")
     assert '<select>{"start": start' in prompts.system_message().parts[0].text  # type: ignore[union-attr]
+
+
+def test_stamped_frames_have_their_number_before_them() -> None:
+    prompts = get_prompts("stamped")
+    low, key = [FramePart(t, 32, 32) for t in (3, 14)], FramePart(7, 64, 64)
+    first = text_of([Message("user", tuple(prompts.first_user_parts(low, [key], "duck", 20)))])
+    assert first == " 3[3] 14[14] low 7[7] high of 20 find duck"
+    later = text_of([Message("user", tuple(prompts.follow_up_parts(low, key, "duck", 20)))])
+    assert later == " 3[3] 14[14] low 7[7] key find duck"
+
+
+def test_a_line_that_is_empty_is_left_out() -> None:
+    prompts = replace(get_prompts("stamped"), name="bare", spatial="")
+    prompts.check()
+    parts = prompts.first_user_parts([], [FramePart(7, 64, 64)], "duck", 20)
+    assert text_of([Message("user", tuple(parts))]) == " 7[7] of 20 find duck"
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ class PolicyRecipe:
     path: str = "???"
     """Folder of a policy in Hugging Face layout; a ``[SEG]`` policy has its head in ``segmentation_head/``."""
     prompt_set: str = "full"
-    """``full`` explains the task to a pretrained model, ``brief`` is a few words for a tiny one, ``release_form`` asks
-    in the form of the release; or a YAML file of one's own (``rollout/prompts.py``)."""
+    """``full`` explains the task to a pretrained model, ``brief`` is a few words for a tiny one, ``stamped`` the same
+    with each frame's number before it, ``release_form`` asks in the form of the release; or a YAML file of one's own
+    (``rollout/prompts.py``)."""
     dtype: Dtype = "bfloat16"
     """Compute and rollout precision; master weights and the optimiser are float32."""
     attn: Literal["sdpa", "flash_attention_2"] = "sdpa"
