@@ -52,7 +52,7 @@ quickstart: install  ## synthetic clips, tiny policy, cold start, RL, evaluation
 	$(BIN)/videoseg quickstart $(if $(METHOD),--method $(METHOD))
 
 test: install lint types  ## the whole test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-cluster: install  ## a real two-node Slurm (root; apt-get install slurm-wlm munge) and a two-node Ray, on this machine
 	$(BIN)/python -m pip install --quiet kubernetes

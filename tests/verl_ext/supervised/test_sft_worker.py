@@ -24,7 +24,9 @@ def trainer_of(recipe: Recipe) -> SegSFTTrainer:
     """verl's trainer up to its data loader, without a model."""
     trainer: SegSFTTrainer = object.__new__(SegSFTTrainer)
     trainer.config = sft_config(recipe)
-    trainer.engine = SimpleNamespace(get_data_parallel_rank=lambda: 0, get_data_parallel_size=lambda: 1)
+    trainer.engine = SimpleNamespace(
+        get_data_parallel_rank=lambda: 0, get_data_parallel_size=lambda: 1, get_data_parallel_group=lambda: None
+    )
     trainer.train_dataset, trainer.val_dataset = list(range(ITEMS)), None
     return trainer
 
