@@ -1,7 +1,7 @@
 """Processes that end with the one that started them, however that ended.
 
 A killed process cannot tell its children. A loader's process that is forked in a Ray actor holds the actor's sockets as
-well: while it lives, Ray takes the dead actor for alive, and whoever waits for it waits for ever (torch 2.11 ends it
+well: while it lives, Ray takes the dead actor for alive, and whoever waits for it waits for ever (torch 2.13 ends it
 itself, but not while it waits to hand rows to a parent that is gone).
 """
 

@@ -239,11 +239,16 @@ def tiny_box_recipe(tiny_box_recipe_file: Path, tiny_box_settings: Callable[...,
     return make
 
 
-@pytest.fixture(scope="session")
-def performance() -> ModuleType:
-    """``docs/performance.py``, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("performance", ROOT / "docs" / "performance.py")
+def script_of_docs(name: str) -> ModuleType:
+    """A file of ``docs/``, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def performance() -> ModuleType:
+    """``docs/performance.py``."""
+    return script_of_docs("performance")

@@ -27,8 +27,8 @@ def write_reading_file(
     """Write single-frame conversations to ``path``; returns how many.
 
     Args:
-        frames: conversations an expression, at most, each on another of its legible frames. A reader of few clips knows
-            them by heart instead of reading: with one frame of each, a tiny policy reads others' marks half as well.
+        frames: conversations an expression, at most, each on another of its legible frames. Few pictures are
+            learnt by heart instead of being read.
     Raises DataError for an expression that says in no frame what it asks for, or whose objects have no marks.
     """
     names, marks = read_names(dataset.root), read_marks(dataset.root)

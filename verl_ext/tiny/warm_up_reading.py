@@ -70,7 +70,7 @@ def warm_up_reading(
         pointings: of as many conversations, None for those whose ``[SEG]`` learns nothing here; empty: all of them.
     Returns:
         ``reading_steps`` taken and, at their end, the ``reading_loss`` (nats a token) and the ``pointing_loss`` (mean
-        squared distance of projected ``[SEG]`` states and prompts, as a share of the prompts' variance).
+        squared distance of projected ``[SEG]`` states and prompts, as a share of the prompts' mean square).
     Raises:
         DataError: no conversations, or a frame that cannot be read.
         RecipeError: a model that takes no rows (see :func:`verl_ext.packing.prepare.use_rows`).
@@ -85,7 +85,7 @@ def warm_up_reading(
     points = list(pointings) or [None] * len(read)
     if len(points) != len(read):
         raise DataError(f"reading warm-up: {len(read)} conversations, and pointings of {len(points)}")
-    spread = _variance(points)
+    spread = _mean_square(points)
     trained = (model.model, model.lm_head, model.text_hidden_fcs)
     parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=s.lr, betas=(0.9, 0.98), weight_decay=s.weight_decay)
@@ -121,7 +121,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def _variance(points: Sequence[Pointing | None]) -> float:
+def _mean_square(points: Sequence[Pointing | None]) -> float:
     """Of all prompts' numbers; 1 where there are none."""
     prompts = [p.prompt for p in points if p is not None]
     return float(torch.stack(prompts).square().mean()) if prompts else 1.0
