@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, segmenter: Segmenter | None = None) -> dict[st
         segmenter = Segmenter(SegmenterConfig(preset=args.preset, compute_dtype=dtype)).to(args.device).eval()
         segmenter.requires_grad_(False).round_weights()
         if args.compile:
-            segmenter.compile_encoder()
+            segmenter.compile_parts()
     seen = 0
     peaks: dict[str, dict[str, float]] = {}
 
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--cache", type=int, default=256, help="encoded frames that are kept")
-    parser.add_argument("--compile", action="store_true", help="compile the image encoder")
+    parser.add_argument("--compile", action="store_true", help="compile the segmenter")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU")
     parser.add_argument("--work", type=Path, help="where the frames are written meanwhile")
     parser.add_argument("--json", type=Path, help="also write the figures here")

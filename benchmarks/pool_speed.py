@@ -1,7 +1,7 @@
 """How fast rollouts of one clip are propagated: features shared and rollouts batched, against a fresh state each.
 
 ``python benchmarks/pool_speed.py --device cuda --json out.json`` for SAM 2.1-L on a GPU (under 150 s); without
-arguments for the tiny SAM 2 on the CPU. Four cases of clips and objects; the compiled encoder is measured beside the
+arguments for the tiny SAM 2 on the CPU. Four cases of clips and objects; the compiled segmenter is measured beside the
 eager one, and a long clip at the end. Weights are random: the work is the same, and masks are compared between the two
 ways. The alternative is sam2's own video predictor, one state a rollout, after a warm-up as ours.
 """
@@ -154,7 +154,7 @@ class Bench:
             self._both(case, "fresh_state", partial(self._stock, given), self.args.fresh_repeats)
 
     def batched(self) -> None:
-        """Ours with an eager encoder, likewise; its masks against the alternative's."""
+        """Ours, eager, likewise; its masks against the alternative's."""
         self.segmenter.requires_grad_(False).round_weights()  # both share them: not before the alternative is done
         for case, given in self.inputs.items():
             self._both(case, "batched", partial(ours, self.segmenter, given), self.args.repeats)
@@ -176,10 +176,10 @@ class Bench:
                 self._time(case, "batched_flash_attention", partial(ours, self.segmenter, given), self.args.repeats)
 
     def compiled(self) -> None:
-        """Ours with the encoder compiled."""
+        """Ours with encoder and steps compiled."""
         eager = self.masks[next(iter(self.inputs)), "batched"]
         start = time.perf_counter()
-        self.segmenter.compile_encoder()
+        self.segmenter.compile_parts()
         for i, (case, given) in enumerate(self.inputs.items()):
             masks = ours(self.segmenter, given)
             if i == 0:

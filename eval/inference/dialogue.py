@@ -44,7 +44,7 @@ class InferenceSettings:
     """CPU cores that Ray reserves for each pool worker."""
     cache_frames: int = 256
     """Encoded frames that a pool worker keeps; 8 MB each for Hiera-L in bfloat16."""
-    compile_encoder: bool = False
+    compile_segmenter: bool = False
     """Of the pool's segmenters, on a GPU."""
     stall_seconds: float = 1800.0
     """A worker that holds dialogues and answers none for so long is taken for hung, and replaced."""

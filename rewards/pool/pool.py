@@ -40,7 +40,7 @@ class SegmenterPool:
         threads: torch threads of a worker; by default one per reserved CPU.
         max_resident_frames: encoded frames that a worker keeps (8 MB each for Hiera-L in bfloat16).
         max_batch: masks decoded, or items propagated, in one forward.
-        compile_encoder: compile the image encoder where a worker runs on CUDA.
+        compile_segmenter: compile the image encoder and the steps of propagation where a worker runs on CUDA.
         max_retries: how often a request's worker may die before the request fails.
     Raises:
         WorkerError: a worker cannot be built, or Ray has no room for it; says why.
@@ -60,7 +60,7 @@ class SegmenterPool:
         max_batch: int = 64,
         max_requests_per_call: int = 64,
         max_retries: int = 2,
-        compile_encoder: bool = False,
+        compile_segmenter: bool = False,
     ) -> None:
         import ray
 
@@ -77,7 +77,7 @@ class SegmenterPool:
             threads=max(1, int(num_cpus)) if threads is None else threads,
             max_resident_frames=max_resident_frames,
             max_batch=max_batch,
-            compile_encoder=compile_encoder,
+            compile_segmenter=compile_segmenter,
         )
         # spread, or workers packed onto one machine could take the GPUs that the actor needs on every machine
         strategy = "SPREAD" if num_gpus > 0 else "DEFAULT"

@@ -22,7 +22,7 @@ class WorkerSettings:
     threads: int
     max_resident_frames: int
     max_batch: int
-    compile_encoder: bool
+    compile_segmenter: bool
 
 
 class SegmenterWorker:
@@ -43,8 +43,8 @@ class SegmenterWorker:
         if weights is not None:
             segmenter.model.load_state_dict(weights)
         segmenter.to(settings.device).eval().requires_grad_(False).round_weights()
-        if settings.compile_encoder and settings.device != "cpu":
-            segmenter.compile_encoder()
+        if settings.compile_segmenter and settings.device != "cpu":
+            segmenter.compile_parts()
         self._scorer = RequestScorer(
             segmenter, max_resident_frames=settings.max_resident_frames, max_batch=settings.max_batch
         )

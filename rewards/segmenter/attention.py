@@ -1,64 +1,49 @@
 """Memory attention for a batch whose items remember different frames.
 
-Items that remember as many frames share one dense call, and on a GPU all groups one call of the kernel for pieces of
-different lengths: no mask is needed, which the fast kernels do not take, and nobody computes with what it does not see.
+Items that remember as much share one dense call. Others lie one after another without padding: on a GPU all of them are
+one call of the kernel for pieces of different lengths. No mask is needed, which the fast kernels do not take, and nobody
+computes with what it does not see.
 
-Shape legend: n items, g of them in a group, Q positions of a frame, L memory tokens, d width, m memory channels.
+Shape legend: n items, Q positions of a frame, T memory tokens of all items, d width.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from rewards.segmenter.architecture import Architecture, Attention
-from rewards.segmenter.features import upload
-from rewards.segmenter.memory import Memory, MemoryTokens
+from rewards.segmenter.architecture import Architecture
+from rewards.segmenter.memory import Memory
+from rewards.segmenter.pieces import EAGER, Pieces
 
 
-def attend_to_memory(arch: Architecture, frame: Tensor, position: Tensor, memory: Memory) -> Tensor:
-    """(n, d, h, w) frame and its (1, d, h, w) position encoding -> (n, d, h, w) fused with memory."""
+def attend_to_memory(
+    arch: Architecture, frame: Tensor, position: Tensor, turns: Tensor, memory: Memory, pieces: Pieces = EAGER
+) -> Tensor:
+    """(n, d, h, w) frame and its (1, d, h, w) position encoding -> (n, d, h, w) fused with memory.
+
+    ``turns``: (Q + 1, d / 2, 2), see `rotations`.
+    """
     layers, norm = arch.memory_layers()
-    rotary = arch.rotary(frame)
-    hidden = (frame + 0.1 * position).flatten(2).transpose(1, 2)
+    hidden = (frame + 0.1 * position).flatten(2).transpose(1, 2).contiguous()
     for layer in layers:
-        first, second, third = layer.norms
-        hidden = hidden + _over_frame(layer.over_frame, first(hidden), rotary)
-        hidden = hidden + _over_memory(layer.over_memory, second(hidden), memory, rotary)
-        hidden = hidden + layer.feed_forward(third(hidden))
+        mixed = _mix(*pieces.into_frame(layer, hidden, turns[:-1]))
+        hidden, queries = pieces.into_memory(layer, hidden, mixed, turns[:-1])
+        keys, values = pieces.recall(layer.over_memory, memory.tokens, memory.placed, turns, memory.rows)
+        hidden = pieces.onward(layer, hidden, _mix_memory(queries, keys, values, memory))
     return norm(hidden).transpose(1, 2).reshape(frame.shape)
 
 
-def _over_frame(attention: Attention, hidden: Tensor, rotary: Tensor) -> Tensor:
+def _mix_memory(queries: Tensor, keys: Tensor, values: Tensor, memory: Memory) -> Tensor:
     """(n, Q, d)"""
-    q, k = rotate(attention.q(hidden), rotary), rotate(attention.k(hidden), rotary)
-    return attention.out(_mix(q, k, attention.v(hidden)))
-
-
-def _over_memory(attention: Attention, hidden: Tensor, memory: Memory, rotary: Tensor) -> Tensor:
-    """(n, Q, d)"""
-    queries = rotate(attention.q(hidden), rotary)
-    read = [_keys_and_values(attention, group, rotary) for group in memory.groups]
-    if memory.order is None:
-        return attention.out(_mix(queries, *read[0]))
-    parts = [queries.index_select(0, group.rows) for group in memory.groups if group.rows is not None]
+    if memory.starts is None:
+        return _mix(queries, keys, values)
     if takes_packed(queries):
-        mixed = _mix_packed(torch.cat(parts), read)
-    else:
-        mixed = torch.cat([_mix(part, *one) for part, one in zip(parts, read, strict=True)])
-    return attention.out(mixed.index_select(0, memory.order))
-
-
-def _keys_and_values(attention: Attention, group: MemoryTokens, rotary: Tensor) -> tuple[Tensor, Tensor]:
-    """(g, L, d) each: rotary positions on all but the pointer tokens."""
-    keys = attention.k(group.tokens + group.positions)
-    spatial = keys.shape[1] - group.num_pointer_tokens
-    return torch.cat([rotate(keys[:, :spatial], rotary), keys[:, spatial:]], dim=1), attention.v(group.tokens)
+        return _mix_packed(queries, keys[0], values[0], memory.starts, max(memory.lengths))
+    parts = (queries.split(1), keys.split(memory.lengths, 1), values.split(memory.lengths, 1))
+    return torch.cat([_mix(*part) for part in zip(*parts, strict=True)])
 
 
 def takes_packed(queries: Tensor) -> bool:
@@ -66,26 +51,15 @@ def takes_packed(queries: Tensor) -> bool:
     return queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16)
 
 
-def _mix_packed(queries: Tensor, read: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """(n, Q, d) of all groups in one call, one after another."""
+def _mix_packed(queries: Tensor, keys: Tensor, values: Tensor, starts: Tensor, longest: int) -> Tensor:
+    """(n, Q, d) over (T, d) keys and values, of which each item's begin at one of (n + 1,) ``starts``."""
     n, count, width = queries.shape
-    keys, values = (torch.cat([one[i].flatten(0, 1) for one in read])[:, None] for i in (0, 1))
-    lengths = [one[0].shape[1] for one in read for _ in range(one[0].shape[0])]
-    cu_q, cu_k = offsets([count] * n, queries.device), offsets(lengths, queries.device)
-    mixed = varlen_attn(queries.reshape(-1, 1, width), keys, values, cu_q, cu_k, count, max(lengths))
+    own = torch.arange(0, (n + 1) * count, count, dtype=torch.int32, device=queries.device)
+    mixed = varlen_attn(
+        queries.reshape(-1, 1, width), keys[:, None], values[:, None], own, starts, count, longest
+    )
     assert isinstance(mixed, Tensor)
     return mixed.reshape(n, count, width)
-
-
-def offsets(sizes: Sequence[int], device: torch.device) -> Tensor:
-    """(N + 1,) int32: where each of N pieces begins, and where the last ends."""
-    return upload(torch.tensor([0, *accumulate(sizes)], dtype=torch.int32), device)
-
-
-def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """(n, k Q, d) turned by (Q, d / 2) rotations, the same for each of the k frames; computed in float32."""
-    pairs = x.float().reshape(x.shape[0], -1, rotary.shape[0], rotary.shape[1], 2)
-    return torch.view_as_real(torch.view_as_complex(pairs) * rotary).reshape(x.shape).to(x.dtype)
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Shape legend: n items, C prompt width, K candidate masks, h x w low-resolution l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -30,7 +30,8 @@ class Prompt:
 
     def of(self, items: Tensor) -> Prompt:
         """Those of ``items``, (k,) rows."""
-        return Prompt(self.sparse.index_select(0, items), self.dense[: len(items)], self.multimask)
+        dense = self.dense[:1].expand(len(items), -1, -1, -1)
+        return Prompt(self.sparse.index_select(0, items), dense, self.multimask)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class HeadOutput:
     """(n, K, h, w) all masks, never gated."""
     candidate_ious: Tensor
     """(n, K)"""
+
+    def first(self, n: int) -> HeadOutput:
+        return HeadOutput(*(getattr(self, field.name)[:n] for field in fields(self)))
 
 
 def embed_states(arch: Architecture, states: Tensor) -> Prompt:

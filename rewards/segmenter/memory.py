@@ -2,23 +2,23 @@
 
 Positions are *offsets* from each item's own keyframe: +s is s frames after it, -s before it. At step s of a pass
 every item therefore sees memories at the same offsets, and one batch holds them all. Only in the backward pass do
-items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer;
-such items are grouped by what they have.
+items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer.
 
-Shape legend: B items, n of them in a step, g in a group, L memory tokens, m memory channels, C pointer width, HW
-positions of a memory.
+Shape legend: B items, n of them in a step, L memory tokens of one, m memory channels, C pointer width, HW positions of
+a memory, P pieces of m channels into which a pointer is cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from rewards.segmenter.architecture import Architecture
-from rewards.segmenter.features import on_device
+from rewards.segmenter.features import on_device, upload
 from rewards.segmenter.heads import HeadOutput
 
 
@@ -32,25 +32,19 @@ def encode_memory(arch: Architecture, coarse: Tensor, head: HeadOutput, *, by_us
 
 
 @dataclass(frozen=True)
-class MemoryTokens:
-    """What g items attend to in one step."""
-
-    rows: Tensor | None
-    """(g,) which of the step's items they are; None for all."""
-    tokens: Tensor
-    """(g, L, m); the last ``num_pointer_tokens`` of L are object pointers cut into pieces."""
-    positions: Tensor
-    """(L, m)"""
-    num_pointer_tokens: int
-
-
-@dataclass(frozen=True)
 class Memory:
-    """What the n items of a step attend to."""
+    """What the n items of a step attend to: each the memories that it sees, then its object pointers in pieces."""
 
-    groups: list[MemoryTokens]
-    order: Tensor | None
-    """(n,) where each item is among the groups' one after another; None where there is one group."""
+    tokens: Tensor
+    """(n, L, m) where all remember as much, else (1, sum of L, m): item after item."""
+    placed: Tensor
+    """The same with position encodings."""
+    rows: Tensor
+    """(L,) or (sum of L,): a token's position in its frame, by which it is turned; HW where it has none."""
+    lengths: list[int]
+    """(n,) L of each."""
+    starts: Tensor | None
+    """(n + 1,) int32: where each item's tokens begin, and where the last end; None where all remember as much."""
 
 
 class MemoryBank:
@@ -65,14 +59,19 @@ class MemoryBank:
         self._memories: dict[int, Tensor] = {}
         self._pointers: dict[int, Tensor] = {}
         self._positions = arch.memory_positions()
-        distances = torch.arange(num_frames, device=self._positions.device) / max(1, self._pointer_reach)
-        self._pointer_positions = arch.pointer_positions(distances)
+        _, self._size, channels = self._positions.shape
+        device = self._positions.device
+        distances = torch.arange(num_frames, device=device) / max(1, self._pointer_reach)
+        self._pointer_positions = arch.pointer_positions(distances)[:, None]
+        self._pieces = arch.width // channels
+        self._turned = torch.arange(self._size, device=device).repeat(arch.num_memories)
+        self._still = torch.full((self._pieces * (self._pointer_reach + 1),), self._size, device=device)
 
     def add(self, offset: int, items: Sequence[int], memories: Tensor, pointers: Tensor) -> None:
         """Store (n, m, h, w) memories and (n, C) pointers of ``items`` at ``offset``, then forget."""
         self._rows[offset] = {item: row for row, item in enumerate(items)}
         self._memories[offset] = memories.flatten(2).transpose(1, 2)
-        self._pointers[offset] = pointers.to(memories.dtype).reshape(len(items), -1, memories.shape[1])
+        self._pointers[offset] = pointers.to(memories.dtype).reshape(len(items), self._pieces, -1)
         for old in [o for o in self._memories if not _needed(o, offset, self._spatial_reach)]:
             del self._memories[old]
         for old in [o for o in self._pointers if not _needed(o, offset, self._pointer_reach)]:
@@ -80,34 +79,46 @@ class MemoryBank:
 
     def read(self, items: Sequence[int], step: int, reverse: bool) -> Memory:
         """What ``items`` see at this step. The keyframe comes first, then the nearest frames of this pass."""
-        seen: dict[tuple[int, ...], list[int]] = {}
-        for row, item in enumerate(items):
+        frames, pointed = [], []
+        for item in items:
             distances = [d for d in range(1, self._pointer_reach + 1) if self._remembers(item, step, d, reverse)]
-            seen.setdefault(tuple(distances), []).append(row)
-        device = self._positions.device
-        if len(seen) == 1:
-            (distances_of_all,) = seen
-            return Memory([self._tokens(items, None, distances_of_all, step, reverse)], None)
-        groups = [
-            self._tokens([items[r] for r in rows], on_device(rows, device), distances, step, reverse)
-            for distances, rows in seen.items()
-        ]
-        places = {row: place for place, row in enumerate(r for rows in seen.values() for r in rows)}
-        return Memory(groups, on_device([places[row] for row in range(len(items))], device))
+            near = [d for d in reversed(distances) if d <= self._spatial_reach]
+            frames.append([(0, self._spatial_reach), *((_offset(step, d, reverse), d - 1) for d in near)])
+            pointed.append([(0, step), *((_offset(step, d, reverse), d) for d in distances)])
+        turned, still = [len(one) * self._size for one in frames], [len(one) * self._pieces for one in pointed]
+        lengths = [a + b for a, b in zip(turned, still, strict=True)]
+        memories = self._gather(self._memories, self._positions, items, frames)
+        pointers = self._gather(self._pointers, self._pointer_positions, items, pointed)
+        if len(set(lengths)) == 1:
+            tokens, placed = (_side_by_side(a, b, len(items)) for a, b in zip(memories, pointers, strict=True))
+            rows = torch.cat([self._turned[: turned[0]], self._still[: still[0]]])
+            return Memory(tokens, placed, rows, lengths, None)
+        tokens, placed = (
+            torch.cat(_in_turn(a.flatten(0, 1).split(turned), b.flatten(0, 1).split(still)))[None]
+            for a, b in zip(memories, pointers, strict=True)
+        )
+        rows = torch.cat(_in_turn([self._turned[:t] for t in turned], [self._still[:t] for t in still]))
+        starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return Memory(tokens, placed, rows, lengths, upload(starts, rows.device))
 
-    def _tokens(
-        self, items: Sequence[int], rows: Tensor | None, distances: Sequence[int], step: int, reverse: bool
-    ) -> MemoryTokens:
-        """Of items that remember the frames ``distances`` back along this pass, and their keyframe."""
-        near = [d for d in reversed(distances) if d <= self._spatial_reach]
-        frames = [(0, self._spatial_reach)] + [(_offset(step, d, reverse), d - 1) for d in near]
-        memories = [self._select(self._memories, offset, items) for offset, _ in frames]
-        positions = [self._positions[slot] for _, slot in frames]
-        pointed = [(0, step)] + [(_offset(step, d, reverse), d) for d in distances]
-        pointers = [self._select(self._pointers, offset, items) for offset, _ in pointed]
-        pieces = pointers[0].shape[1]
-        positions += [self._pointer_positions[distance].expand(pieces, -1) for _, distance in pointed]
-        return MemoryTokens(rows, torch.cat(memories + pointers, 1), torch.cat(positions), pieces * len(pointers))
+    def _gather(
+        self,
+        store: dict[int, Tensor],
+        positions: Tensor,
+        items: Sequence[int],
+        seen: Sequence[Sequence[tuple[int, int]]],
+    ) -> tuple[Tensor, Tensor]:
+        """(N, ., m) tokens without and with their positions, of the N (offset, position) that ``items`` see in turn.
+
+        One upload and few kernels, however many items and frames: a step on a GPU waits for the host's launches.
+        """
+        offsets = list(dict.fromkeys(offset for one in seen for offset, _ in one))
+        start = dict(zip(offsets, accumulate((len(store[o]) for o in offsets), initial=0), strict=False))
+        found = [start[o] + self._rows[o][item] for item, one in zip(items, seen, strict=True) for o, _ in one]
+        places = [place for one in seen for _, place in one]
+        rows, places_there = on_device(found + places, positions.device).chunk(2)
+        tokens = torch.cat([store[o] for o in offsets]).index_select(0, rows)
+        return tokens, (tokens + positions.index_select(0, places_there)).to(tokens.dtype)
 
     def _remembers(self, item: int, step: int, distance: int, reverse: bool) -> bool:
         """Whether it has a memory ``distance`` frames back along this pass that is not the keyframe's."""
@@ -115,10 +126,16 @@ class MemoryBank:
         known = offset != 0 and offset in self._rows and (reverse or offset > 0)
         return known and offset <= self._room[item]
 
-    def _select(self, store: dict[int, Tensor], offset: int, items: Sequence[int]) -> Tensor:
-        rows = [self._rows[offset][item] for item in items]
-        found = store[offset]
-        return found if rows == list(range(len(found))) else found.index_select(0, on_device(rows, found.device))
+
+def _side_by_side(memories: Tensor, pointers: Tensor, n: int) -> Tensor:
+    """Those of n items that see as many: (n k, HW, m) and (n p, P, m) -> (n, L, m)."""
+    channels = memories.shape[-1]
+    return torch.cat([memories.reshape(n, -1, channels), pointers.reshape(n, -1, channels)], dim=1)
+
+
+def _in_turn(memories: Sequence[Tensor], pointers: Sequence[Tensor]) -> list[Tensor]:
+    """Each item's memories, then its pointers."""
+    return [part for pair in zip(memories, pointers, strict=True) for part in pair]
 
 
 def _offset(step: int, distance: int, reverse: bool) -> int:

@@ -31,6 +31,7 @@ from rewards.segmenter.heads import (
     run_heads,
 )
 from rewards.segmenter.memory import MemoryBank, encode_memory
+from rewards.segmenter.pieces import EAGER, Pieces, rotations
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Propagation:
         gate: bool = True,
         max_batch: int = 64,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        pieces: Pieces = EAGER,
     ) -> None:
         self._num_frames = len(videos[0]) if videos else source.num_frames
         for k in keyframes:
@@ -92,53 +94,62 @@ class Propagation:
         self._arch, self._source, self._device = arch, source, source.position.device
         self._keyframes, self._videos = list(keyframes), videos
         self._gate, self._max_batch, self._autocast = gate, max_batch, autocast
+        self._pieces = pieces
         with autocast():
             self._bank = MemoryBank(arch, self._keyframes, self._num_frames)
             self._tracking = prompts.while_tracking(arch, self._device)
             self._given = prompts.at_keyframe(arch, self._device)
             self._dense_position = arch.dense_position()
+            self._turns = rotations(arch.rotary(source.position))
 
     def steps(self) -> Iterator[Step]:
         """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
         everyone = list(range(len(self._keyframes)))
-        yield from self._run(0, everyone, self._first)
+        yield from self._run(0, everyone)
         for reverse in (False, True):
             for s in range(1, self._num_frames):
                 offset = -s if reverse else s
                 items = [i for i in everyone if 0 <= self._keyframes[i] + offset < self._num_frames]
                 if not items:
                     break
-                yield from self._run(offset, items, self._track)
+                yield from self._run(offset, items)
 
-    def _run(
-        self, offset: int, active: list[int], fuse: Callable[[list[int], Levels, int], tuple[Tensor, Prompt]]
-    ) -> Iterator[Step]:
+    def _run(self, offset: int, active: list[int]) -> Iterator[Step]:
         """All items' step at ``offset``, in batches; their memories enter the bank together."""
         memories, pointers = [], []
-        by_user = offset == 0 and self._given is not None
         for start in range(0, len(active), self._max_batch):
             items = active[start : start + self._max_batch]
-            frames = [self._keyframes[i] + offset for i in items]
             with self._autocast():
-                levels = self._source.gather(self._rows(items, frames))
-                image, prompt = fuse(items, levels, offset)
-                head = run_heads(self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position)
-                memories.append(encode_memory(self._arch, levels[2], head, by_user=by_user))
+                head, remembered = self._compute(offset, items)
+            memories.append(remembered)
             pointers.append(head.pointer.float())
-            yield Step(items, frames, head)
+            yield Step(items, [self._keyframes[i] + offset for i in items], head)
         self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))
+
+    def _compute(self, offset: int, items: list[int]) -> tuple[HeadOutput, Tensor]:
+        """What the heads say of n items at ``offset``, and their (n, m, g, g) memories."""
+        if offset == 0:
+            levels = self._levels(offset, items)
+            prompt = (self._tracking if self._given is None else self._given).of(on_device(items, self._device))
+            head = self._heads(run_heads, self._arch.without_memory(levels[2]), levels, prompt)
+            return head, encode_memory(self._arch, levels[2], head, by_user=self._given is not None)
+        n, pieces = len(items), self._pieces
+        items = items + items[-1:] * (pieces.smallest - n)
+        levels = self._levels(offset, items)
+        memory = self._bank.read(items, abs(offset), reverse=offset < 0)
+        fused = attend_to_memory(self._arch, levels[2], self._source.position, self._turns, memory, pieces)
+        head = self._heads(pieces.run_heads, fused, levels, self._tracking.of(on_device(items, self._device)))
+        remembered = pieces.encode_memory(self._arch, levels[2], head)
+        return (head, remembered) if len(items) == n else (head.first(n), remembered[:n])
+
+    def _heads(self, run: Callable[..., HeadOutput], image: Tensor, levels: Levels, prompt: Prompt) -> HeadOutput:
+        return run(self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position)
+
+    def _levels(self, offset: int, items: list[int]) -> Levels:
+        return self._source.gather(self._rows(items, [self._keyframes[i] + offset for i in items]))
 
     def _rows(self, items: list[int], frames: list[int]) -> list[int]:
         """Of the source, for each item's frame."""
         if self._videos is None:
             return frames
         return [self._videos[i][t] for i, t in zip(items, frames, strict=True)]
-
-    def _first(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
-        prompt = self._tracking if self._given is None else self._given
-        return self._arch.without_memory(levels[2]), prompt.of(on_device(items, self._device))
-
-    def _track(self, items: list[int], levels: Levels, offset: int) -> tuple[Tensor, Prompt]:
-        memory = self._bank.read(items, abs(offset), reverse=offset < 0)
-        fused = attend_to_memory(self._arch, levels[2], self._source.position, memory)
-        return fused, self._tracking.of(on_device(items, self._device))

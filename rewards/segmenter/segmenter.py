@@ -21,6 +21,7 @@ from rewards.segmenter.config import SegmenterConfig
 from rewards.segmenter.families import family, wrap
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels
 from rewards.segmenter.heads import HeadOutput, embed_states, run_heads
+from rewards.segmenter.pieces import EAGER, compiled_pieces
 from rewards.segmenter.propagate import PromptBatch, Propagation, Step
 
 COMPILED_GROUP = 2
@@ -53,6 +54,7 @@ class Segmenter(nn.Module):
         self.architecture: Architecture = wrap(config.family, built)
         self.add_module(self.architecture.attribute, built)
         self._group: int | None = None
+        self._pieces = EAGER
 
     @property
     def model(self) -> Any:
@@ -73,10 +75,12 @@ class Segmenter(nn.Module):
         """h = w."""
         return self.architecture.grid * 4
 
-    def compile_encoder(self, backend: str = "inductor") -> None:
-        """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are.
+    def compile_parts(self, backend: str = "inductor") -> None:
+        """Compile the image encoder's blocks, on first use: once for each kind of block, however many there are; and
+        the pieces of a tracked step, once for batches of any size and memories of any length.
 
-        One that is alone of its kind stays as it is: it would take as long to compile as all of another kind.
+        A block that is alone of its kind stays as it is: it would take as long to compile as all of another kind. So
+        do keyframes, which come once a clip, with other prompts.
         """
         limit = torch._dynamo.config.recompile_limit
         torch._dynamo.config.recompile_limit = max(limit, len(self.architecture.blocks()))
@@ -87,6 +91,7 @@ class Segmenter(nn.Module):
         for block in (block for alike in kinds.values() if len(alike) > 1 for block in alike):
             block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
         self._group = COMPILED_GROUP
+        self._pieces = compiled_pieces(backend)
 
     def round_weights(self) -> None:
         """For inference in bfloat16: keep the weights that autocast rounds at each use rounded, which is a third of all
@@ -225,6 +230,7 @@ class Segmenter(nn.Module):
             gate=self.config.propagation_gate,
             max_batch=max_batch,
             autocast=self.autocast,
+            pieces=self._pieces,
         )
         return propagation.steps()
 

@@ -43,7 +43,7 @@ class Backend:
             cache_frames=settings.cache_frames,
             preset=settings.sam2_preset,
             checkpoint=settings.sam2_checkpoint,
-            compile_encoder=settings.compile_encoder,
+            compile_segmenter=settings.compile_segmenter,
         )
 
     def scoring(self, environment: str, settings: Mapping[str, Any]) -> Scoring:

@@ -109,7 +109,7 @@ def inference_settings(recipe: Recipe) -> InferenceSettings:
         sam2_checkpoint=recipe.pool.checkpoint,
         pool_cpus=recipe.pool.cpus_per_worker,
         cache_frames=recipe.pool.cache_frames,
-        compile_encoder=recipe.pool.compile,
+        compile_segmenter=recipe.pool.compile,
     )
 
 

@@ -32,7 +32,7 @@ def pool_of_policy(
     preset: str = "sam2.1_hiera_l",
     checkpoint: str | Path | None = None,
     device: str | None = None,
-    compile_encoder: bool = False,
+    compile_segmenter: bool = False,
 ) -> SegmenterPool:
     """Actors that hold the policy's own SAM 2, or the one in ``checkpoint`` with the architecture ``preset``.
 
@@ -61,7 +61,7 @@ def pool_of_policy(
         num_gpus=gpus,
         device=device,
         max_resident_frames=cache_frames,
-        compile_encoder=compile_encoder,
+        compile_segmenter=compile_segmenter,
     )
 
 
@@ -81,5 +81,5 @@ def build_pool(recipe: Recipe) -> SegmenterPool | None:
         preset=p.preset,
         checkpoint=p.checkpoint,
         device="cuda" if p.share_gpu and recipe.device == "cuda" else None,
-        compile_encoder=p.compile,
+        compile_segmenter=p.compile,
     )

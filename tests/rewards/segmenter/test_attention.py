@@ -1,4 +1,4 @@
-"""Items with memories of different lengths: in groups, and packed into one call as on a GPU, with equal masks."""
+"""Items with memories of different lengths: one at a time, and packed into one call as on a GPU, with equal masks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rewards.segmenter import Segmenter
 from rewards.segmenter import attention as module
+from rewards.segmenter.pieces import rotate, rotations
 
 KEYFRAMES = [4, 19, 4, 12, 0, 18]
 
@@ -24,12 +25,12 @@ def plain_varlen(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, ma
     return torch.cat([F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in p)).transpose(0, 1) for p in pieces])
 
 
-def test_packed_equals_grouped(
+def test_packed_equals_one_at_a_time(
     segmenter: Segmenter, pixels: Tensor, states: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.no_grad():
         features = segmenter.encode(pixels)
-    grouped = segmenter.propagate(features, KEYFRAMES, states=states)
+    apart = segmenter.propagate(features, KEYFRAMES, states=states)
     calls: list[int] = []
 
     def counted(*args: Any) -> Tensor:
@@ -39,29 +40,29 @@ def test_packed_equals_grouped(
     monkeypatch.setattr(module, "takes_packed", lambda queries: True)
     monkeypatch.setattr(module, "varlen_attn", counted)
     packed = segmenter.propagate(features, KEYFRAMES, states=states)
-    torch.testing.assert_close(packed, grouped, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
     assert len(calls) > 5 and max(calls) == 5, "ragged steps go through one call"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_kernel_equals_the_groups_on_a_gpu() -> None:
+def test_the_kernel_equals_dense_calls_on_a_gpu() -> None:
     generator = torch.Generator().manual_seed(0)
     width = 256
     q = torch.randn(3, 256, width, generator=generator).cuda().bfloat16()
-    read = [
-        tuple(torch.randn(n, length, width, generator=generator).cuda().bfloat16() for _ in range(2))
-        for n, length in ((1, 300), (2, 260))
-    ]
-    together = module._mix_packed(q, read)  # type: ignore[arg-type]
-    alone = torch.cat([module._mix(q[:1], *read[0]), module._mix(q[1:], *read[1])])
+    lengths = [300, 260, 260]
+    keys, values = (torch.randn(sum(lengths), width, generator=generator).cuda().bfloat16() for _ in range(2))
+    starts = torch.tensor([0, 300, 560, 820], dtype=torch.int32).cuda()
+    together = module._mix_packed(q, keys, values, starts, 300)
+    pieces = zip(q.split(1), keys[None].split(lengths, 1), values[None].split(lengths, 1), strict=True)
+    alone = torch.cat([module._mix(*piece) for piece in pieces])
     assert (together - alone).abs().max() < 2e-2
 
 
 def test_a_rotation_keeps_length_and_repeats_for_each_frame() -> None:
     generator = torch.Generator().manual_seed(0)
-    turns = torch.polar(torch.ones(9, 4), torch.randn(9, 4, generator=generator))
+    turns = rotations(torch.polar(torch.ones(9, 4), torch.randn(9, 4, generator=generator)))
     x = torch.randn(2, 9, 8, generator=generator)
-    twice = module.rotate(torch.cat([x, x], 1), turns)
+    twice = rotate(torch.cat([x, x], 1), turns[:-1].repeat(2, 1, 1))
     torch.testing.assert_close(twice[:, :9], twice[:, 9:])
     torch.testing.assert_close(twice.norm(dim=-1), torch.cat([x, x], 1).norm(dim=-1))
-    assert module.rotate(x.bfloat16(), turns).dtype == torch.bfloat16
+    assert rotate(x.bfloat16(), turns[:-1]).dtype == torch.bfloat16
