@@ -1,7 +1,7 @@
 """Memory attention for a batch whose items remember different frames.
 
-Items that remember as much share one dense call. Others lie one after another without padding: on a GPU all of them are
-one call of the kernel for pieces of different lengths. No mask is needed, which the fast kernels do not take, and nobody
+Items that remember as much share one dense call. Others lie one after another without padding: on a GPU they are one
+call of the kernel for pieces of different lengths. No mask is needed, which the fast kernels do not take, and nobody
 computes with what it does not see.
 
 Shape legend: n items, Q positions of a frame, T memory tokens of all items, d width.
@@ -55,9 +55,7 @@ def _mix_packed(queries: Tensor, keys: Tensor, values: Tensor, starts: Tensor, l
     """(n, Q, d) over (T, d) keys and values, of which each item's begin at one of (n + 1,) ``starts``."""
     n, count, width = queries.shape
     own = torch.arange(0, (n + 1) * count, count, dtype=torch.int32, device=queries.device)
-    mixed = varlen_attn(
-        queries.reshape(-1, 1, width), keys[:, None], values[:, None], own, starts, count, longest
-    )
+    mixed = varlen_attn(queries.reshape(-1, 1, width), keys[:, None], values[:, None], own, starts, count, longest)
     assert isinstance(mixed, Tensor)
     return mixed.reshape(n, count, width)
 

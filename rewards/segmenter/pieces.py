@@ -1,8 +1,9 @@
 """The pieces of a tracked step between its attention calls, eager or compiled.
 
-Most of what a step moves through a GPU's memory belongs to norms, rotations, casts and residuals: compiled, each piece
-is a few kernels. The attention calls stay outside, where torch picks the kernel. A piece is compiled once for batches of
-any size and memories of any length, and all layers share it: their parameters are inputs of the graph.
+Most of what a step moves through a GPU's memory is for norms, rotations, casts and residuals, and most of its launches
+are for the heads: compiled, each piece is a few kernels. The calls of memory attention stay outside, where torch picks
+the kernel. A piece is compiled once for batches of any size and memories of any length, and all layers share it: their
+parameters are inputs of the graph.
 
 Shape legend: n items, Q positions of a frame, T rows of memory tokens, d width, m memory channels.
 """
@@ -81,7 +82,8 @@ EAGER = Pieces()
 
 def compiled_pieces(backend: str = "inductor") -> Pieces:
     """Compiled on first use."""
-    heads, remember = (torch.compile(piece, backend=backend) for piece in (run_heads, encode_memory))
+    heads: Callable[..., HeadOutput] = torch.compile(run_heads, backend=backend)
+    remember: Callable[..., Tensor] = torch.compile(encode_memory, backend=backend)
 
     def marked_heads(
         arch: Architecture, image: Tensor, levels: Levels, prompt: Prompt, *, gate: bool, position: Tensor

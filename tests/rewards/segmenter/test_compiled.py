@@ -97,28 +97,29 @@ def test_masks_equal_the_eager_ones_with_a_graph_for_each_piece(
     assert counters["stats"]["unique_graphs"] == 7 and not counters["graph_break"]
 
 
-def test_sam3s_pieces_are_compiled_as_well(states: Tensor) -> None:
-    config = SegmenterConfig(family="sam3", preset="tiny", image_size=56, d_model=32, memory_layers=2, fuser_layers=1)
-    segmenter = Segmenter(config)
+def test_sam3s_pieces_are_compiled_as_well() -> None:
+    segmenter = Segmenter(SegmenterConfig("sam3_tiny", image_size=64, d_model=64, memory_layers=2))
     compiled = copy.deepcopy(segmenter)
     compiled.compile_parts(backend="aot_eager")
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, segmenter.prompt_width, generator=generator)
     with torch.no_grad():
-        features = segmenter.encode(torch.randn(4, 3, 56, 56, generator=torch.Generator().manual_seed(0)))
+        features = segmenter.encode(torch.randn(4, 3, 64, 64, generator=generator))
     for keyframes in ([0, 3], [1, 0, 3], [2]):
         given = states[: len(keyframes)]
         ours = compiled.propagate(features, keyframes, states=given)
         expected = segmenter.propagate(features, keyframes, states=given)
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
-    assert counters["stats"]["unique_graphs"] < 12
+        assert counters["stats"]["unique_graphs"] <= 7
 
 
-def random_memory(n: int, frames: list[int], size: int, channels: int) -> Memory:
-    """Of n items that remember so many frames each, and a pointer in two pieces."""
-    generator = torch.Generator().manual_seed(n)
+def random_memory(frames: list[int], size: int, channels: int) -> Memory:
+    """Of items that remember so many frames each, and a pointer in two pieces."""
+    generator = torch.Generator().manual_seed(len(frames))
     lengths = [size * k + 2 for k in frames]
     rows = [torch.cat([torch.arange(size).repeat(k), torch.full((2,), size)]) for k in frames]
     alike = len(set(lengths)) == 1
-    shape = (n, lengths[0], channels) if alike else (1, sum(lengths), channels)
+    shape = (len(frames), lengths[0], channels) if alike else (1, sum(lengths), channels)
     tokens, placed = (torch.randn(shape, generator=generator).bfloat16() for _ in range(2))
     starts = None if alike else torch.tensor([0, *lengths]).cumsum(0).int()
     return Memory(tokens, placed, rows[0] if alike else torch.cat(rows), lengths, starts)
@@ -129,7 +130,9 @@ def fused(segmenter: Segmenter, pieces: Pieces, frames: list[int]) -> Tensor:
     size, channels = arch.grid**2, arch.memory_positions().shape[-1]
     frame = torch.randn(len(frames), arch.feature_width, arch.grid, arch.grid, generator=generator)
     position = torch.randn(1, *frame.shape[1:], generator=generator)
-    memory = random_memory(len(frames), frames, size, channels)
+    memory = random_memory(frames, size, channels)
+    if segmenter.config.compute_dtype != "bfloat16":
+        memory = replace(memory, tokens=memory.tokens.float(), placed=memory.placed.float())
     with torch.no_grad(), segmenter.autocast():
         return attend_to_memory(arch, frame, position, rotations(arch.rotary(frame)), memory, pieces)
 
@@ -141,11 +144,8 @@ def test_generated_kernels_round_as_eager_ones_do(layered: Segmenter) -> None:
     half.requires_grad_(False).round_weights()
     pieces = compiled_pieces()
     for frames in ([1, 1], [3, 3, 3], [1, 2], [7, 2, 7, 4]):
-        ours, eager, exact = (
-            fused(half, pieces, frames),
-            fused(half, EAGER, frames),
-            fused(layered, EAGER, frames),
-        )
+        ours, eager = (fused(half, each, frames) for each in (pieces, EAGER))
+        exact = fused(layered, EAGER, frames)
         rounding = (eager - exact).abs().mean()
         assert (ours - exact).abs().mean() < 1.2 * rounding and (ours - eager).abs().mean() < 2 * rounding
     assert counters["stats"]["unique_graphs"] == 5
