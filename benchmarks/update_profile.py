@@ -3,9 +3,10 @@
 The training worker as an RL step has it, without Ray, vLLM and pool: groups of replayed traces (all rollouts of a group
 are one trace, ``[SEG]`` masks included) run through the log-prob pass and the update. Seconds of both, of the update
 with all cached memory given back before it (verl does so in each step, for vLLM, and then allocates in expandable
-segments; plain ones are beside them) and of the optimiser; then one update under torch's profiler: share of the time in
-which the device is busy, the kernels that take most, what waits for the device and how often, memory calls, and how
-many graphs were compiled. ``--trace FILE`` keeps the whole timeline (Perfetto).
+segments; plain ones are beside them) and of the optimiser, with what the allocator asked of CUDA meanwhile; then an
+update of fewer groups under torch's profiler: share of the time in which the device is busy, the kernels that take
+most, what waits for the device and how often, memory calls; and how many graphs were compiled. ``--trace FILE`` keeps
+the whole timeline (Perfetto).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +44,17 @@ WAITS = (
 """Calls that are counted."""
 KERNELS = 25
 """That are listed."""
+MEMORY = {
+    "num_alloc_retries": 1.0,
+    "num_device_alloc": 1.0,
+    "num_device_free": 1.0,
+    "reserved_bytes.all.allocated": 2**-30,
+    "reserved_bytes.all.freed": 2**-30,
+}
+"""Counts of torch's allocator (calls that map memory are among the first three) and what one is in the figures' unit:
+calls, and GiB."""
+Sums = dict[str, list[int]]
+"""By name: calls and nanoseconds."""
 
 
 def make_recipe(args: argparse.Namespace, work: Path) -> Any:
@@ -155,26 +169,64 @@ def profiled(run: Callable[[], Any], device: str, trace: str | None) -> dict[str
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profile(activities=kinds) as seen:
         wall = seconds(run, device, 1)
+    print(f"  {'profiled':36s} {wall:8.3f} s", flush=True)
     if trace:
         seen.export_chrome_trace(trace)
-    kernels = [e for e in seen.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    averages = seen.key_averages()
-    by_time = sorted(averages, key=lambda e: -(e.self_device_time_total if kernels else e.self_cpu_time_total))
+    return summed(seen.profiler.kineto_results.events(), torch.autograd.DeviceType.CUDA, wall)
+
+
+def summed(events: Iterable[Any], on_device: Any, wall: float) -> dict[str, Any]:
+    """Kineto's raw events by name; torch's own lists of them take minutes where there are a million."""
+    spans: list[tuple[float, float]] = []
+    kernels: Sums = defaultdict(lambda: [0, 0])
+    host: list[tuple[int, int, int, str, int]] = []
+    threads: dict[int, int] = {}
+    for e in events:
+        name, begin, length = e.name(), e.start_ns(), e.duration_ns()
+        if e.device_type() == on_device:
+            if not e.is_user_annotation():  # it spans kernels
+                spans.append((begin, begin + length))
+                add(kernels, name, length)
+        elif not e.is_async() and e.start_thread_id() == e.end_thread_id():
+            thread, caller = e.start_thread_id(), e.linked_correlation_id()
+            if caller == 0 and not name.startswith("cu"):  # CUDA's own calls are numbered by themselves
+                threads[e.correlation_id()] = thread
+            host.append((thread, begin, -length, name, caller))
+    calls = host_times(host, threads)
+    by_time = sorted((kernels or calls).items(), key=lambda found: -found[1][1])
     return {
         "wall_seconds": wall,
-        "device_busy_share": round(covered([(e.time_range.start, e.time_range.end) for e in kernels]) / 1e6 / wall, 3),
-        "most_time": [
-            {
-                "name": e.key[:120],
-                "calls": e.count,
-                "ms": round((e.self_device_time_total if kernels else e.self_cpu_time_total) / 1000, 2),
-            }
-            for e in by_time[:KERNELS]
-        ],
-        "calls": {
-            e.key: {"calls": e.count, "ms": round(e.self_cpu_time_total / 1000, 2)} for e in averages if e.key in WAITS
-        },
+        "device_busy_share": round(covered(spans) / 1e9 / wall, 3),
+        "most_time": [{"name": name[:120], **as_row(found)} for name, found in by_time[:KERNELS]],
+        "calls": {name: as_row(calls[name]) for name in WAITS if name in calls},
     }
+
+
+def host_times(host: list[tuple[int, int, int, str, int]], threads: dict[int, int]) -> Sums:
+    """Calls and their own nanoseconds, by name: without the calls inside. CUDA's calls come with a thread number of
+    their own, and belong to the thread of the operation that they name."""
+    sums: Sums = defaultdict(lambda: [0, 0])
+    inside: list[tuple[int, str]] = []  # (end, name) of the calls that are open
+    last = None
+    for thread, begin, minus, name in sorted((threads.get(c, t), b, m, n) for t, b, m, n, c in host):
+        if thread != last:
+            inside, last = [], thread
+        while inside and inside[-1][0] <= begin:
+            inside.pop()
+        if inside:
+            sums[inside[-1][1]][1] += minus
+        add(sums, name, -minus)
+        inside.append((begin - minus, name))
+    return sums
+
+
+def add(sums: Sums, name: str, length: int) -> None:
+    sums[name][0] += 1
+    sums[name][1] += length
+
+
+def as_row(found: list[int]) -> dict[str, Any]:
+    return {"calls": found[0], "ms": round(found[1] / 1e6, 2)}
 
 
 def covered(spans: list[tuple[float, float]]) -> float:
@@ -186,7 +238,20 @@ def covered(spans: list[tuple[float, float]]) -> float:
     return total
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+@contextmanager
+def memory_traffic(into: dict[str, Any], name: str, cuda: bool, repeats: int) -> Iterator[None]:
+    """What the allocator asked of CUDA, a repeat, in ``into[name]``."""
+    import torch
+
+    before = torch.cuda.memory_stats() if cuda else {}
+    yield
+    if cuda:
+        after = torch.cuda.memory_stats()
+        into[name] = {k: round((after[k] - before[k]) * unit / repeats, 2) for k, unit in MEMORY.items() if k in after}
+
+
+def measure(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The figures; ``keep`` gets them also before the profiler starts, which may take long."""
     work = Path(args.work).resolve()
     work.mkdir(parents=True, exist_ok=True)
     recipe = make_recipe(args, work)
@@ -199,42 +264,62 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from verl_ext.objective.rl_loss import rl_loss
     from verl_ext.run.verl_config import grpo_config
 
-    if args.device == "cuda":
+    cuda = args.device == "cuda"
+    if cuda:
         set_expandable_segments(True)  # as verl has it in all passes
     worker = training_worker(recipe)
     config = omega_conf_to_dataclass(grpo_config(replace(recipe, stage="grpo")).actor_rollout_ref.actor)
     worker.set_loss_fn(partial(rl_loss, config=config))
     batch = rollouts(worker, args.groups, args.rollouts)
-    engine, cuda = worker.engine, args.device == "cuda"
+    engine = worker.engine
     mfus: list[float] = []
     step = partial(update, worker, batch)
     run = lambda: mfus.append(step())  # noqa: E731
-    spent: dict[str, float] = {"first_update": seconds(run, args.device, 1)}
+    spent: dict[str, float] = {}
+    memory: dict[str, Any] = {}
+
+    def timed(name: str, what: Callable[[], Any], repeats: int, before: Callable[[], Any] = lambda: None) -> None:
+        with memory_traffic(memory, name, cuda, repeats):
+            spent[name] = seconds(what, args.device, repeats, before)
+        print(f"  {name:36s} {spent[name]:8.3f} s  {memory.get(name, '')}", flush=True)
+
+    timed("first_update", run, 1)
     run()
     mfus.clear()
-    spent["log_probs"] = seconds(partial(log_probs, worker, batch), args.device, args.repeats)
-    spent["update"] = seconds(run, args.device, args.repeats)
+    timed("log_probs", partial(log_probs, worker, batch), args.repeats)
+    timed("update", run, args.repeats)
     mfu = median(mfus)
     for kind in ("plain", "expandable") if cuda else ():
         set_expandable_segments(kind == "expandable")
-        spent[f"update_after_empty_cache_{kind}"] = seconds(run, args.device, args.repeats, torch.cuda.empty_cache)
+        timed(f"update_after_empty_cache_{kind}", run, args.repeats, torch.cuda.empty_cache)
     optimiser: list[float] = []
     whole = engine.optimizer_step
     engine.optimizer_step = lambda: timed_into(optimiser, whole, args.device)
     run()
     engine.optimizer_step = whole
     spent["optimiser"] = optimiser[0]
+    print(f"  {'optimiser':36s} {optimiser[0]:8.3f} s", flush=True)
     compiled = torch._dynamo.utils.counters
-    return {
+    figures: dict[str, Any] = {
         "settings": [*args.set, f"groups={args.groups}", f"rollouts={args.rollouts}"],
         "tokens": int(batch["input_ids"].values().numel()),
         "seconds": spent,
+        "memory": memory,
         "update_mfu": mfu,
         "forward_tflop": float(f"{engine.work.forward / 1e12:.4g}"),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
-        "profile": profiled(run, args.device, args.trace),
+        "profile": None,
         "graphs": {"compiled": compiled["stats"]["unique_graphs"], "given_up": dict(compiled["graph_break"])},
     }
+    keep(figures)
+    groups = args.profile_groups or max(1, args.groups // 4)
+    part = rollouts(worker, groups, args.rollouts)
+    step = partial(update, worker, part)
+    run()  # its shapes may want kernels of their own
+    of = {"groups": groups, "rollouts": args.rollouts, "tokens": int(part["input_ids"].values().numel())}
+    figures["profile"] = {"of": of, **profiled(run, args.device, args.trace)}
+    keep(figures)
+    return figures
 
 
 def timed_into(into: list[float], run: Callable[[], Any], device: str) -> Any:
@@ -250,23 +335,20 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=12)
     parser.add_argument("--rollouts", type=int, default=4, help="of a group")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile-groups", type=int, help="groups of the profiled update; default: a quarter")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe setting")
     parser.add_argument("--trace", help="write the profiler's timeline here")
     parser.add_argument("--work", default="runs/benchmarks/grpo_step", help="folder for data and policy")
     parser.add_argument("--json", help="write the figures here")
     args = parser.parse_args()
-    figures = measure(args)
-    for name, value in figures["seconds"].items():
-        print(f"  {name:26s} {value:8.3f} s")
+    facts = {"benchmark": "update_profile", **environment_facts(args.device), "policy": args.policy}
+    figures = measure(args, lambda found: write_json(args.json, facts | found) if args.json else None)
     seen = figures["profile"]
     print(f"  MFU {figures['update_mfu']:.3f}; busy {seen['device_busy_share']}; graphs {figures['graphs']}")
     for row in seen["most_time"]:
         print(f"  {row['ms']:9.2f} ms {row['calls']:7d}  {row['name']}")
     for name, row in seen["calls"].items():
         print(f"  {row['ms']:9.2f} ms {row['calls']:7d}  {name} (host)")
-    if args.json:
-        facts = {"benchmark": "update_profile", **environment_facts(args.device), "policy": args.policy}
-        write_json(args.json, facts | figures)
 
 
 if __name__ == "__main__":
