@@ -33,7 +33,8 @@ COMMANDS = {
     "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
     "grpo_step_2b_n8_h200": "grpo_step --device cuda --policy 2b --packing group --steps 3 --set rollout.group_size=8 "
     "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
-    "grpo_step_3b_h200": "grpo_step --device cuda --policy 3b --packing group --steps 3",
+    "grpo_step_3b_h200": "grpo_step --device cuda --policy 3b --packing group --steps 3 "
+    "--set rollout.engine.vision_attention=sdpa",
     "grpo_step_released_way_h200": "grpo_step_released_way --device cuda --policy 2b "
     "--ours benchmarks/results/grpo_step_2b_h200.json",
     "grpo_step_tiny_2xh200": "grpo_step --device cuda --packing none --set trainer.gpus_per_node=2 "
@@ -47,7 +48,7 @@ COMMANDS = {
     "picture_traffic_cpu": "picture_traffic",
     "pool_speed_h200": "pool_speed --device cuda",
     "propagation_rewards_cpu": "propagation_rewards",
-    "propagation_rewards_h200": "propagation_rewards --device cuda --preset sam2.1_hiera_l --prompts 16",
+    "propagation_rewards_h200": "propagation_rewards --device cuda --preset sam2.1_hiera_l --step-seconds 8.2",
     "rl_gain": "rl_gain --seeds 0 1 2",
     "scaling_1xh200": "scaling --gpus 1",
     "scaling_2xh200": "scaling --gpus 2",

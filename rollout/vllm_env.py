@@ -14,6 +14,15 @@ def executor_of(device: str, tensor_parallel: int) -> str | None:
     return CPU_EXECUTOR if device == "cpu" and tensor_parallel == 1 else None
 
 
+VISION_ATTENTION: dict[str, str | None] = {
+    "auto": None,
+    "flash": "FLASH_ATTN",
+    "sdpa": "TORCH_SDPA",
+    "triton": "TRITON_ATTN",
+}
+"""``rollout.engine.vision_attention`` as vLLM's ``mm_encoder_attn_backend``; None leaves it to vLLM."""
+
+
 def policy_forbidden_token_ids(folder: str) -> list[int]:
     """Ids that the policy in ``folder`` may never sample."""
     from transformers import AutoTokenizer

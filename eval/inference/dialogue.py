@@ -35,6 +35,8 @@ class InferenceSettings:
     kv_cache_gib: float = 1.0
     """Of vLLM on a CPU."""
     enforce_eager: bool = False
+    vision_attention: str = "auto"
+    """A key of `rollout.vllm_env.VISION_ATTENTION`."""
     tensor_parallel: int = 1
     sam2_preset: str = "sam2.1_hiera_l"
     """Which SAM 2 ``sam2_checkpoint`` is."""

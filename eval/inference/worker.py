@@ -26,7 +26,7 @@ from rollout.episode import Draw, Generate, Generated, roll_out
 from rollout.errors import DataError, RecipeError
 from rollout.spoilt import read_of
 from rollout.types import Episode, Sample, StopReason
-from rollout.vllm_env import executor_of, multimodal_limits
+from rollout.vllm_env import VISION_ATTENTION, executor_of, multimodal_limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,6 +90,7 @@ class PolicyWorker:
             gpu_memory_utilization=s.gpu_memory_utilization,
             enforce_eager=s.enforce_eager or self.device == "cpu",
             limit_mm_per_prompt=multimodal_limits(s.images),
+            mm_encoder_attn_backend=VISION_ATTENTION[s.vision_attention],
             worker_extension_cls=self.settings.backend.worker_extension,
             disable_log_stats=True,
         )

@@ -200,12 +200,13 @@ def test_a_draw_is_scored_as_its_benchmark_is(evaluate: Evaluate, started: Start
 
 
 def test_engine_settings_reach_the_engine(evaluate: Evaluate, started: Started, made: Path) -> None:
-    engine = ["kv_cache_gib=2", "max_num_batched_tokens=20000", "max_num_seqs=3"]
+    engine = ["kv_cache_gib=2", "max_num_batched_tokens=20000", "max_num_seqs=3", "vision_attention=sdpa"]
     sets = [word for e in engine for word in ("--set", f"rollout.engine.{e}")]
     done = evaluate("--benchmark", made / "mine.yaml", "--max-samples", "1", *sets, "--set", "pool.cpus_per_worker=2.0")
     assert done.exit_code == 0, done.output
     settings = started[0][0]
     assert (settings.kv_cache_gib, settings.max_num_batched_tokens, settings.concurrency) == (2, 20000, 3)
+    assert settings.vision_attention == "sdpa"
     assert settings.pool_cpus == 2.0 and settings.turn_length == 1024, "a box policy's one reply may be long"
 
 

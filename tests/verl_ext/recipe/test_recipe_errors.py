@@ -143,6 +143,7 @@ def test_a_wrong_key_type_or_number(override: str, said: list[str]) -> None:
         (SFT, ["policy.row_tokens=4096"], "policy.row_tokens: 4096 is less than"),
         (CPU, ["policy.attn=flash_attention_2"], "flash_attention_2 with device: cpu"),
         (CPU, ["policy.dtype=bfloat16"], "bfloat16 with device: cpu"),
+        (CPU, ["rollout.engine.vision_attention=triton"], "vision_attention: triton with device: cpu"),
         (CPU, ["pool.gpus_per_worker=1"], "pool.gpus_per_worker: 1 with device: cpu"),
         (O3, ["rewards.weights.veason_format=1"], "rewards.weights.veason_format: scores box answers"),
         (VEASON, ["rewards.weights.mask_iou=1"], "rewards.weights.mask_iou: scores [SEG] dialogues"),

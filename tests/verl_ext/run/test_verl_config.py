@@ -21,6 +21,7 @@ from rollout.environment import make_environment
 from rollout.environments.keyframe_exploration import KeyframeExploration
 from rollout.errors import RecipeError
 from rollout.types import Sample
+from rollout.vllm_env import VISION_ATTENTION
 from verl_ext.recipe import Recipe, load_recipe
 from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.run.verl_config import grpo_config, images_per_dialogue, ray_values, sft_config
@@ -40,6 +41,7 @@ ADDED = {
     "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.mm_encoder_attn_backend",
     "model.override_config.attn_implementation",
     "ray_kwargs.ray_init._node_ip_address",
     "ray_kwargs.ray_init.address",
@@ -176,6 +178,26 @@ def test_one_gpu_holds_several_engines_where_each_says_its_cache(tiny_recipe: Ca
     given = build_cli_args_from_config({"kv_cache_memory_bytes": OmegaConf.select(config, engine)})
     parsed = EngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(given)
     assert parsed.kv_cache_memory_bytes == 3 << 30
+
+
+@pytest.mark.parametrize(("said", "name"), [("flash", "FLASH_ATTN"), ("sdpa", "TORCH_SDPA"), ("triton", "TRITON_ATTN")])
+def test_attention_of_the_vision_tower_reaches_vllm(tiny_recipe: Callable[..., Recipe], said: str, name: str) -> None:
+    """As vLLM's engine arguments and its multimodal configuration take it, for training and evaluation."""
+    from verl.workers.rollout.vllm_rollout.utils import build_cli_args_from_config
+    from vllm.config.multimodal import MultiModalConfig
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    engine = "actor_rollout_ref.rollout.engine_kwargs.vllm.mm_encoder_attn_backend"
+    assert OmegaConf.select(grpo_config(tiny_recipe("grpo")), engine) is None  # vLLM's own choice; verl drops it
+    gpu = ("device=cuda", "policy.dtype=bfloat16", "trainer.gpus_per_node=1")
+    config = grpo_config(tiny_recipe("grpo", *gpu, f"rollout.engine.vision_attention={said}"))
+    given = build_cli_args_from_config({"mm_encoder_attn_backend": OmegaConf.select(config, engine)})
+    parsed = EngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(given)
+    assert EngineArgs.from_cli_args(parsed).mm_encoder_attn_backend == VISION_ATTENTION[said]
+    taken = MultiModalConfig(mm_encoder_attn_backend=parsed.mm_encoder_attn_backend).mm_encoder_attn_backend
+    assert taken is AttentionBackendEnum[name]
 
 
 def test_settings_arrive(tiny_recipe: Callable[..., Recipe]) -> None:
