@@ -15,6 +15,8 @@ BASE = "rl_without_calibration"
 """What the other arms are held against."""
 SUPERVISED = "supervised"
 OFF = "objective.calibration.enabled=false"
+AUX = "objective.aux_coef=0.2"
+"""What VideoSEG-O3's recipes have; those of both worlds leave it out."""
 ARMS: dict[str, tuple[str, ...]] = {
     BASE: (OFF,),
     SUPERVISED: (),
@@ -23,29 +25,28 @@ ARMS: dict[str, tuple[str, ...]] = {
     "topk": ("objective.calibration.reduction=topk", "objective.calibration.topk=0.1"),
     "drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=0.3"),
     "credit_by_part": (OFF, "objective.credit=by_part"),
-    "no_auxiliary_loss": (OFF, "objective.aux_coef=0"),
-    "auxiliary_loss_for_the_head": (OFF, "objective.aux_trains=head"),
+    "auxiliary_loss": (OFF, AUX),
+    "auxiliary_loss_for_the_head": (OFF, AUX, "objective.aux_trains=head"),
     "no_keyframe_vs_mask": (OFF, "rewards.weights.keyframe_vs_mask=0"),
     "no_progressive_keyframe": (OFF, "rewards.weights.progressive_keyframe=0"),
     "existence_legible": (OFF, "rewards.existence=legible"),
     "no_format_rewards": (OFF, "rewards.weights.strict_format=0", "rewards.weights.step_format=0"),
 }
 """Of the world where exploring pays."""
-TWIN_AUX = "objective.aux_coef=0.2"
 TWIN_ARMS: dict[str, tuple[str, ...]] = {
     BASE: (OFF,),
     "published": (),
     "drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=0.3"),
-    "auxiliary_loss": (OFF, TWIN_AUX),
+    "auxiliary_loss": (OFF, AUX),
     "wide_drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=1"),
     "sum": ("objective.calibration.reduction=sum",),
     "topk": ("objective.calibration.reduction=topk", "objective.calibration.topk=0.1"),
-    "auxiliary_loss_alone": (OFF, TWIN_AUX, "objective.advantage_eps=1e9"),  # advantages of nothing
-    "published_with_auxiliary_loss": (TWIN_AUX,),
+    "auxiliary_loss_alone": (OFF, AUX, "objective.advantage_eps=1e9"),  # advantages of nothing
+    "published_with_auxiliary_loss": (AUX,),
     "drawn_states_with_auxiliary_loss": (
         "objective.calibration.form=state",
         "objective.calibration.sigma=0.3",
-        TWIN_AUX,
+        AUX,
     ),
     SUPERVISED: (),
 }

@@ -22,10 +22,16 @@ Reply = Callable[[str, Grounding], None]
 
 
 def closeup_turns(
-    sample: Sample, objects: Sequence[SceneObject], habits: Habits, wrong_name: float, rng: np.random.Generator
+    sample: Sample,
+    objects: Sequence[SceneObject],
+    shown: Sequence[int],
+    habits: Habits,
+    wrong_name: float,
+    rng: np.random.Generator,
 ) -> tuple[list[tuple[str, Grounding]], bool]:
     """The two replies with their choices, and whether the object named is a wrong one.
 
+    ``shown``: the low-resolution frames of the first message.
     Raises DataError for a target without a mark.
     """
     target = next((o for o in objects if o.anno_id in sample.expression.anno_ids), None)
@@ -41,11 +47,19 @@ def closeup_turns(
     others = [o for o in objects if o is not target]
     noisy = bool(others) and rng.random() < wrong_name
     named = others[int(rng.integers(len(others)))] if noisy else target
-    when = f"Step 1: they turn from {choice.start} to {choice.end}."
-    first = f"{when} Step 2: no mark is clear. Step 3: query about {target.mark}. Action: look again"
-    last = f"{when} {reading(objects, target.mark, named.name)}. Action: confirmed"
+    when = f"they turn from {choice.start} to {choice.end}."
+    seen = f"Step 1: {sighting(objects, shown)}, {when}"
+    first = f"{seen} Step 2: no mark is clear. Step 3: query about {target.mark}. Action: look again"
+    last = f"Step 1: {when} {reading(objects, target.mark, named.name)}. Action: confirmed"
     turns = [(format_turn(first, Action.SELECT, choice), choice), (format_turn(last, Action.ANSWER, choice), choice)]
     return turns, noisy
+
+
+def sighting(objects: Sequence[SceneObject], shown: Sequence[int]) -> str:
+    """Which of the frames shown have the objects near: at least halfway between their least and their largest area."""
+    areas = np.sum([o.areas for o in objects], axis=0)
+    near = [str(t) for t in shown if 2 * areas[t] >= areas.min() + areas.max()]
+    return f"near at {' '.join(near) or 'none'}"
 
 
 def reading(objects: Sequence[SceneObject], mark: str, name: str) -> str:

@@ -222,7 +222,7 @@ def _closeup(
     noise: float,
     rng: np.random.Generator,
 ) -> VTSCoTRecord:
-    turns, noisy = closeup_turns(sample, objects, habits, noise, rng)
+    turns, noisy = closeup_turns(sample, objects, dialogue.initial.temporal, habits, noise, rng)
     for n, (text, choice) in enumerate(turns):
         dialogue.reply(text)
         dialogue.chosen.append(choice)

@@ -1,8 +1,8 @@
 """A scene in which looking closely pays: like discs whose marks can be read in a short stretch, and at full size only.
 
 Four discs of one colour, one in each quarter of the frame, drift a little. In the *window*, a few frames of the clip,
-they face the camera and each shows its own mark; over `RAMP` frames before and after it they grow and shrink, which is
-what low resolution shows of it. Outside the window nothing tells them apart but their place, which lasts.
+they face the camera and each shows its own mark; over `RAMP` frames before and after it they turn, from a blue back to
+their face, and grow: that is what low resolution shows of it. Outside the window nothing tells them apart but their place, which lasts.
 
 Shape legend: K = 4 discs, T frames, S x S pixels; x right, y down.
 """
@@ -24,7 +24,9 @@ RAMP = 8
 FAR, NEAR = 0.094, 0.14
 """Radius away from the window and in it, of the frame's side."""
 COLOR = (112, 143)
-"""Least and most of each channel."""
+"""Least and most of each channel of a face."""
+BACK = (40, 60, 160)
+"""Red, green and blue of every disc's back. Size alone is lost in the clutter to a small vision tower."""
 RADIUS_JITTER, CENTRE_JITTER, DRIFT, DRIFT_RATE = 0.008, 0.03, (0.012, 0.03), 0.15
 
 
@@ -55,13 +57,13 @@ class Disc:
 
 @dataclass(frozen=True)
 class BadgeScene:
-    """What a clip shows; ``color`` (3,) is that of all discs."""
+    """What a clip shows; ``colors`` (T, 3) are those of all discs."""
 
     size: int
     objects: tuple[Disc, ...]
     masks: NDArray[np.bool_]
     """(K, T, S, S); discs never overlap."""
-    color: NDArray[np.float32]
+    colors: NDArray[np.float32]
 
     @property
     def num_frames(self) -> int:
@@ -85,8 +87,9 @@ def draw_badges(rng: np.random.Generator, num_frames: int, size: int, marks: tup
         radii = FAR + rng.uniform(-RADIUS_JITTER, RADIUS_JITTER) + (NEAR - FAR) * facing
         flip = int(rng.choice([-1, 1]))
         discs.append(Disc(place, marks[int(mark)], radii * size, (centre + swing) * size, flip, legible))
-    color = rng.uniform(*COLOR, 3).astype(np.float32)
-    return BadgeScene(size, tuple(discs), np.stack([_silhouette(d, size) for d in discs]), color)
+    back, face = np.array(BACK), rng.uniform(*COLOR, 3)
+    colors = (back + facing[:, None] * (face - back)).astype(np.float32)
+    return BadgeScene(size, tuple(discs), np.stack([_silhouette(d, size) for d in discs]), colors)
 
 
 def _silhouette(disc: Disc, size: int) -> NDArray[np.bool_]:

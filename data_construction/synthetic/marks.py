@@ -38,7 +38,8 @@ def render_badges(scene: BadgeScene, rng: np.random.Generator) -> NDArray[np.uin
     size, total = scene.size, scene.num_frames
     noise = FRAME_NOISE * rng.standard_normal((total, size, size), dtype=np.float32)
     frames = np.repeat(background(rng, size)[None], total, axis=0)
-    frames[scene.masks.any(0)] = scene.color
+    discs = scene.masks.any(0)
+    frames[discs] = scene.colors[np.nonzero(discs)[0]]
     shown = list(scene.objects[0].legible)
     frames[shown] += MARK_DEPTH * window_marks(scene)[..., None]
     return np.clip(np.rint(frames + noise[..., None]), 0, 255).astype(np.uint8)

@@ -41,11 +41,10 @@ ON_CPU = (
     "trainer.loader_workers=1",
 )
 CPU_SIDE = 128
-CPU_FRAMES = (  # of frames of 128: 32, 64 and all 128 pixels
-    "rollout.initial_low_res=8",
+CPU_FRAMES = (  # of frames of 128: 64, 64 and all 128 pixels
     "rollout.frames_per_turn=3",
-    "rollout.budgets={low_res: 4, spatial: 6, keyframe: 21}",
-    "rollout.eval={initial_low_res: 8, budgets: {low_res: 4, spatial: 6, keyframe: 21}}",
+    "rollout.budgets={low_res: 6, spatial: 6, keyframe: 21}",
+    "rollout.eval={budgets: {low_res: 6, spatial: 6, keyframe: 21}}",
     "rollout.engine.max_num_seqs=64",
     "rollout.engine.max_num_batched_tokens=4096",
 )
@@ -75,18 +74,20 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         )
     small, steps = (*ON_CPU, *CPU_FRAMES), rl_steps or CPU_RL_STEPS
     return QuickstartSettings(
-        clips={"train": 400, "valid": 12, "test": 48},
+        clips={"train": 1200, "valid": 12, "test": 48},
         frames=(48, 48),
         size=CPU_SIDE,
         policy=CPU_POLICY,
         warm_up_steps=200,
-        reading={"steps": 360, "batch": 48},
+        reading={"steps": 420, "batch": 48},
+        reading_frames=1,
+        reading_dialogues=3000,
         test_samples=192,
         segmentation=(
             *small,
             "rollout.initial_low_res=0",
             "rollout.budgets.spatial=21",
-            "trainer.steps=60",
+            "trainer.steps=30",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=8",
             "optim.lr=6e-4",
@@ -100,7 +101,7 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         ),
         grpo=(
             *small,
-            "rollout.group_size=4",
+            "rollout.group_size=8",
             f"trainer.steps={steps}",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=16",
