@@ -4,8 +4,10 @@
 sam2.1_hiera_l`` is a step of VideoSEG-O3 at its real size, 12 prompts of 4 rollouts. To take a minute, it times the
 exact ways on a quarter of the prompts and says four times that (clips are scored one by one, and share nothing), and
 leaves ``exact_all`` out, which ``--ways`` adds. Clips on disk are smooth noise that drifts, states, boxes and weights
-random: the work is that of real ones. Each way starts with an empty cache, as a step does, and all are timed in turn,
-so that a busy machine slows all. Progress goes to stderr, and what is measured to ``--json`` at once.
+random: the work is that of real ones. The segmenter is as a pool's worker has it, on a GPU compiled unless
+``--no-compile``. Each way starts with an empty cache, as a step does, after a warm-up by the same requests (a GPU's
+kernels are planned for each new shape), and all are timed in turn, so that a busy machine slows all. Progress goes to
+stderr, and what is measured to ``--json`` at once.
 ``--step-seconds`` is the time of a step without them, for the share.
 """
 
@@ -94,10 +96,14 @@ def requests_of(
 
 
 def measure(args: argparse.Namespace, samples: list[Sample], keep: Callable[[dict[str, Any]], None]) -> None:
-    """Seconds of a step's requests, by kind of answer and way; the median of ``--repeats`` after a warm-up: of a whole
-    step on a CPU; on a GPU of the first prompt, without and with propagation. ``keep`` gets all figures after each."""
+    """Seconds of a step's requests, by kind of answer and way; the median of ``--repeats`` after a warm-up. ``keep``
+    gets all figures after each."""
     config = SegmenterConfig(preset=args.preset, compute_dtype=args.dtype)
-    scorer = RequestScorer(Segmenter(config).to(args.device).eval(), max_resident_frames=args.cache_frames)
+    segmenter = Segmenter(config).to(args.device).eval().requires_grad_(False)
+    segmenter.round_weights()
+    if args.compile:
+        segmenter.compile_parts()
+    scorer = RequestScorer(segmenter, max_resident_frames=args.cache_frames)
     say(f"{args.preset} is built")
     found: dict[str, Any] = {}
     for kind in KINDS:
@@ -109,9 +115,8 @@ def measure(args: argparse.Namespace, samples: list[Sample], keep: Callable[[dic
             timed = asked[: args.exact_prompts] if form == "exact" else asked
             ways[name] = [[*own, *(judged_request(r, s, asks) for r in whole)] for s, own, whole in timed]
         times: dict[str, list[float]] = {name: [] for name in ways}
-        cuda = args.device == "cuda"
-        for name, by_clip in list(ways.items())[: 2 if cuda else None]:
-            warm = seconds(scorer, by_clip[:1] if cuda else by_clip, args.device)
+        for name, by_clip in ways.items():
+            warm = seconds(scorer, by_clip, args.device)
             say(f"{kind} {name}: warm-up {warm:.2f} s")
         for _ in range(args.repeats):
             for name, by_clip in ways.items():
@@ -157,6 +162,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on cuda, else float32")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on cuda")
     parser.add_argument("--prompts", type=int, help="of a step; default: 12 on cuda, else 2")
     parser.add_argument("--exact-prompts", type=int, help="timed in exact ways; default: a quarter on cuda, else all")
     parser.add_argument("--rollouts", type=int, default=4, help="of a prompt")
@@ -175,6 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     cuda = args.device == "cuda"
     args.dtype = args.dtype or ("bfloat16" if cuda else "float32")
+    args.compile = cuda if args.compile is None else args.compile
     args.prompts = args.prompts or (12 if cuda else 2)
     args.exact_prompts = min(args.prompts, args.exact_prompts or (max(1, args.prompts // 4) if cuda else args.prompts))
     args.repeats = args.repeats or (1 if cuda else 3)

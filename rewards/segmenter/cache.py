@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from rewards.segmenter.features import Features, FeatureSource, Levels, concat_levels, upload
-from rewards.segmenter.overlap import ReadAhead
+from rewards.segmenter.overlap import READERS, ReadAhead
 from rewards.segmenter.segmenter import Segmenter
 from rollout.types import Clip
 
@@ -91,8 +91,7 @@ class FeatureCache:
                 missing.append(t)
         chunks = [missing[i : i + ENCODE_CHUNK] for i in range(0, len(missing), ENCODE_CHUNK)]
         for i, chunk in enumerate(chunks):
-            for later in chunks[i : i + CHUNKS_AHEAD]:
-                self.read_ahead(clip, later)
+            self.read_ahead(clip, missing[i * ENCODE_CHUNK : (i + CHUNKS_AHEAD) * ENCODE_CHUNK])
             pixels = self._segmenter.architecture.normalise(upload(self._pixels(clip, chunk), self._segmenter.device))
             encoded = self._segmenter.encode(pixels, ENCODE_CHUNK)
             self._position = encoded.position
@@ -103,11 +102,18 @@ class FeatureCache:
                 self._frames.popitem(last=False)
         return [found[t] for t in frames]
 
-    def read_ahead(self, clip: Clip, frames: Sequence[int]) -> None:
-        """Begin to read those of ``frames`` that are not encoded yet."""
+    def read_ahead(self, clip: Clip, frames: Sequence[int], at_once: int | None = None) -> None:
+        """Begin to read those of ``frames`` that are not encoded yet: spread over all threads, for the encoder waits
+        for the first of a few, or ``at_once`` by one thread."""
         fresh = [t for t in frames if not self.holds(clip, t) and self._key(clip, t) not in self._ahead]
-        read = partial(self._read, clip, fresh)
-        self._ahead.begin([self._key(clip, t) for t in fresh], read)
+        size = at_once or max(1, min(ENCODE_CHUNK, -(-len(fresh) // READERS)))
+        for part in (fresh[i : i + size] for i in range(0, len(fresh), size)):
+            self._ahead.begin([self._key(clip, t) for t in part], partial(self._read, clip, part))
+
+    @property
+    def room_ahead(self) -> int:
+        """Frames that may still be begun to read."""
+        return min(CHUNKS_AHEAD * ENCODE_CHUNK, self.capacity) - len(self._ahead)
 
     def forget_ahead(self) -> None:
         """Reading goes another way from here."""
@@ -156,7 +162,7 @@ class _OnDemand:
         elif not self.cache.holds(self.clip, self.frames[t]):
             size = min(ENCODE_CHUNK, self.cache.capacity)
             for start in range(t, t + step * size * CHUNKS_AHEAD, step * size):
-                self.cache.read_ahead(self.clip, self._chunk(start, step, size))
+                self.cache.read_ahead(self.clip, self._chunk(start, step, size), at_once=size)
             self.cache.features(self.clip, self._chunk(t, step, size))
 
     def _chunk(self, start: int, step: int, size: int) -> list[int]:

@@ -1,8 +1,8 @@
 """The memory that propagation attends to, for many items with different keyframes at once.
 
-Positions are *offsets* from each item's own keyframe: +s is s frames after it, -s before it. At step s of a pass
-every item therefore sees memories at the same offsets, and one batch holds them all. Only in the backward pass do
-items differ: it also sees the first forward memories, and an item whose keyframe is near the clip's end has fewer.
+Positions are *offsets* from each item's own keyframe: +s is s frames after it, -s before it. An item's *walk* takes it
+forward to the end of its video, then backward to the start, one frame a step: nobody waits for a neighbour to turn, so
+that batches stay full. What a step remembers is stored by the step, whatever offsets the items had there.
 
 Shape legend: B items, n of them in a step, L memory tokens of one, m memory channels, C pointer width, HW positions of
 a memory, P pieces of m channels into which a pointer is cut.
@@ -48,13 +48,16 @@ class Memory:
 
 
 class MemoryBank:
-    """Memories and object pointers of B items by offset; forgets what no later step can see."""
+    """Memories and object pointers of B items by step; forgets what no later step can see."""
 
-    def __init__(self, arch: Architecture, keyframes: Sequence[int], num_frames: int) -> None:
-        """Reads the model's position encodings, so that it belongs inside the caller's autocast."""
-        self._room = [num_frames - 1 - k for k in keyframes]
+    def __init__(self, arch: Architecture, room: Sequence[int], num_frames: int) -> None:
+        """Reads the model's position encodings, so that it belongs inside the caller's autocast.
+
+        ``room``: (B,) frames after each keyframe. ``num_frames``: of the longest video; all have one `pointer_frames`.
+        """
+        self._room = list(room)
         self._spatial_reach = arch.num_memories - 1
-        self._pointer_reach = min(num_frames, arch.num_pointers) - 1
+        self._pointer_reach = pointer_frames(arch, num_frames) - 1
         self._rows: dict[int, dict[int, int]] = {}
         self._memories: dict[int, Tensor] = {}
         self._pointers: dict[int, Tensor] = {}
@@ -67,24 +70,29 @@ class MemoryBank:
         self._turned = torch.arange(self._size, device=device).repeat(arch.num_memories)
         self._still = torch.full((self._pieces * (self._pointer_reach + 1),), self._size, device=device)
 
-    def add(self, offset: int, items: Sequence[int], memories: Tensor, pointers: Tensor) -> None:
-        """Store (n, m, h, w) memories and (n, C) pointers of ``items`` at ``offset``, then forget."""
-        self._rows[offset] = {item: row for row, item in enumerate(items)}
-        self._memories[offset] = memories.flatten(2).transpose(1, 2)
-        self._pointers[offset] = pointers.to(memories.dtype).reshape(len(items), self._pieces, -1)
-        for old in [o for o in self._memories if not _needed(o, offset, self._spatial_reach)]:
+    def offset(self, item: int, step: int) -> int:
+        """Where a step of its walk takes ``item``."""
+        room = self._room[item]
+        return step if step <= room else room - step
+
+    def add(self, step: int, items: Sequence[int], memories: Tensor, pointers: Tensor) -> None:
+        """Store (n, m, h, w) memories and (n, C) pointers of ``items`` at ``step``, then forget."""
+        self._rows[step] = {item: row for row, item in enumerate(items)}
+        self._memories[step] = memories.flatten(2).transpose(1, 2)
+        self._pointers[step] = pointers.to(memories.dtype).reshape(len(items), self._pieces, -1)
+        for old in [s for s in self._memories if not _needed(s, step, self._spatial_reach)]:
             del self._memories[old]
-        for old in [o for o in self._pointers if not _needed(o, offset, self._pointer_reach)]:
+        for old in [s for s in self._pointers if not _needed(s, step, self._pointer_reach)]:
             del self._pointers[old], self._rows[old]
 
-    def read(self, items: Sequence[int], step: int, reverse: bool) -> Memory:
+    def read(self, items: Sequence[int], step: int) -> Memory:
         """What ``items`` see at this step. The keyframe comes first, then the nearest frames of this pass."""
         frames, pointed = [], []
         for item in items:
-            distances = [d for d in range(1, self._pointer_reach + 1) if self._remembers(item, step, d, reverse)]
-            near = [d for d in reversed(distances) if d <= self._spatial_reach]
-            frames.append([(0, self._spatial_reach), *((_offset(step, d, reverse), d - 1) for d in near)])
-            pointed.append([(0, step), *((_offset(step, d, reverse), d) for d in distances)])
+            seen = {d: s for d in range(1, self._pointer_reach + 1) if (s := self._back(item, step, d)) is not None}
+            near = [(seen[d], d - 1) for d in reversed(seen) if d <= self._spatial_reach]
+            frames.append([(0, self._spatial_reach), *near])
+            pointed.append([(0, abs(self.offset(item, step))), *((s, d) for d, s in seen.items())])
         turned, still = [len(one) * self._size for one in frames], [len(one) * self._pieces for one in pointed]
         lengths = [a + b for a, b in zip(turned, still, strict=True)]
         memories = self._gather(self._memories, self._positions, items, frames)
@@ -108,23 +116,33 @@ class MemoryBank:
         items: Sequence[int],
         seen: Sequence[Sequence[tuple[int, int]]],
     ) -> tuple[Tensor, Tensor]:
-        """(N, ., m) tokens without and with their positions, of the N (offset, position) that ``items`` see in turn.
+        """(N, ., m) tokens without and with their positions, of the N (step, position) that ``items`` see in turn.
 
         One upload and few kernels, however many items and frames: a step on a GPU waits for the host's launches.
         """
-        offsets = list(dict.fromkeys(offset for one in seen for offset, _ in one))
-        start = dict(zip(offsets, accumulate((len(store[o]) for o in offsets), initial=0), strict=False))
-        found = [start[o] + self._rows[o][item] for item, one in zip(items, seen, strict=True) for o, _ in one]
+        steps = list(dict.fromkeys(step for one in seen for step, _ in one))
+        start = dict(zip(steps, accumulate((len(store[s]) for s in steps), initial=0), strict=False))
+        found = [start[s] + self._rows[s][item] for item, one in zip(items, seen, strict=True) for s, _ in one]
         places = [place for one in seen for _, place in one]
         rows, places_there = on_device(found + places, positions.device).chunk(2)
-        tokens = torch.cat([store[o] for o in offsets]).index_select(0, rows)
+        tokens = torch.cat([store[s] for s in steps]).index_select(0, rows)
         return tokens, (tokens + positions.index_select(0, places_there)).to(tokens.dtype)
 
-    def _remembers(self, item: int, step: int, distance: int, reverse: bool) -> bool:
-        """Whether it has a memory ``distance`` frames back along this pass that is not the keyframe's."""
-        offset = _offset(step, distance, reverse)
-        known = offset != 0 and offset in self._rows and (reverse or offset > 0)
-        return known and offset <= self._room[item]
+    def _back(self, item: int, step: int, distance: int) -> int | None:
+        """The step of its memory ``distance`` frames back along this pass; None where it has none, or the keyframe's.
+
+        The backward pass sees the frames that it passed and, near the keyframe, the first ones of the forward pass.
+        """
+        here = self.offset(item, step)
+        there = here + distance if here < 0 else here - distance
+        if here < 0:
+            return None if there == 0 or there > self._room[item] else there if there > 0 else step - distance
+        return there if there > 0 else None
+
+
+def pointer_frames(arch: Architecture, num_frames: int) -> int:
+    """Frames whose object pointer is seen: distances to them are told as shares of this."""
+    return min(num_frames, arch.num_pointers)
 
 
 def _side_by_side(memories: Tensor, pointers: Tensor, n: int) -> Tensor:
@@ -138,17 +156,7 @@ def _in_turn(memories: Sequence[Tensor], pointers: Sequence[Tensor]) -> list[Ten
     return [part for pair in zip(memories, pointers, strict=True) for part in pair]
 
 
-def _offset(step: int, distance: int, reverse: bool) -> int:
-    return distance - step if reverse else step - distance
-
-
-def _needed(offset: int, latest: int, reach: int) -> bool:
-    """Whether a step after ``latest`` can see what lies at ``offset``, ``reach`` frames being seen on each side.
-
-    The backward pass sees the frames that it passed and, near the keyframe, the first ones of the forward pass.
-    """
-    if offset == 0:
-        return True
-    if latest >= 0:
-        return offset > latest - reach or offset < reach
-    return latest <= offset < latest + reach
+def _needed(step: int, latest: int, reach: int) -> bool:
+    """Whether a step after ``latest`` can see what was stored at ``step``, ``reach`` frames being seen on each side:
+    the last ones and, from behind the keyframe, those that follow it."""
+    return step > latest - reach or step < max(1, reach)

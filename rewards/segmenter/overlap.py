@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-READERS = 4
+READERS = 8
 """Threads that decode and resize frames; PIL lets go of the interpreter meanwhile."""
 
 

@@ -3,7 +3,7 @@
 Same semantics as the stock predictors (sam2's ``SAM2VideoPredictor``, transformers' ``Sam3TrackerVideoModel``) with one
 object and one prompted frame per state: forward from the keyframe to the end, then backward to the start, the backward
 pass still seeing forward memories. A ``[SEG]`` state is injected in every frame (SPEC 2.2), boxes and points only at
-the keyframe. Items may have videos of their own, of one length: frames that are taken from the same features.
+the keyframe. Items may have videos of their own: frames that are taken from the same features.
 
 Shape legend: B items (a rollout, or a box of one), n of them in one step, T frames, h x w logits.
 """
@@ -30,7 +30,7 @@ from rewards.segmenter.heads import (
     embed_states,
     run_heads,
 )
-from rewards.segmenter.memory import MemoryBank, encode_memory
+from rewards.segmenter.memory import MemoryBank, encode_memory, pointer_frames
 from rewards.segmenter.pieces import EAGER, Pieces, rotations
 
 
@@ -85,58 +85,53 @@ class Propagation:
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         pieces: Pieces = EAGER,
     ) -> None:
-        self._num_frames = len(videos[0]) if videos else source.num_frames
-        for k in keyframes:
-            if not 0 <= k < self._num_frames:
-                raise ValueError(f"keyframe {k} lies outside the clip's 0..{self._num_frames - 1}")
-        if videos is not None and {len(video) for video in videos} != {self._num_frames}:
-            raise ValueError(f"videos of {sorted({len(v) for v in videos})} frames cannot be propagated together")
+        self._lengths = [source.num_frames if videos is None else len(videos[i]) for i in range(len(keyframes))]
+        for k, length in zip(keyframes, self._lengths, strict=True):
+            if not 0 <= k < length:
+                raise ValueError(f"keyframe {k} lies outside the clip's 0..{length - 1}")
+        if len({pointer_frames(arch, length) for length in self._lengths}) > 1:
+            raise ValueError(f"videos of {sorted(set(self._lengths))} frames cannot be propagated together")
         self._arch, self._source, self._device = arch, source, source.position.device
         self._keyframes, self._videos = list(keyframes), videos
         self._gate, self._max_batch, self._autocast = gate, max_batch, autocast
         self._pieces = pieces
         with autocast():
-            self._bank = MemoryBank(arch, self._keyframes, self._num_frames)
+            room = [length - 1 - k for k, length in zip(keyframes, self._lengths, strict=True)]
+            self._bank = MemoryBank(arch, room, max(self._lengths))
             self._tracking = prompts.while_tracking(arch, self._device)
             self._given = prompts.at_keyframe(arch, self._device)
             self._dense_position = arch.dense_position()
             self._turns = rotations(arch.rotary(source.position))
 
     def steps(self) -> Iterator[Step]:
-        """Every (item, frame) once: keyframes, then forward, then backward. Follows the caller's gradient mode."""
-        everyone = list(range(len(self._keyframes)))
-        yield from self._run(0, everyone)
-        for reverse in (False, True):
-            for s in range(1, self._num_frames):
-                offset = -s if reverse else s
-                items = [i for i in everyone if 0 <= self._keyframes[i] + offset < self._num_frames]
-                if not items:
-                    break
-                yield from self._run(offset, items)
+        """Every (item, frame) once: keyframes, then each item's walk, forward and backward. Follows the caller's
+        gradient mode."""
+        for step in range(max(self._lengths)):
+            yield from self._run(step, [i for i, length in enumerate(self._lengths) if step < length])
 
-    def _run(self, offset: int, active: list[int]) -> Iterator[Step]:
-        """All items' step at ``offset``, in batches; their memories enter the bank together."""
+    def _run(self, step: int, active: list[int]) -> Iterator[Step]:
+        """A step of all items' walks, in batches; their memories enter the bank together."""
         memories, pointers = [], []
         for start in range(0, len(active), self._max_batch):
             items = active[start : start + self._max_batch]
             with self._autocast():
-                head, remembered = self._compute(offset, items)
+                head, remembered = self._compute(step, items)
             memories.append(remembered)
             pointers.append(head.pointer.float())
-            yield Step(items, [self._keyframes[i] + offset for i in items], head)
-        self._bank.add(offset, active, torch.cat(memories), torch.cat(pointers))
+            yield Step(items, self._frames(step, items), head)
+        self._bank.add(step, active, torch.cat(memories), torch.cat(pointers))
 
-    def _compute(self, offset: int, items: list[int]) -> tuple[HeadOutput, Tensor]:
-        """What the heads say of n items at ``offset``, and their (n, m, g, g) memories."""
-        if offset == 0:
-            levels = self._levels(offset, items)
+    def _compute(self, step: int, items: list[int]) -> tuple[HeadOutput, Tensor]:
+        """What the heads say of n items at ``step``, and their (n, m, g, g) memories."""
+        if step == 0:
+            levels = self._levels(step, items)
             prompt = (self._tracking if self._given is None else self._given).of(on_device(items, self._device))
             head = self._heads(run_heads, self._arch.without_memory(levels[2]), levels, prompt)
             return head, encode_memory(self._arch, levels[2], head, by_user=self._given is not None)
         n, pieces = len(items), self._pieces
         items = items + items[-1:] * (pieces.smallest - n)
-        levels = self._levels(offset, items)
-        memory = self._bank.read(items, abs(offset), reverse=offset < 0)
+        levels = self._levels(step, items)
+        memory = self._bank.read(items, step)
         fused = attend_to_memory(self._arch, levels[2], self._source.position, self._turns, memory, pieces)
         head = self._heads(pieces.run_heads, fused, levels, self._tracking.of(on_device(items, self._device)))
         remembered = pieces.encode_memory(self._arch, levels[2], head)
@@ -145,8 +140,11 @@ class Propagation:
     def _heads(self, run: Callable[..., HeadOutput], image: Tensor, levels: Levels, prompt: Prompt) -> HeadOutput:
         return run(self._arch, image, levels, prompt, gate=self._gate, position=self._dense_position)
 
-    def _levels(self, offset: int, items: list[int]) -> Levels:
-        return self._source.gather(self._rows(items, [self._keyframes[i] + offset for i in items]))
+    def _levels(self, step: int, items: list[int]) -> Levels:
+        return self._source.gather(self._rows(items, self._frames(step, items)))
+
+    def _frames(self, step: int, items: list[int]) -> list[int]:
+        return [self._keyframes[i] + self._bank.offset(i, step) for i in items]
 
     def _rows(self, items: list[int], frames: list[int]) -> list[int]:
         """Of the source, for each item's frame."""

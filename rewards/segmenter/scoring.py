@@ -13,6 +13,7 @@ from torch import Tensor
 from rewards.segmenter.cache import FeatureCache, LoadFrames
 from rewards.segmenter.features import Features
 from rewards.segmenter.masks import encode_rles, mask_to_clip_size
+from rewards.segmenter.memory import pointer_frames
 from rewards.segmenter.segmenter import Segmenter
 from rewards.segmenter.tracks import point_masks, propagate_group
 from rewards.segmenter.truth import Truth
@@ -66,16 +67,29 @@ class RequestScorer:
         for i, request in enumerate(requests):
             if type(request) not in kinds:
                 raise TypeError(f"{type(request).__name__} is not a request to the segmenter")
-            # only videos of one length are propagated together
-            length = len(request.video) if isinstance(request, PropagateRequest | BoxRequest) else 0
+            # only videos that count alike how far back a frame lies are propagated together
+            is_video = isinstance(request, PropagateRequest | BoxRequest)
+            length = pointer_frames(self.segmenter.architecture, len(request.video)) if is_video else 0
             groups.setdefault((type(request), request.clip.name, request.clip.frames, length), []).append(i)
         truth = Truth(self.segmenter.device)
         outcomes: dict[int, Outcome] = {}
-        for (kind, *_), members in groups.items():
-            run = kinds[kind]
-            group = [requests[i] for i in members]
-            outcomes.update(zip(members, self._isolate(run, group, truth), strict=True))
+        self._read_ahead([requests[i] for members in groups.values() for i in members])
+        try:
+            for (kind, *_), members in groups.items():
+                run = kinds[kind]
+                group = [requests[i] for i in members]
+                outcomes.update(zip(members, self._isolate(run, group, truth), strict=True))
+        finally:
+            self.cache.forget_ahead()
         return [outcomes[i] for i in range(len(requests))]
+
+    def _read_ahead(self, requests: Sequence[Request]) -> None:
+        """Begin to read what ``requests`` will need, those of the first before those of the last."""
+        for request in requests:
+            frames = frames_to_read(request)
+            if len(frames) > self.cache.room_ahead:
+                return
+            self.cache.read_ahead(request.clip, frames)
 
     def _isolate(self, run: Callable[..., list[Any]], group: list[Request], truth: Truth) -> list[Outcome]:
         """Together if the clip is sound; else one by one, so that only requests for a bad frame fail."""
@@ -153,6 +167,21 @@ class RequestScorer:
     def _as_logits(self, rles: list[RLE]) -> Tensor:
         masks = np.stack([decode_rle(rle) for rle in rles]) if rles else np.zeros((0, 1, 1))
         return torch.from_numpy(masks).to(self.segmenter.device).float() * 2 - 1
+
+
+def frames_to_read(request: Request) -> list[int]:
+    """Of its clip; none where nothing prompts the segmenter."""
+    match request:
+        case SegRequest():
+            asked = [k for k, state in zip(request.keyframes, request.states, strict=True) if state is not None]
+            return sorted({*asked, *request.spatial_frames}) if asked else []
+        case PropagateRequest() | BoxRequest():
+            prompted = request.state is not None or (isinstance(request, BoxRequest) and len(request.boxes) > 0)
+            return sorted(set(request.video)) if prompted else []
+        case PointRequest():
+            return [request.frame]
+        case _:
+            return []
 
 
 def _rles(r: int, request: SegRequest, masks: dict[tuple[int, int, int], RLE | None]) -> Any:

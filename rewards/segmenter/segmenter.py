@@ -212,8 +212,9 @@ class Segmenter(nn.Module):
             states: (B, C), injected in every frame.
             boxes: (B, 4) x0, y0, x1, y1 in pixels of the clip, with ``clip_size`` = (H, W).
             points: (B, 2) x, y likewise.
-            videos: (B, K) rows of ``features`` that are each item's video; keyframes and the steps' frames then count
-                along it. None: all of them, in order.
+            videos: per item the rows of ``features`` that are its video; keyframes and the steps' frames then count
+                along it. Of one length, or all long enough for every pointer (`pointer_frames`). None: all rows, in
+                order.
         """
         if states is not None:
             self._check_states(states, len(keyframes))

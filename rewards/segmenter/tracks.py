@@ -3,8 +3,7 @@
 What is held beside the memory bank: the logits of one step, the full-size masks of the frames that a step touches, and
 the finished frames' RLEs. A clip of 2 000 frames therefore needs the memory of one of 20.
 
-Shape legend: B items of a step (a request's state, or one of its boxes), K frames of a request's video, H x W pixels of
-the clip.
+Shape legend: B items of a step (a request's state, or one of its boxes), H x W pixels of the clip.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from rewards.segmenter.masks import by_columns, encode_columns, encode_rles, mas
 from rewards.segmenter.overlap import Fetched, fetch, one_behind
 from rewards.segmenter.propagate import Step
 from rewards.segmenter.segmenter import Prompts, Segmenter
-from rewards.segmenter.truth import Truth
+from rewards.segmenter.truth import Truth, judge_masks
 from rewards.segmenter.types import (
     BoxRequest,
     BoxScores,
@@ -59,7 +58,7 @@ class _Item:
 def propagate_group(
     segmenter: Segmenter, cache: FeatureCache, max_batch: int, group: list[Propagated], truth: Truth
 ) -> list[PropagatedMasks | BoxScores]:
-    """Masks and scores of one clip's requests; their videos have one length. A box is an object, merged by union.
+    """Masks and scores of one clip's requests, whose videos go together. A box is an object, merged by union.
 
     Raises DataError for a frame that cannot be read.
     """
@@ -155,17 +154,25 @@ class _Tracks:
         ious = self._truth.ious(_rows(masks, scored), [self._target(places[i]) for i in scored])
         at = [[places[i] for i in rows] for rows in (kept, scored, judged)]
         put = partial(self._put, at[0], at[1], at[2])
-        return fetch(put, by_columns(_rows(masks, kept)), ious, _rows(masks, judged))
+        there = self._truth.unions([self._target(place) for place in at[2]])
+        return fetch(put, by_columns(_rows(masks, kept)), ious, _rows(masks, judged), there)
 
     def _put(
-        self, drawn: list[Place], scored: list[Place], judged: list[Place], columns: Tensor, ious: Tensor, masks: Tensor
+        self,
+        drawn: list[Place],
+        scored: list[Place],
+        judged: list[Place],
+        columns: Tensor,
+        ious: Tensor,
+        masks: Tensor,
+        there: Tensor,
     ) -> None:
         for (request, position), rle in zip(drawn, encode_columns(columns), strict=True):
             self._rles[request][position] = rle
         for (request, position), value in zip(scored, ious.tolist(), strict=True):
             self._ious[request][position] = float(value)
         if judged:
-            found = self._truth.judge_masks(masks.numpy(), [self._target(place) for place in judged])
+            found = judge_masks(masks.numpy(), there.numpy())
             for (request, position), judgement in zip(judged, found, strict=True):
                 self._judged[request][self._group[request].video[position]] = judgement
 
@@ -215,12 +222,14 @@ class _Tracks:
         r, known = self._group[request], self._judged[request]
         if not r.judged or r.masklets is None:
             return None
-        rows: list[Judgement] = []
-        for t in r.judged:
-            empty = float(not self._truth.union(r.masklets, t).any())
-            rows.append(known.get(t, (empty, empty, False)))
+        rows = (known[t] if t in known else _nothing_drawn(r.masklets, t) for t in r.judged)
         j, f, predicted = zip(*rows, strict=True)
         return PropagatedScores(j, f, predicted)
+
+
+def _nothing_drawn(masklets: Masklets, frame: int) -> Judgement:
+    empty = float(not masklets.union(frame).any())
+    return empty, empty, False
 
 
 def _rows(masks: Tensor, rows: list[int]) -> Tensor:

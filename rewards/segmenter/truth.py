@@ -61,14 +61,17 @@ class Truth:
         """The same as (N,) float64 on the device of ``masks``."""
         if not targets:
             return masks.new_zeros(0, dtype=torch.float64)
-        return mask_iou(masks, torch.stack([self.union(masklets, frame) for masklets, frame in targets]))
+        return mask_iou(masks, self.unions(targets))
 
-    def judge_masks(
-        self, masks: NDArray[np.bool_], targets: Sequence[tuple[Masklets, int]]
-    ) -> list[tuple[float, float, bool]]:
-        """J, F (`rewards.metrics`) and whether there is a mask, of (N, H, W) masks on the host against N (masklets,
-        frame)."""
-        from rewards.metrics import jf_masks
+    def unions(self, targets: Sequence[tuple[Masklets, int]]) -> Tensor:
+        """(N, H, W) bool; (0,) for none."""
+        unions = [self.union(masklets, frame) for masklets, frame in targets]
+        return torch.stack(unions) if unions else torch.zeros(0, dtype=torch.bool, device=self._device)
 
-        j, f = jf_masks(masks, np.stack([masklets.union(frame) for masklets, frame in targets]))
-        return [(float(j[i]), float(f[i]), bool(mask.any())) for i, mask in enumerate(masks)]
+
+def judge_masks(masks: NDArray[np.bool_], there: NDArray[np.bool_]) -> list[tuple[float, float, bool]]:
+    """J, F (`rewards.metrics`) and whether there is a mask, of (N, H, W) masks against as many of ground truth."""
+    from rewards.metrics import jf_masks
+
+    j, f = jf_masks(masks, there)
+    return [(float(j[i]), float(f[i]), bool(mask.any())) for i, mask in enumerate(masks)]

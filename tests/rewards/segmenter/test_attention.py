@@ -41,7 +41,7 @@ def test_packed_equals_one_at_a_time(
     monkeypatch.setattr(module, "varlen_attn", counted)
     packed = segmenter.propagate(features, KEYFRAMES, states=states)
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
-    assert len(calls) > 5 and max(calls) == 5, "ragged steps go through one call"
+    assert len(calls) > 5 and set(calls) == {len(KEYFRAMES)}, "ragged steps go through one call, with every item"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from rewards.segmenter import FeatureCache, Segmenter
+from rewards.segmenter import FeatureCache, PropagateRequest, RequestScorer, Segmenter, SegRequest
 from rewards.segmenter.cache import CHUNKS_AHEAD, ENCODE_CHUNK
 from rewards.segmenter.overlap import Fetched, ReadAhead, fetch, one_behind
 from rollout.errors import DataError
-from rollout.types import Clip
+from rollout.types import Clip, Masklets
 
 
 def test_a_result_is_used_once_the_next_one_is_under_way() -> None:
@@ -97,3 +97,46 @@ def test_a_frame_that_cannot_be_read_is_raised_and_nothing_lingers(segmenter: Se
     assert cache.features(clip, range(ENCODE_CHUNK)).num_frames == ENCODE_CHUNK
     with pytest.raises(DataError, match="unreadable"):
         cache.features(clip, [ENCODE_CHUNK + 1])
+
+
+def test_few_frames_are_read_by_several_threads(segmenter: Segmenter) -> None:
+    """Each waits until all four are being read."""
+    together = threading.Barrier(4)
+
+    def load(clip: Clip, indices: Sequence[int]) -> Any:
+        together.wait(timeout=30)
+        return [np.full((20, 30, 3), t, dtype=np.uint8) for t in indices]
+
+    clip = Clip("clip", tuple("abcd"), 20, 30)
+    assert FeatureCache(segmenter, 64, load).features(clip, range(4)).num_frames == 4
+
+
+def test_later_requests_are_read_while_the_first_are_worked_on(segmenter: Segmenter) -> None:
+    """Frame 0 of the first request is not there before frame 5 of the last one is asked for."""
+    frames, asked = Frames(), threading.Event()
+
+    def load(clip: Clip, indices: Sequence[int]) -> Any:
+        if 5 in indices:
+            asked.set()
+        assert asked.wait(timeout=30)
+        return frames(clip, indices)
+
+    clip = Clip("clip", tuple(map(str, range(6))), 20, 30)
+    state = np.zeros(segmenter.prompt_width, dtype=np.float32)
+    nothing = Masklets(20, 30, ((None,) * 6,), 6)
+    scorer = RequestScorer(segmenter, load=load)
+    drawn = PropagateRequest(clip, 5, state, frames=(3, 5))
+    undrawn = PropagateRequest(clip, 4, None, frames=(2, 4))
+    scorer.score([SegRequest(clip, nothing, (0, 1), [state, None], [1, 2]), undrawn, drawn])
+    assert sorted(frames.read) == [0, 1, 3, 5] and len(scorer.cache._ahead) == 0
+
+
+def test_what_was_begun_in_vain_is_let_go_of(segmenter: Segmenter) -> None:
+    """Frames of the second request, once the first one could not be read."""
+    frames = Frames()
+    clip = Clip("clip", ("0", "bad", "2", "3"), 20, 30)
+    state = np.zeros(segmenter.prompt_width, dtype=np.float32)
+    scorer = RequestScorer(segmenter, load=frames)
+    spoilt, sound = scorer.score([PropagateRequest(clip, f[0], state, frames=f) for f in ((0, 1), (2, 3))])
+    assert isinstance(spoilt, DataError) and not isinstance(sound, DataError)
+    assert len(scorer.cache._ahead) == 0 and frames.read.count(2) <= 2

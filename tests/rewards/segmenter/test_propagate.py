@@ -120,6 +120,36 @@ def test_batch_equals_one_at_a_time(segmenter: Segmenter, pixels: Tensor, states
         torch.testing.assert_close(together[i], alone[0], atol=LOGITS_TOLERANCE, rtol=1e-5)
 
 
+def test_nobody_waits_for_a_neighbour_to_turn(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    """Whatever their keyframes, items need a step for each of their frames, and are all in it."""
+    keyframes = [4, 19, 4, 12, 0, 18]
+    with torch.no_grad():
+        steps = list(segmenter.propagation_steps(segmenter.encode(pixels), keyframes, states=states))
+    assert [s.items for s in steps] == [list(range(6))] * len(pixels)
+    walks = [[s.frames[i] for s in steps] for i in range(6)]
+    assert walks == [[*range(k, len(pixels)), *reversed(range(k))] for k in keyframes]
+
+
+def test_longer_videos_go_together(segmenter: Segmenter, pixels: Tensor, states: Tensor) -> None:
+    """From the number of pointers on; below it distances count for more."""
+    with torch.no_grad():
+        features = segmenter.encode(pixels)
+    videos = [list(range(20)), list(range(0, 17)), list(range(3, 19))]
+    keyframes = [4, 16, 7]
+    steps = segmenter.propagation_steps(features, keyframes, states=states[:3], videos=videos)
+    with torch.no_grad():
+        found = [(i, f, logits) for s in steps for i, f, logits in zip(s.items, s.frames, s.head.logits, strict=True)]
+    assert sorted((i, f) for i, f, _ in found) == [(i, f) for i in range(3) for f in range(len(videos[i]))]
+    for i, video in enumerate(videos):
+        given = {"states": states[i : i + 1], "videos": [video]}
+        alone = segmenter.propagate(features, [keyframes[i]], **given)[0]  # type: ignore[arg-type]
+        for _, f, logits in (one for one in found if one[0] == i):
+            torch.testing.assert_close(logits, alone[f], atol=LOGITS_TOLERANCE, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"videos of \[15, 16\] frames cannot be propagated together"):
+        short = [list(range(16)), list(range(15))]
+        segmenter.propagate(features, [0, 0], states=states[:2], videos=short)
+
+
 @pytest.mark.parametrize("kind", ["states", "boxes"])
 def test_a_neighbour_that_is_not_finite_spoils_nobody_else(
     segmenter: Segmenter, pixels: Tensor, states: Tensor, kind: str
