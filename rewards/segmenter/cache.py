@@ -22,8 +22,8 @@ from rollout.types import Clip
 LoadFrames = Callable[[Clip, Sequence[int]], list[Image.Image]]
 ENCODE_CHUNK = 8
 """Frames read and encoded at a time, so that pixels of a long clip are never all in memory."""
-CHUNKS_AHEAD = 4
-"""Chunks that are being read at a time: 96 MB of pixels at 1024 x 1024."""
+CHUNKS_AHEAD = READERS
+"""Chunks that are being read at a time: 192 MB of pixels at 1024 x 1024."""
 
 
 def _load_frames(clip: Clip, indices: Sequence[int]) -> list[Image.Image]:
@@ -102,12 +102,11 @@ class FeatureCache:
                 self._frames.popitem(last=False)
         return [found[t] for t in frames]
 
-    def read_ahead(self, clip: Clip, frames: Sequence[int], at_once: int | None = None) -> None:
-        """Begin to read those of ``frames`` that are not encoded yet: spread over all threads, for the encoder waits
-        for the first of a few, or ``at_once`` by one thread."""
+    def read_ahead(self, clip: Clip, frames: Sequence[int], at_once: int = 1) -> None:
+        """Begin to read those of ``frames`` that are not encoded yet, ``at_once`` by one thread: one, where the encoder
+        waits for the first of them."""
         fresh = [t for t in frames if not self.holds(clip, t) and self._key(clip, t) not in self._ahead]
-        size = at_once or max(1, min(ENCODE_CHUNK, -(-len(fresh) // READERS)))
-        for part in (fresh[i : i + size] for i in range(0, len(fresh), size)):
+        for part in (fresh[i : i + at_once] for i in range(0, len(fresh), at_once)):
             self._ahead.begin([self._key(clip, t) for t in part], partial(self._read, clip, part))
 
     @property
@@ -162,7 +161,8 @@ class _OnDemand:
         elif not self.cache.holds(self.clip, self.frames[t]):
             size = min(ENCODE_CHUNK, self.cache.capacity)
             for start in range(t, t + step * size * CHUNKS_AHEAD, step * size):
-                self.cache.read_ahead(self.clip, self._chunk(start, step, size), at_once=size)
+                is_awaited = start == t  # at the walk's start and turn, where nothing has been read ahead
+                self.cache.read_ahead(self.clip, self._chunk(start, step, size), 1 if is_awaited else size)
             self.cache.features(self.clip, self._chunk(t, step, size))
 
     def _chunk(self, start: int, step: int, size: int) -> list[int]:

@@ -68,8 +68,8 @@ class RequestScorer:
             if type(request) not in kinds:
                 raise TypeError(f"{type(request).__name__} is not a request to the segmenter")
             # only videos that count alike how far back a frame lies are propagated together
-            is_video = isinstance(request, PropagateRequest | BoxRequest)
-            length = pointer_frames(self.segmenter.architecture, len(request.video)) if is_video else 0
+            video = request.video if isinstance(request, PropagateRequest | BoxRequest) else ()
+            length = pointer_frames(self.segmenter.architecture, len(video))
             groups.setdefault((type(request), request.clip.name, request.clip.frames, length), []).append(i)
         truth = Truth(self.segmenter.device)
         outcomes: dict[int, Outcome] = {}

@@ -140,3 +140,21 @@ def test_what_was_begun_in_vain_is_let_go_of(segmenter: Segmenter) -> None:
     spoilt, sound = scorer.score([PropagateRequest(clip, f[0], state, frames=f) for f in ((0, 1), (2, 3))])
     assert isinstance(spoilt, DataError) and not isinstance(sound, DataError)
     assert len(scorer.cache._ahead) == 0 and frames.read.count(2) <= 2
+
+
+def test_the_first_chunk_of_a_long_clip_is_read_by_several_threads(segmenter: Segmenter) -> None:
+    """At the walk's start and where it turns the encoder waits for it; what follows is read in whole chunks."""
+    read: list[list[int]] = []
+
+    def load(clip: Clip, indices: Sequence[int]) -> Any:
+        read.append(list(indices))
+        return [np.full((20, 30, 3), t, dtype=np.uint8) for t in indices]
+
+    clip = Clip("clip", tuple(map(str, range(60))), 20, 30)
+    state = np.zeros(segmenter.prompt_width, dtype=np.float32)
+    scorer = RequestScorer(segmenter, max_resident_frames=16, load=load)
+    scorer.score([PropagateRequest(clip, 30, state)])
+    awaited, ahead = [r for r in read if len(r) == 1], [r for r in read if len(r) > 1]
+    assert {*range(30, 38), *range(22, 30)} <= {t for (t,) in awaited}
+    assert all(len(r) == ENCODE_CHUNK for r in ahead if 0 not in r and 59 not in r)
+    assert set(range(60)) == {t for r in read for t in r}
