@@ -12,9 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data_construction.check import check_dataset
+from data_construction.cot.closeup import sighting
+from data_construction.cot.tracks import SceneObject
 from data_construction.readers import open_dataset
 from data_construction.synthetic import make_synthetic, object_words, read_synthetic_objects
-from data_construction.synthetic.badges import WINDOW, draw_badges
+from data_construction.synthetic.badges import BACK, COLOR, WINDOW, draw_badges
 from data_construction.synthetic.hidden import shrink_matrix
 from data_construction.synthetic.marks import MARK_DEPTH, MARKS, render_badges, window_marks
 from data_construction.synthetic.worlds import get_world
@@ -24,6 +26,7 @@ from rollout.types import Sample
 from verl_ext.cli.main import app
 
 SIDE = 128
+RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,24 @@ def test_four_like_discs_with_different_marks_and_one_window() -> None:
         assert areas[:, window[0]].min() > 1.5 * areas[:, far].max(), "they grow: the cue at low resolution"
         starts.add(window[0])
     assert len(starts) > 10
+
+
+def test_backs_are_blue_until_the_discs_turn_and_faces_grey_in_the_window() -> None:
+    scene = draw_badges(np.random.default_rng(1), 64, SIDE, tuple(MARKS))
+    window = scene.objects[0].legible
+    frames = render_badges(replace(scene, objects=tuple(replace(d, mark="barred") for d in scene.objects)), RNG)
+    far = next(t for t in range(64) if min(abs(t - w) for w in window) > 8)
+    for t, wanted in ((far, BACK), (window[0], scene.colors[window[0]])):
+        assert np.allclose(frames[t][scene.masks[:, t].any(0)].mean(0), wanted, atol=2)
+    faces = scene.colors[list(window)]
+    assert (faces == faces[0]).all() and COLOR[0] <= faces.min() and faces.max() <= COLOR[1]
+
+
+def test_a_trace_lists_the_shown_frames_in_which_discs_are_near() -> None:
+    areas = np.array([10, 10, 14, 16, 20, 19, 15, 10])
+    disc = SceneObject("0", "top left", areas, np.zeros((8, 2)))
+    assert sighting([disc, disc], [0, 2, 3, 5, 7]) == "near at 3 5"
+    assert sighting([disc], [0, 2, 7]) == "near at none"
 
 
 @pytest.mark.parametrize("mark", MARKS)
