@@ -179,7 +179,7 @@ def _begin(
             settings.device,
             seed,
             progress,
-            [*(_pointing(item, prompts) for item in read), *(None for _ in talked)],
+            [_pointing(item, prompts) for item in (*read, *talked)],
         )
         write_whole(layout.out / "warm_up.json", json.dumps(known, indent=1))
         model.load_state_dict(reader.state_dict())
@@ -196,12 +196,12 @@ def _give_back() -> None:
 
 
 def _pointing(item: Mapping[str, Any], prompts: Mapping[str, torch.Tensor]) -> Pointing | None:
-    """Of a conversation that answers with one ``[SEG]`` about one object."""
+    """Of a conversation about one object: its last ``[SEG]``, as an earlier one may not know yet which object it is."""
     from verl_ext.tiny.warm_up_reading import Pointing
 
     asked = [prompts[a] for a in item["sample"]["expression"]["anno_ids"] if a in prompts]
     said = [at for turn in item["episode"]["turns"] for at in turn["seg_positions"]]
-    return Pointing(said[0], asked[0]) if len(asked) == len(said) == 1 else None
+    return Pointing(said[-1], asked[0]) if said and len(asked) == 1 else None
 
 
 def _conversations(

@@ -92,6 +92,23 @@ def test_the_policy_that_is_saved_has_read_and_only_that(layout: Layout, setting
     assert head == {n for n in taught if n.startswith("text_hidden_fcs")}, "SAM 2 stays, the projection points"
 
 
+def test_the_last_seg_of_a_dialogue_about_one_object_points() -> None:
+    """The first one is written before the disc has been read."""
+    prompts = {"7": torch.ones(4)}
+
+    def item(objects: tuple[str, ...], *turns: list[int]) -> dict[str, Any]:
+        return {
+            "sample": {"expression": {"anno_ids": objects}},
+            "episode": {"turns": [{"seg_positions": at} for at in turns]},
+        }
+
+    pointing = stages._pointing(item(("7",), [12], [40]), prompts)
+    assert pointing is not None and pointing.at == 40 and torch.equal(pointing.prompt, prompts["7"])
+    assert stages._pointing(item(("7", "8"), [12], [40]), {**prompts, "8": torch.zeros(4)}) is None
+    assert stages._pointing(item(("7",), [], []), prompts) is None
+    assert stages._pointing(item(("9",), [12]), prompts) is None, "nothing is known that draws it"
+
+
 def test_a_frame_that_cannot_be_read_is_named(layout: Layout) -> None:
     """What stands for its conversation has no picture to learn reading from."""
     sample = next(iter(open_dataset("revos", layout.data, "train").samples()))
