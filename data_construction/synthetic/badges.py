@@ -2,7 +2,8 @@
 
 Four discs of one colour, one in each quarter of the frame, drift a little. In the *window*, a few frames of the clip,
 they face the camera and each shows its own mark; over `RAMP` frames before and after it they turn, from a blue back to
-their face, and grow: that is what low resolution shows of it. Outside the window nothing tells them apart but their place, which lasts.
+their face, and grow: that is what low resolution shows of it. Outside the window nothing tells them apart but their
+place, which lasts.
 
 Shape legend: K = 4 discs, T frames, S x S pixels; x right, y down.
 """
