@@ -171,16 +171,21 @@ def _begin(
         dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
         some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.reading_dialogues]
         talked = [dialogues[int(i)] for i in some]
-        known |= warm_up_reading(
-            reader,
-            [*read, *talked],
-            processor.image_processor,
-            ReadingSettings(**settings.reading),
-            settings.device,
-            seed,
-            progress,
-            [_pointing(item, prompts) for item in (*read, *talked)],
-        )
+        both = (("reading", settings.reading, read), ("talking", settings.talking, [*read, *talked]))
+        for name, given, lesson in both:
+            if given is None:
+                continue
+            found = warm_up_reading(
+                reader,
+                lesson,
+                processor.image_processor,
+                ReadingSettings(**given),
+                settings.device,
+                seed,
+                progress,
+                [_pointing(item, prompts) for item in lesson],
+            )
+            known |= {key.replace("reading", name): value for key, value in found.items()}
         write_whole(layout.out / "warm_up.json", json.dumps(known, indent=1))
         model.load_state_dict(reader.state_dict())
         del read, talked, reader
