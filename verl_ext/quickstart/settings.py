@@ -52,8 +52,8 @@ class QuickstartSettings:
     reading_frames: int = 3
     """Of each expression, at most: reading is learnt on them, and the first stage trains on the same conversations."""
     talking: dict[str, Any] | None = None
-    """How long it then learns the form of traces beside it, likewise; None: not at all. Together from the start, reading
-    begins late or never: what a trace says about marks is noise to a policy that cannot read them."""
+    """How long it then learns the form of traces beside it, likewise; None: not at all. Together from the start,
+    reading begins late or never: what a trace says about marks is noise to a policy that cannot read them."""
     reading_dialogues: int = 1500
     """Traces, at most, whose form is learnt."""
     policy: dict[str, Any] = field(default_factory=dict)
