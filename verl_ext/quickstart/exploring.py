@@ -70,6 +70,7 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
             reading={"steps": 400, "batch": 256},
             talking={"steps": 150, "batch": 128},
             reading_frames=2,
+            reading_dialogues=3000,
             test_samples=640,
             **shared,
         )
