@@ -51,11 +51,11 @@ class QuickstartSettings:
     nothing to read."""
     reading_frames: int = 3
     """Of each expression, at most: reading is learnt on them, and the first stage trains on the same conversations."""
-    talking: dict[str, Any] | None = None
-    """How long it then learns the form of traces beside it, likewise; None: not at all. Together from the start,
-    reading begins late or never: what a trace says about marks is noise to a policy that cannot read them."""
     reading_dialogues: int = 1500
-    """Traces, at most, whose form is learnt."""
+    """Traces, at most, whose form is learnt meanwhile."""
+    pointing: dict[str, Any] | None = None
+    """How long the last ``[SEG]`` of traces then learns to point as well, likewise; None: not at all. From the start it
+    would point by marks that nobody can read yet, and reading comes late or never."""
     policy: dict[str, Any] = field(default_factory=dict)
     """Widths of the policy, see ``TinyPolicy``; empty: the device's own."""
     clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})

@@ -171,19 +171,22 @@ def _begin(
         dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
         some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.reading_dialogues]
         talked = [dialogues[int(i)] for i in some]
-        both = (("reading", settings.reading, read), ("talking", settings.talking, [*read, *talked]))
-        for name, given, lesson in both:
+        at_once = [_pointing(item, prompts) for item in read]
+        later = [_pointing(item, prompts) for item in talked]
+        no: list[Pointing | None] = [None] * len(talked)
+        lessons = {"reading": (settings.reading, no), "dialogues": (settings.pointing, later)}
+        for name, (given, points) in lessons.items():
             if given is None:
                 continue
             found = warm_up_reading(
                 reader,
-                lesson,
+                [*read, *talked],
                 processor.image_processor,
                 ReadingSettings(**given),
                 settings.device,
                 seed,
                 progress,
-                [_pointing(item, prompts) for item in lesson],
+                [*at_once, *points],
             )
             known |= {key.replace("reading", name): value for key, value in found.items()}
         write_whole(layout.out / "warm_up.json", json.dumps(known, indent=1))

@@ -39,7 +39,7 @@ def settings() -> QuickstartSettings:
         policy={**small, "vision_positions": 256},
         warm_up_steps=1,
         reading={"steps": 16, "batch": 8, "rise_steps": 2, "lr": 3e-3},
-        talking={"steps": 4, "batch": 8},
+        pointing={"steps": 4, "batch": 8},
         reading_frames=3,
         segmentation=(*full.segmentation, "rollout.budgets.spatial=21"),
     )
@@ -84,7 +84,7 @@ def test_the_policy_that_is_saved_has_read_and_only_that(layout: Layout, setting
     taught = load_policy(layout.untrained).state_dict()
     assert len(seen) == 16 + 4 and seen[15] < 0.7 * seen[0]
     told = json.loads((layout.out / "warm_up.json").read_text())
-    assert (told["reading_steps"], told["talking_steps"]) == (16, 4)
+    assert (told["reading_steps"], told["dialogues_steps"]) == (16, 4)
     plain = replace(settings, reading=None)
     other = Layout(layout.out / "plain")
     make_synthetic_link(layout, other)
