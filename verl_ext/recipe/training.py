@@ -51,7 +51,8 @@ class PoolRecipe:
     """Weights of SAM 2 or SAM 3 to score with; null takes the policy's own (box policies have none)."""
     compile: bool = False
     """Compile the image encoder's blocks and the steps of propagation: an actor's first clips then take 37 s longer
-    (one H200), all others on a GPU 0.7 to 0.8 of their time. Pays from some ten thousand frames on; nothing on a CPU."""
+    (one H200), all others on a GPU 0.7 to 0.8 of their time. Pays from some ten thousand frames on; not on a
+    CPU."""
 
 
 @dataclass
