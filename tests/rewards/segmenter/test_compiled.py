@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from shutil import which
 from typing import Any
 
 import pytest
@@ -137,6 +138,7 @@ def fused(segmenter: Segmenter, pieces: Pieces, frames: list[int]) -> Tensor:
         return attend_to_memory(arch, frame, position, rotations(arch.rotary(frame)), memory, pieces)
 
 
+@pytest.mark.skipif(not (which("c++") or which("g++")), reason="kernels for a CPU are generated as C++")
 def test_generated_kernels_round_as_eager_ones_do(layered: Segmenter) -> None:
     """Torch's own generator, in bfloat16 with weights rounded once, as the pool's workers run it."""
     half = Segmenter(replace(layered.config, compute_dtype="bfloat16"))
