@@ -33,8 +33,9 @@ COMMANDS = {
     "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
     "grpo_step_2b_n8_h200": "grpo_step --device cuda --policy 2b --packing group --steps 3 --set rollout.group_size=8 "
     "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
-    "grpo_step_3b_h200": "grpo_step --device cuda --policy 3b --packing group --steps 3 "
-    "--set rollout.engine.vision_attention=sdpa",
+    "grpo_step_3b_h200": "grpo_step --device cuda --policy 3b --packing group --steps 1 --clips 12 "
+    "--set trainer.prompts_per_step=8 --set trainer.mini_batch_prompts=8 --set rollout.engine.vision_attention=sdpa "
+    "--set rollout.engine.enforce_eager=true",
     "grpo_step_released_way_h200": "grpo_step_released_way --device cuda --policy 2b "
     "--ours benchmarks/results/grpo_step_2b_h200.json",
     "grpo_step_tiny_2xh200": "grpo_step --device cuda --packing none --set trainer.gpus_per_node=2 "
