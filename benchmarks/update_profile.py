@@ -25,6 +25,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import numpy as np
+
 from benchmarks.common import environment_facts, write_json
 from benchmarks.grpo_shapes import RECIPES, SHAPES, make_data, make_policy
 
@@ -53,6 +55,8 @@ MEMORY = {
 }
 """Counts of torch's allocator (calls that map memory are among the first three) and what one is in the figures' unit:
 calls, and GiB."""
+RATIO = ("actor/ppo_kl",)
+"""Zero in a first update, whose weights are those of the log-prob pass."""
 Sums = dict[str, list[int]]
 """By name: calls and nanoseconds."""
 
@@ -136,12 +140,12 @@ def log_probs(worker: Any, batch: Any) -> Any:
     return worker.infer_batch(given)
 
 
-def update(worker: Any, batch: Any) -> float:
-    """One; returns its MFU."""
+def update(worker: Any, batch: Any) -> dict[str, Any]:
+    """One; returns its metrics."""
     from verl.utils import tensordict_utils as tu
 
     found = worker.train_batch(batch.clone(recurse=False))
-    return float(tu.get(found, "metrics")["mfu"])
+    return dict(tu.get(found, "metrics"))
 
 
 def seconds(run: Callable[[], Any], device: str, repeats: int, before: Callable[[], Any] = lambda: None) -> float:
@@ -272,9 +276,9 @@ def measure(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) ->
     worker.set_loss_fn(partial(rl_loss, config=config))
     batch = rollouts(worker, args.groups, args.rollouts)
     engine = worker.engine
-    mfus: list[float] = []
+    seen: list[dict[str, Any]] = []
     step = partial(update, worker, batch)
-    run = lambda: mfus.append(step())  # noqa: E731
+    run = lambda: seen.append(step())  # noqa: E731
     spent: dict[str, float] = {}
     memory: dict[str, Any] = {}
 
@@ -284,11 +288,13 @@ def measure(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) ->
         print(f"  {name:36s} {spent[name]:8.3f} s  {memory.get(name, '')}", flush=True)
 
     timed("first_update", run, 1)
+    first = {k: float(np.mean(seen[0][k])) for k in RATIO if k in seen[0]}
+    print(f"  first update (0 expected): {first}", flush=True)
     run()
-    mfus.clear()
+    seen.clear()
     timed("log_probs", partial(log_probs, worker, batch), args.repeats)
     timed("update", run, args.repeats)
-    mfu = median(mfus)
+    mfu = median(float(m["mfu"]) for m in seen)
     for kind in ("plain", "expandable") if cuda else ():
         set_expandable_segments(kind == "expandable")
         timed(f"update_after_empty_cache_{kind}", run, args.repeats, torch.cuda.empty_cache)
@@ -303,6 +309,7 @@ def measure(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) ->
     figures: dict[str, Any] = {
         "settings": [*args.set, f"groups={args.groups}", f"rollouts={args.rollouts}"],
         "tokens": int(batch["input_ids"].values().numel()),
+        "first_update": first,
         "seconds": spent,
         "memory": memory,
         "update_mfu": mfu,

@@ -32,7 +32,7 @@ COMMANDS = {
     "grpo_step_2b_h200": "grpo_step --device cuda --policy 2b --packing none group --steps 3 "
     "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
     "grpo_step_2b_n8_h200": "grpo_step --device cuda --policy 2b --packing group --steps 3 --set rollout.group_size=8 "
-    "--rows-set policy.gradient_checkpointing=false --rows-set policy.compile=true",
+    "--rows-set policy.gradient_checkpointing=false",
     "grpo_step_3b_h200": "grpo_step --device cuda --policy 3b --packing group --steps 1 --clips 12 "
     "--set trainer.prompts_per_step=8 --set trainer.mini_batch_prompts=8 --set rollout.engine.vision_attention=sdpa "
     "--set rollout.engine.enforce_eager=true",
@@ -44,6 +44,7 @@ COMMANDS = {
     "jf_speed_cpu": "jf_speed",
     "keep_rollouts": "keep_rollouts runs/benchmarks/grpo_step/run_tiny_1",
     "learning": "learning --seeds 0 1 2",
+    "long_clip_compiled_h200": "long_clip_memory --device cuda --compile --frames 500",
     "long_clip_h200": "long_clip_memory --device cuda",
     "packing_check_h200": "packing_check",
     "picture_traffic_cpu": "picture_traffic",

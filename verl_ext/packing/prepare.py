@@ -89,11 +89,13 @@ def compile_layers(model: Any) -> None:
     """Compile every layer of both towers for rows of any length; parameters keep their names.
 
     Fused kernels round where eager ones do: graphs with and without gradients are fused differently, and the importance
-    ratio would not start at 1.
+    ratio would not start at 1. Nor would it where a graph's reductions are laid out by what was fastest when that graph
+    was first run: the same sum in another order.
     """
     from torch._inductor import config as inductor
 
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     inductor.emulate_precision_casts = True
+    inductor.deterministic = True
     for layer in (*model.model.language_model.layers, *model.model.visual.blocks):
         layer.forward = torch.compile(layer.forward, dynamic=True)
