@@ -64,8 +64,8 @@ def model_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
 def engine_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
     """FSDP2 in the recipe's precision.
 
-    One process has nobody to gather from, yet FSDP copies each parameter for the forward pass and again for the backward
-    one: the copies are kept between the two where activations are kept as well.
+    One process has nobody to gather from, yet FSDP copies each parameter for the forward pass and again for the
+    backward one: the copies are kept between the two where activations are kept as well.
     """
     param, reduce = MIXED_PRECISION[recipe.policy.dtype]
     alone = recipe.trainer.actor_processes == 1
