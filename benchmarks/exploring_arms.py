@@ -16,7 +16,9 @@ BASE = "rl_without_calibration"
 SUPERVISED = "supervised"
 OFF = "objective.calibration.enabled=false"
 AUX = "objective.aux_coef=0.2"
-"""What VideoSEG-O3's recipes have; those of both worlds leave it out."""
+"""What VideoSEG-O3's recipes have; that of the second world leaves it out."""
+ALL_MASKS = "objective.aux_min_iou=0"
+"""As published; the first world's recipe has those alone that are nearly right."""
 ARMS: dict[str, tuple[str, ...]] = {
     BASE: (OFF,),
     SUPERVISED: (),
@@ -25,8 +27,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "topk": ("objective.calibration.reduction=topk", "objective.calibration.topk=0.1"),
     "drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=0.3"),
     "credit_by_part": (OFF, "objective.credit=by_part"),
-    "auxiliary_loss": (OFF, AUX),
-    "auxiliary_loss_for_the_head": (OFF, AUX, "objective.aux_trains=head"),
+    "no_auxiliary_loss": (OFF, "objective.aux_coef=0"),
+    "auxiliary_loss_on_all": (OFF, ALL_MASKS),
+    "auxiliary_loss_for_the_head": (OFF, ALL_MASKS, "objective.aux_trains=head"),
     "no_keyframe_vs_mask": (OFF, "rewards.weights.keyframe_vs_mask=0"),
     "no_progressive_keyframe": (OFF, "rewards.weights.progressive_keyframe=0"),
     "existence_legible": (OFF, "rewards.existence=legible"),

@@ -9,12 +9,16 @@ missing, the other alone. An answer without either says that there is no target.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rollout.box_protocol import MISSING, parse_box_turn, read_box_reply
+from rollout.control_text import SEG_TOKEN
 from rollout.environment import register_environment
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
+from rollout.errors import DataError
 from rollout.prompts import BoxPromptSet, CombinedPromptSet
 from rollout.types import Sample
 
@@ -35,3 +39,24 @@ class CombinedAnswers(SingleTurnBoxes):
     @classmethod
     def build(cls, sample: Sample, settings: Mapping[str, Any], factor: int) -> CombinedAnswers:
         return cls(sample, CombinedSettings.from_dict(settings), factor)
+
+
+def as_combined(reply: str, settings: CombinedSettings, side: float) -> str:
+    """A well-formed box reply as a combined one: its boxes in the settings' units, and the key for the mask.
+
+    Args:
+        side: of the square in whose pixels the reply's boxes are. A reply that has the key is returned as it is.
+
+    Raises:
+        DataError: it is no well-formed answer with boxes.
+    """
+    turn, found = parse_box_turn(reply), read_box_reply(reply)
+    if turn.problem or found is None or turn.answer is None:
+        what = turn.problem or "it has no answer"
+        raise DataError(f"a reply is no answer with boxes ({what}): correct the trace, or leave it out")
+    if found.mask is not MISSING:
+        return reply
+    scale = settings.span / side
+    boxes = [[round(edge * scale) for edge in box] for box in turn.answer.boxes]
+    answer = {"keyframe_timestamp": found.timestamp, "bbox_2d_list": boxes, "mask": SEG_TOKEN if boxes else None}
+    return f"<think>{turn.think}</think><answer>{json.dumps(answer)}</answer>"

@@ -249,7 +249,8 @@ class SegFSDPEngine(RowEngine):
             out |= self._calibration_terms(seg, output, micro_batch)
         if wants_mask_losses(micro_batch):
             judged = masks if output.detached_mask_logits is None else output.detached_mask_logits
-            out["aux_bce"], out["aux_dice"] = mask_losses(seg, judged)
+            least = 0.0 if is_supervised(micro_batch) else self._recipe.objective.aux_min_iou
+            out["aux_bce"], out["aux_dice"] = mask_losses(seg, judged, least)
             out["aux_masks"] = seg.mask_counts().to(masks.device)
         return out
 

@@ -117,11 +117,15 @@ def _first_trace(r: Recipe, where: str, file: Path) -> Iterator[str]:
         yield f"{where}.annotations: {file}: trace of {record.video_name}: {problem}"
 
 
+REPLAYED = (None, "combined_answers")
+"""Environments of recorded conversations; None: the method's own."""
+
+
 def _environment(r: Recipe) -> Iterator[str]:
-    if r.stage == "sft" and r.rollout.environment is not None:
+    if r.stage == "sft" and r.rollout.environment not in REPLAYED:
         yield (
             f"rollout.environment: {r.rollout.environment} with stage: sft, which replays recorded conversations in "
-            "the method's own environment; leave it out"
+            "the method's own environment, or in combined_answers; leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a recorded trace's numbers mean in training what they meant where it was made (Veason-R1).
+"""Whether a recorded trace's numbers mean in training what they meant where it was made (traces with boxes).
 
 Boxes count pixels of a square of the trace's side, seconds those of the frame rate that it was made with.
 """
@@ -24,9 +24,11 @@ def grid_problem(recipe: Recipe, record: VTSCoTRecord, clip: Clip | None = None)
     Args:
         clip: the record's, by whose times training counts seconds; None: only boxes are looked at.
     """
-    if recipe.method != "veason_r1" or not record.shown:
+    if not recipe.has_boxes or not record.shown:
         return ""
-    return _boxes(recipe, record.shown) or ("" if clip is None else _seconds(recipe, record, clip))
+    if recipe.answers == "boxes" and (problem := _boxes(recipe, record.shown)):
+        return problem  # where a mask joins them they are converted (`rollout.environments.combined_answers`)
+    return "" if clip is None else _seconds(recipe, record, clip)
 
 
 def _boxes(recipe: Recipe, shown: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import Environment
+from rollout.environments.combined_answers import CombinedAnswers, CombinedSettings, as_combined
 from rollout.environments.keyframe_exploration import ExplorationSettings, KeyframeExploration
 from rollout.environments.single_turn_boxes import BoxSettings, SingleTurnBoxes
 from rollout.episode import replay
@@ -29,6 +30,8 @@ from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.run.sources import load_traces
 from verl_ext.supervised.unreadable import FrameCheck, check_held_out, stand_in
 
+SIDE = BoxSettings.side
+"""Of the square in whose pixels a trace's boxes are, where it does not say: the published one."""
 CHECKED = 1000
 """Traces that are replayed before training, a few seconds' work; the longest ones, where there are more."""
 FRAMES_OF_A_TURN = 1000
@@ -120,14 +123,25 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         """
         environment = RECORDED[self.environment](sample, self.settings, self.chat.factor, record)
         conversation = Conversation(self.tokenizer, self.chat, sample.clip, **conversation_limits(self.recipe))
-        episode = replay(environment, conversation, record.replies)
-        taken, there = len(episode.turns), len(record.replies)
+        replies = self._replies(sample, record)
+        episode = replay(environment, conversation, replies)
+        taken, there = len(episode.turns), len(replies)
         if taken < there:
             raise DataError(
                 f"trace of {sample.id}: the dialogue stopped ({episode.stop.value}) after {taken} of {there} turns; "
                 f"{self._remedy(episode.stop, there)}"
             )
         return conversation, asdict(episode) | {"stop": episode.stop.value}
+
+    def _replies(self, sample: Sample, record: Any) -> list[str]:
+        """The record's; Veason-R1's, which hold boxes alone, with the mask where the policy is to answer both."""
+        if self.environment != "combined_answers":
+            return list(record.replies)
+        settings, side = CombinedSettings.from_dict(self.settings), record.shown.get("side", SIDE)
+        try:
+            return [as_combined(reply, settings, side) for reply in record.replies]
+        except DataError as e:
+            raise DataError(f"trace of {sample.id}: {e}") from e
 
     def _remedy(self, stop: StopReason, turns: int) -> str:
         r = self.recipe.rollout
@@ -161,5 +175,15 @@ def _boxes(sample: Sample, settings: Mapping[str, Any], factor: int, record: Any
     return SingleTurnBoxes(sample, BoxSettings.from_dict(settings), factor, frames=record.sample_frame_indice or None)
 
 
-RECORDED: dict[str, Callable[..., Environment]] = {"keyframe_exploration": _exploration, "single_turn_boxes": _boxes}
+def _both(sample: Sample, settings: Mapping[str, Any], factor: int, record: Any) -> Environment:
+    return CombinedAnswers(
+        sample, CombinedSettings.from_dict(settings), factor, frames=record.sample_frame_indice or None
+    )
+
+
+RECORDED: dict[str, Callable[..., Environment]] = {
+    "keyframe_exploration": _exploration,
+    "single_turn_boxes": _boxes,
+    "combined_answers": _both,
+}
 """By environment: the one that shows what a record says was shown."""

@@ -141,3 +141,37 @@ def test_mask_losses_average_video_and_keyframe_masks_apart() -> None:
     assert bce[0, KEYFRAME] < 1e-6 and dice[0, KEYFRAME] < 1e-6  # frame 1 is all target
     assert bce[0, VIDEO] == pytest.approx(10.0, abs=1e-3)  # frame 0 is right, frame 5 wrong in every pixel
     assert dice[0, VIDEO] == pytest.approx((1 - 1 / 17) / 2, abs=1e-3)
+
+
+def test_masks_that_are_far_from_the_truth_can_be_left_out() -> None:
+    """Of an answer's three masks the one of another object counts as no loss, and gets no gradient; the mean stays one
+    over all three."""
+    from pycocotools import mask as coco_mask
+
+    left = np.zeros((8, 8), dtype=np.uint8)
+    left[:, :4] = 1
+    rle = coco_mask.encode(np.asfortranarray(left))
+    sample = Sample(A.clip, Expression("0", "it"), Masklets(8, 8, ((rle,) * 6,), 6))
+    batch = collect([sample], [episode([(1, [7])], spatial=(0, 2))], with_video_frames=True)
+    right, wrong = (
+        torch.where(torch.from_numpy(left) > 0, 3.0, -3.0),
+        torch.where(torch.from_numpy(left) > 0, -3.0, 3.0),
+    )
+    logits = torch.stack([right, right, wrong]).requires_grad_()  # the keyframe's, then those of both spatial frames
+    everything, _ = mask_losses(batch, logits)
+    bce, dice = mask_losses(batch, logits, least=0.5)
+    assert torch.equal(bce[:, 1], everything[:, 1])
+    one = torch.nn.functional.softplus(torch.tensor(-3.0)).item()
+    assert bce[0, 0].item() == pytest.approx(one / 2)
+    assert everything[0, 0].item() == pytest.approx((one + one + 3) / 2)
+    (bce.sum() + dice.sum()).backward()
+    assert logits.grad is not None and logits.grad[2].abs().max() == 0
+    assert (logits.grad[:2].abs().amax((1, 2)) > 0).all()
+
+
+def test_an_empty_mask_of_an_empty_frame_is_right() -> None:
+    nothing = Masklets(8, 8, (), 6)
+    batch = collect([Sample(A.clip, Expression("0", "it"), nothing)], [episode([(1, [7])], spatial=())], True)
+    masks = torch.full((1, 8, 8), -3.0)
+    assert torch.equal(mask_losses(batch, masks, least=0.5)[0], mask_losses(batch, masks)[0])
+    assert not mask_losses(batch, -masks, least=0.5)[0].any()
