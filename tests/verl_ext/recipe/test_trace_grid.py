@@ -57,6 +57,16 @@ def test_boxes_in_other_units_are_refused(tiny_box_recipe: BoxRecipe, tiny_data:
     assert any("rollout.box_units is thousandths: set rollout.box_units=pixels" in said for said in check_ready(recipe))
 
 
+def test_with_a_mask_beside_them_boxes_are_converted_and_seconds_still_count(
+    tiny_recipe: BoxRecipe, tiny_data: Path, tmp_path: Path
+) -> None:
+    both = ["rollout.environment=combined_answers", "rollout.max_turns=1", "rollout.box_side=96"]
+    both.append("rollout.box_units=thousandths")
+    assert load_traces(tiny_recipe("sft", f"data.0.annotations={traces(tiny_data, tmp_path)}", *both))
+    with pytest.raises(DataError, match="made with 2 frames a second"):
+        load_traces(tiny_recipe("sft", f"data.0.annotations={traces(tiny_data, tmp_path, fps=2.0)}", *both))
+
+
 @pytest.mark.parametrize("form", ["jsonl", "vts_cot"])
 def test_another_frame_rate_is_refused_by_name(
     tiny_box_recipe: BoxRecipe, tiny_data: Path, tmp_path: Path, form: str

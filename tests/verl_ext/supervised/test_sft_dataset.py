@@ -59,6 +59,34 @@ def test_every_seg_token_has_its_state_and_the_images_fill_their_placeholders(da
         assert row["position_ids"].shape == (4, len(row["input_ids"]))
 
 
+def test_traces_with_boxes_teach_both_where_both_are_asked_for(
+    dataset: Any, processor: Any, tiny_box_traces: Path
+) -> None:
+    """Their side (112) and units (pixels) are not this recipe's; the [SEG] is drawn where the answer says."""
+    both = [
+        "rollout.environment=combined_answers",
+        "rollout.max_turns=1",
+        "rollout.box_frames=3",
+        "rollout.box_side=96",
+    ]
+    data = dataset(*both, "rollout.box_units=thousandths", f"data.0.annotations={tiny_box_traces}")
+    seg = processor.tokenizer.convert_tokens_to_ids("[SEG]")
+    for i, (_, record) in enumerate(data.items):
+        row = data[i]
+        (turn,) = row["episode"]["turns"]
+        given = json.loads(record.replies[0].split("<answer>")[1].split("</answer>")[0])
+        answer = json.loads(turn["text"].split("<answer>")[1].split("</answer>")[0])
+        assert answer["bbox_2d_list"] == [[round(edge * 1000 / 112) for edge in box] for box in given["bbox_2d_list"]]
+        assert answer["mask"] == "[SEG]" and turn["action"] == "answer"
+        assert torch.nonzero(row["input_ids"] == seg).flatten().tolist() == turn["seg_positions"]
+        assert turn["keyframe"] in record.sample_frame_indice == tuple(row["episode"]["spatial_frames"])
+
+
+def test_traces_without_boxes_are_refused_by_name_where_both_are_asked_for(dataset: Any) -> None:
+    with pytest.raises(DataError, match=r"trace of train_\d+/\d+: a reply is no answer with boxes"):
+        dataset("rollout.environment=combined_answers", "rollout.max_turns=1", "rollout.box_side=96")
+
+
 def test_second_turn_sees_the_keyframe_that_the_trace_selected(dataset: Any) -> None:
     data = dataset()
     i = next(i for i, (_, r) in enumerate(data.items) if len(r.replies) == 2)
