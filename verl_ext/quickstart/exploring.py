@@ -105,7 +105,7 @@ def exploring_settings(device: str = "cpu", rl_steps: int | None = None) -> Quic
         grpo=(
             *small,
             "rollout.group_size=8",
-            "optim.lr=3.0e-4",
+            "optim.lr=1.5e-4",
             f"trainer.steps={steps}",
             "trainer.prompts_per_step=16",
             "trainer.micro_batch=16",

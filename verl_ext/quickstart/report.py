@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from eval.report.inputs import ReportStage
     from rollout.types import Sample
 
+ELSEWHERE = (
+    "These clips leave reinforcement little to find. By how much it raises J&F where the choice of the keyframe "
+    "decides the mask is measured in docs/learning.md (videoseg quickstart --world badges).",
+)
+"""Of the world that is the default."""
 TITLES = {"untrained": "Untrained", "cold_start": "After the cold start", "rl": "After reinforcement"}
 
 
@@ -103,6 +108,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
         "Dialogues that keep to the protocol throughout: "
         f"{percent(summary['format_cold_start'])} -> {percent(summary['format_rl'])} greedy, "
         f"{percent(summary['format_sampled_first'])} -> {percent(summary['format_sampled_last'])} sampled.",
+        *(ELSEWHERE if summary.get("world") == "shapes" else ()),
         *_other_layouts(summary),
         "Clips, policy and SAM 2 are tiny and made on the spot; what they show is that the pipeline learns, not how "
         "well a real policy segments.",

@@ -37,6 +37,7 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
     rows = read_metrics(layout.grpo / METRICS)
     out: dict[str, Any] = {f"jf_{stage}": round(found.jf, 2) for stage, found in scores.items()}
     out |= {
+        "world": settings.world,
         **taught_figures(scores, settings.taught_kinds),
         "jf_predict_nothing": round(scores["rl"].overall.baselines["nothing"].mean, 2),
         "reward_first": round(first["val/reward/mean"], 4),

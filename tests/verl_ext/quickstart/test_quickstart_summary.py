@@ -67,6 +67,11 @@ def test_one_prompt_alone_has_a_gain_without_an_error() -> None:
     assert "a gain of +0.50 over the same prompts" in said and "nothing is claimed" in said
 
 
+def test_the_world_that_leaves_little_to_find_names_the_other() -> None:
+    said = [notes({**RL_FIGURES, "world": world}) for world in ("shapes", "badges")]
+    assert [any("docs/learning.md" in note for note in found) for found in said] == [True, False]
+
+
 RL_FIGURES = {
     "format_cold_start": 0.99,
     "format_rl": 1.0,
