@@ -68,6 +68,7 @@ types: install  ## mypy
 
 docs: install  ## the documentation as a site, links checked: site/index.html
 	$(BIN)/python docs/performance.py
+	$(BIN)/python docs/learning_curves.py
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove build outputs and caches; runs/ and .venv stay

@@ -145,6 +145,20 @@ def study_figures(evaluated: dict[str, dict[str, Any]], arms: Sequence[Arm]) -> 
 
 
 FIGURES = ("jf", "keyframe_hit", "interval_iou", "turns", "format")
+CURVES = ("reward/mean", "reward/mask_iou", "reward/strict_format")
+"""Means over a step's sampled rollouts, on training clips."""
+
+
+def curves_of(arms: Sequence[Arm], study: Layout) -> dict[str, dict[str, list[float]]]:
+    """By arm and seed, then by metric: a value for each RL step."""
+    from verl_ext.run.run_files import METRICS, read_metrics
+
+    found = {}
+    for arm in arms:
+        rows = [row["data"] for row in read_metrics(arm.folder(study) / METRICS) if CURVES[0] in row["data"]]
+        if rows:
+            found[arm.key] = {name: [round(float(row[name]), 3) for row in rows if name in row] for name in CURVES}
+    return found
 
 
 def paired(before: dict[str, float], after: dict[str, float]) -> tuple[float, float]:
@@ -186,7 +200,14 @@ def run_study(
     evaluated = {stage: figures_of(found, study.evaluation(stage)) for stage, found in scores.items()}
     left = [arm.key for arm in arms if arm not in trained]
     jf = {name: found["jf"] for name, found in proved["oracles"].items()}
-    return {"oracles": jf, "readers": proved["readers"], **study_figures(evaluated, arms), "left": left}
+    figures = study_figures(evaluated, arms)
+    return {
+        "oracles": jf,
+        "readers": proved["readers"],
+        **figures,
+        "curves": curves_of(trained, study),
+        "left": left,
+    }
 
 
 def main() -> None:
@@ -213,7 +234,7 @@ def main() -> None:
     settings = SETTINGS[args.world](args.device, args.steps)
     names = list(dict.fromkeys([BASE, *(args.arms or known)]))
     found = run_study(Layout(work.resolve()), settings, names, args.seeds, args.minutes, args.jobs)
-    print(json.dumps({k: v for k, v in found.items() if k != "readers"}, indent=1))
+    print(json.dumps({k: v for k, v in found.items() if k not in ("readers", "curves")}, indent=1))
     if args.json:
         write_json(
             args.json, {"benchmark": "exploring", "world": args.world, **environment_facts(args.device), **found}

@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=854)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fresh-repeats", type=int, default=1)
     parser.add_argument("--long-frames", type=int, help="of the 1080p clip; default: 240 on cuda, else none")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on the CPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from rollout.types import Sample
+from tests.conftest import script_of_docs
 
 ROOT = Path(__file__).parents[1]
 EXTEND = ROOT / "docs" / "extend.md"
@@ -95,6 +97,15 @@ def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
     assert performance.PAGE.read_text(encoding="utf-8") == performance.page(), "run `python docs/performance.py`"
     drawn = performance.pictures()
     assert drawn == {f: f.read_text(encoding="utf-8") for f in performance.PICTURE.parent.glob("scaling_*.svg")}
+
+
+def test_the_curves_are_those_of_the_study() -> None:
+    script = script_of_docs("learning_curves")
+    result = json.loads(script.RESULT.read_text(encoding="utf-8"))
+    drawn = script.picture(result["curves"])
+    assert script.PICTURE.read_text(encoding="utf-8") == drawn, "run `python docs/learning_curves.py`"
+    assert drawn.count("<polyline") == 2 + len(result["curves"])
+    assert script.smooth([0.0, 3.0, 0.0]) == [1.0, 1.0, 1.0]
 
 
 def test_every_result_has_a_command_whose_options_there_are(performance: ModuleType) -> None:
