@@ -27,7 +27,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "topk": ("objective.calibration.reduction=topk", "objective.calibration.topk=0.1"),
     "drawn_states": ("objective.calibration.form=state", "objective.calibration.sigma=0.3"),
     "credit_by_part": (OFF, "objective.credit=by_part"),
-    "no_auxiliary_loss": (OFF, "objective.aux_coef=0"),
+    "no_auxiliary_loss": (OFF, ALL_MASKS, "objective.aux_coef=0"),
     "auxiliary_loss_on_all": (OFF, ALL_MASKS),
     "auxiliary_loss_for_the_head": (OFF, ALL_MASKS, "objective.aux_trains=head"),
     "no_keyframe_vs_mask": (OFF, "rewards.weights.keyframe_vs_mask=0"),

@@ -41,22 +41,31 @@ class CombinedAnswers(SingleTurnBoxes):
         return cls(sample, CombinedSettings.from_dict(settings), factor)
 
 
-def as_combined(reply: str, settings: CombinedSettings, side: float) -> str:
+def as_combined(reply: str, settings: CombinedSettings, side: float | None) -> str:
     """A well-formed box reply as a combined one: its boxes in the settings' units, and the key for the mask.
 
     Args:
-        side: of the square in whose pixels the reply's boxes are. A reply that has the key is returned as it is.
+        side: of the square in whose pixels the reply's boxes are, where that is known. Else they are of the published
+            square, or, in a reply that has the key, in the settings' units.
 
     Raises:
-        DataError: it is no well-formed answer with boxes.
+        DataError: it is no well-formed answer with boxes, or has another mask than ``"[SEG]"`` and null.
     """
     turn, found = parse_box_turn(reply), read_box_reply(reply)
-    if turn.problem or found is None or turn.answer is None:
+    if turn.problem or found is None or turn.answer is None or found.boxes is None:
         what = turn.problem or "it has no answer"
-        raise DataError(f"a reply is no answer with boxes ({what}): correct the trace, or leave it out")
-    if found.mask is not MISSING:
-        return reply
-    scale = settings.span / side
-    boxes = [[round(edge * scale) for edge in box] for box in turn.answer.boxes]
-    answer = {"keyframe_timestamp": found.timestamp, "bbox_2d_list": boxes, "mask": SEG_TOKEN if boxes else None}
+        raise DataError(f"a reply is no answer with boxes ({what})")
+    mask = (SEG_TOKEN if found.boxes else None) if found.mask is MISSING else found.mask
+    if mask not in (SEG_TOKEN, None):
+        raise DataError(f'a reply has mask {mask!r}, where "{SEG_TOKEN}" or null is expected')
+    if side is None:
+        side = BoxSettings.side if found.mask is MISSING else settings.span
+    if not side > 0:
+        raise DataError(f"a reply's boxes are in pixels of a square of side {side:g}")
+
+    def edge(value: float) -> int:
+        return min(max(round(value * settings.span / side), 0), settings.span)
+
+    boxes = [[edge(value) for value in box] for box in found.boxes]
+    answer = {"keyframe_timestamp": found.timestamp, "bbox_2d_list": boxes, "mask": mask}
     return f"<think>{turn.think}</think><answer>{json.dumps(answer)}</answer>"

@@ -10,6 +10,7 @@ seg_ious         (1 + n k) float32: IoU of each mask with ground truth; only whe
 mask_target      (1 + n k) * 1024 uint8: the binarised rollout masks, k a token; only where the batch carries none
                  (with ``calibration.form: state`` the drawn states take the masks' place in all three)
 aux_bce/aux_dice 2 float32 (dense): means over the sequence's video masks and over its keyframe masks (training only)
+aux_kept         2 float32 (dense): shares of those that objective.aux_min_iou lets count
 aux_masks        2 int64 (dense): how many those are
 """
 
@@ -250,7 +251,7 @@ class SegFSDPEngine(RowEngine):
         if wants_mask_losses(micro_batch):
             judged = masks if output.detached_mask_logits is None else output.detached_mask_logits
             least = 0.0 if is_supervised(micro_batch) else self._recipe.objective.aux_min_iou
-            out["aux_bce"], out["aux_dice"] = mask_losses(seg, judged, least)
+            out["aux_bce"], out["aux_dice"], out["aux_kept"] = mask_losses(seg, judged, least)
             out["aux_masks"] = seg.mask_counts().to(masks.device)
         return out
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import torch
 import verl.workers.engine.fsdp.transformer_impl as fsdp_impl
 from tensordict import TensorDict
+from torch.distributed.fsdp import FSDPModule
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead
@@ -68,6 +69,15 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
                 return super().forward_backward_batch(data, loss_function, forward_only)
         except torch.OutOfMemoryError as e:
             raise WorkerError(self._out_of_memory(forward_only, str(e))) from e
+        finally:
+            if forward_only:
+                self._give_back_gathered()
+
+    def _give_back_gathered(self) -> None:
+        """What a lone process keeps for its backward pass: there is none, and vLLM or another model runs next."""
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def _count_work(self, data: TensorDict) -> None:
         dialogues = self._dialogues(data)

@@ -42,7 +42,7 @@ def rl_loss(
     Args:
         config: verl's ActorConfig (clip ratios, KL coefficient, aggregation).
         model_output: ``log_probs`` (B, L) jagged; of a ``[SEG]`` policy also ``mask_log_prob``, and ``aux_bce``,
-            ``aux_dice``, ``aux_masks`` (B, 2).
+            ``aux_dice``, ``aux_kept``, ``aux_masks`` (B, 2).
         data: the micro-batch with ``old_log_probs``, ``advantages``, ``ref_log_prob``, ``old_mask_log_prob``, and how
             many ``video_masks`` and ``keyframe_masks`` the whole mini-batch has.
         only: one term's gradient alone: of the policy term through the text's log-probs or through what calibration
@@ -77,6 +77,9 @@ def rl_loss(
         loss = loss + aux_coef * (video + keyframe)
         metrics["aux/video"] = Metric(value=video.detach(), aggregation=AggregationType.SUM)
         metrics["aux/keyframe"] = Metric(value=keyframe.detach(), aggregation=AggregationType.SUM)
+        kept = (model_output["aux_kept"] * model_output["aux_masks"]).sum() * data["dp_size"]
+        masks = max(1, data["video_masks"] + data["keyframe_masks"])
+        metrics["aux/kept"] = Metric(value=kept.detach() / masks, aggregation=AggregationType.SUM)
         # sums, of which every micro-batch and process has one, or verl could not add them up; the worker divides them
         values = torch.cat([r.reshape(-1) for r in rows_without_dummy(model_output["mask_log_prob"])]).detach()
         for name, value in {"seg/tokens": float(values.numel()), "seg/mask_log_prob_sum": float(values.sum())}.items():

@@ -4,6 +4,7 @@ With N parameters, P FSDP processes, L layers of width d, a vocabulary of V, S t
 
 - weights, gradients and Adam's two means are float32 and sharded: N * 4 * (1 + 1 + 2) / P; with LoRA only the adapters
   have gradients and means (2 r d per adapted matrix, about 7 a layer);
+- a lone process without gradient checkpointing keeps its parameters in the compute precision through a pass: N * b;
 - the reference (RL with a KL term and no LoRA): N * 4 / P, on the host with policy.offload_reference;
 - activations: S * L * d * b with gradient checkpointing plus one layer in full, else 50 * S * L * d * b (50 is what one
   forward and backward at the 2B shape took, 8192 tokens, SDPA);
@@ -81,6 +82,8 @@ def actor_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
         trained = 2 * recipe.policy.lora.rank * size.hidden * ADAPTED_MATRICES * size.layers + size.head_parameters
         trained += size.hidden * (size.vocabulary or 0) if recipe.trains_embeddings else 0
     parts = {"weights": total * share, "gradients": trained * share, "Adam": 2 * trained * share}
+    if keeps_gathered(recipe):
+        parts["gathered weights"] = total * bytes_per_value(recipe) / GIB
     if holds_reference(recipe) and not _on_host(recipe):
         parts["reference"] = size.parameters * share
     if recipe.stage == "grpo" and size.head_parameters:
@@ -127,6 +130,12 @@ def pool_gib(recipe: Recipe, size: ModelSize) -> dict[str, float]:
     parameters = size.head_parameters if own and size.head_parameters else SAM2_PARAMETERS[recipe.pool.preset]
     frame = FRAME_MIB / (64 if tiny else 1)  # a tiny SAM 2 sees an eighth of the side
     return {"SAM 2": parameters * 4 / GIB, "cached frames": recipe.pool.cache_frames * frame / 1024}
+
+
+def keeps_gathered(recipe: Recipe) -> bool:
+    """Whether parameters stay gathered from the forward to the backward pass. One process has nobody to gather from,
+    yet FSDP copies each of them for either."""
+    return recipe.trainer.actor_processes == 1 and not recipe.policy.gradient_checkpointing
 
 
 def bytes_per_value(recipe: Recipe) -> int:

@@ -20,6 +20,15 @@ VERIFICATION = "verification_change"
 
 
 @rule
+def a_least_iou_wants_an_auxiliary_loss(r: Recipe) -> Iterator[str]:
+    if r.stage == "grpo" and r.objective.aux_min_iou and not r.objective.aux_coef:
+        yield (
+            f"objective.aux_min_iou: {r.objective.aux_min_iou:g} with objective.aux_coef: 0, which turns the loss off "
+            "whose masks it chooses; set it to 0, or give a coefficient"
+        )
+
+
+@rule
 def veason_has_no_mask_head(r: Recipe) -> Iterator[str]:
     if r.method != "veason_r1":
         return

@@ -13,7 +13,7 @@ from verl_ext.recipe.model_size import ModelSize
 if TYPE_CHECKING:
     from verl_ext.recipe.schema import Recipe
 
-OF_A_PASS = ("activations", "logits", "gradients")
+OF_A_PASS = ("activations", "logits", "gradients", "gathered weights")
 """What an actor holds only while it updates."""
 
 

@@ -100,7 +100,7 @@ def _conversations(r: Recipe) -> Iterator[str]:
                 f"{where}.annotations: null with stage: sft, which learns from conversations; name a file of them "
                 "(`videoseg data segmentation` or `videoseg data cot` writes one), or leave the source out"
             )
-        elif r.method == "veason_r1" and Path(source.annotations).is_file():
+        elif r.has_boxes and Path(source.annotations).is_file():
             yield from _first_trace(r, where, Path(source.annotations))
 
 

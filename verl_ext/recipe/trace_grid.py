@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rollout.environments.combined_answers import CombinedSettings, as_combined
 from rollout.environments.single_turn_boxes import BoxSettings
+from rollout.errors import DataError
 from verl_ext.recipe.rollout_settings import environment_of
 
 if TYPE_CHECKING:
@@ -24,11 +26,34 @@ def grid_problem(recipe: Recipe, record: VTSCoTRecord, clip: Clip | None = None)
     Args:
         clip: the record's, by whose times training counts seconds; None: only boxes are looked at.
     """
-    if not recipe.has_boxes or not record.shown:
+    if not recipe.has_boxes:
+        return ""
+    if recipe.answers == "both" and (problem := _no_boxes(recipe, record)):
+        return problem
+    if not record.shown:
         return ""
     if recipe.answers == "boxes" and (problem := _boxes(recipe, record.shown)):
         return problem  # where a mask joins them they are converted (`rollout.environments.combined_answers`)
     return "" if clip is None else _seconds(recipe, record, clip)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Of what is shown; the words, which may be a set of another kind, do not matter."""
+    return {key: value for key, value in environment_of(recipe)[1].items() if key != "prompts"}
+
+
+def _no_boxes(recipe: Recipe, record: VTSCoTRecord) -> str:
+    """Why its answers cannot get the key for the mask."""
+    settings = CombinedSettings.from_dict(_settings(recipe))
+    try:
+        for reply in record.replies:
+            as_combined(reply, settings, record.shown.get("side"))
+    except DataError as e:
+        return (
+            f"{e}. With rollout.environment: {recipe.rollout.environment} annotations are traces with boxes "
+            "(`videoseg data cot seed`); name such a file, or leave rollout.environment out"
+        )
+    return ""
 
 
 def _boxes(recipe: Recipe, shown: Mapping[str, float]) -> str:
@@ -50,7 +75,7 @@ def _boxes(recipe: Recipe, shown: Mapping[str, float]) -> str:
 
 def _seconds(recipe: Recipe, record: VTSCoTRecord, clip: Clip) -> str:
     """Of the frames that it shows; their order and number are the trace's own."""
-    settings = BoxSettings.from_dict(environment_of(recipe)[1])
+    settings = BoxSettings.from_dict(_settings(recipe))
     made, frames = replace(settings, fps=record.shown.get("fps", 0.0)), record.sample_frame_indice
     if not all(0 <= f < clip.num_frames for f in frames):
         return ""  # said where the dialogue begins

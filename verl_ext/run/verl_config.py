@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rollout.ray_env import joins_a_cluster, ray_address
 from rollout.vllm_env import VISION_ATTENTION, executor_of, multimodal_limits
+from verl_ext.recipe.memory import keeps_gathered
 
 if TYPE_CHECKING:
     from verl_ext.recipe import Recipe
@@ -62,20 +63,15 @@ def model_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
 
 
 def engine_values(recipe: Recipe, prefix: str) -> dict[str, Any]:
-    """FSDP2 in the recipe's precision.
-
-    One process has nobody to gather from, yet FSDP copies each parameter for the forward pass and again for the
-    backward one: the copies are kept between the two where activations are kept as well.
-    """
+    """FSDP2 in the recipe's precision."""
     param, reduce = MIXED_PRECISION[recipe.policy.dtype]
-    alone = recipe.trainer.actor_processes == 1
     return {
         f"{prefix}.strategy": "fsdp2",
         f"{prefix}.use_torch_compile": False,
         f"{prefix}.model_dtype": "fp32",
         f"{prefix}.mixed_precision": {"param_dtype": param, "reduce_dtype": reduce, "buffer_dtype": reduce},
         f"{prefix}.dtype": recipe.policy.dtype,
-        f"{prefix}.reshard_after_forward": recipe.policy.gradient_checkpointing or not alone,
+        f"{prefix}.reshard_after_forward": not keeps_gathered(recipe),
     }
 
 

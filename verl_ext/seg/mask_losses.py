@@ -21,15 +21,18 @@ def union_mask(sample: Sample, frame: int) -> NDArray[np.bool_]:
     return truth(sample).union(frame)
 
 
-def mask_losses(seg: SegBatch, masks: torch.Tensor, least: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+def mask_losses(
+    seg: SegBatch, masks: torch.Tensor, least: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(B, 2) BCE and (B, 2) dice: mean over each sequence's video masks, and over its keyframe masks; 0 without any.
+    And (B, 2) shares of these masks that count.
 
     Args:
         masks: (M, h, w) logits, one per pair of ``seg``.
-        least: masks of a lower IoU with the truth count with a loss of 0.
+        least: masks of a lower IoU with the truth count as 0 in the means.
     """
     truth = ground_truth(seg, (masks.shape[-2], masks.shape[-1]), union_mask).to(masks.device)
-    kept = (_ious(masks.detach() > 0, truth > 0.5) >= least).to(masks.dtype)
+    kept = (_ious(masks.detach(), truth) >= least).float()
     kind, owner = seg.column(2).to(masks.device), seg.column(3).to(masks.device)
     slot = owner * 2 + (kind == KEYFRAME).long()
     size = 2 * len(seg.positions)
@@ -39,10 +42,13 @@ def mask_losses(seg: SegBatch, masks: torch.Tensor, least: float = 0.0) -> tuple
         sums = torch.zeros(size, device=masks.device).index_add(0, slot, values)
         return (sums / count.clamp(min=1)).view(-1, 2)
 
-    return per_sequence(kept * mask_bce(masks, truth)), per_sequence(kept * mask_dice(masks, truth))
+    bce, dice = kept * mask_bce(masks, truth), kept * mask_dice(masks, truth)
+    return per_sequence(bce), per_sequence(dice), per_sequence(kept)
 
 
-def _ious(masks: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """(M,) of (M, h, w) booleans; 1 where both are empty."""
-    union = (masks | truth).flatten(1).sum(1)
-    return torch.where(union > 0, (masks & truth).flatten(1).sum(1) / union.clamp(min=1), 1.0)
+def _ious(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """(M,) of (M, h, w); the truth's values are shares of a pixel. 1 where both are empty."""
+    drawn, there = (logits > 0).float().flatten(1), truth.float().flatten(1)
+    inside = (drawn * there).sum(1)
+    union = drawn.sum(1) + there.sum(1) - inside
+    return torch.where(union > 0, inside / union.clamp(min=1e-6), 1.0)

@@ -30,8 +30,6 @@ from verl_ext.recipe.rollout_settings import conversation_limits, environment_of
 from verl_ext.run.sources import load_traces
 from verl_ext.supervised.unreadable import FrameCheck, check_held_out, stand_in
 
-SIDE = BoxSettings.side
-"""Of the square in whose pixels a trace's boxes are, where it does not say: the published one."""
 CHECKED = 1000
 """Traces that are replayed before training, a few seconds' work; the longest ones, where there are more."""
 FRAMES_OF_A_TURN = 1000
@@ -123,7 +121,7 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         """
         environment = RECORDED[self.environment](sample, self.settings, self.chat.factor, record)
         conversation = Conversation(self.tokenizer, self.chat, sample.clip, **conversation_limits(self.recipe))
-        replies = self._replies(sample, record)
+        replies = self._replies(record)
         episode = replay(environment, conversation, replies)
         taken, there = len(episode.turns), len(replies)
         if taken < there:
@@ -131,17 +129,16 @@ class SFTDataset(Dataset):  # type: ignore[misc]
                 f"trace of {sample.id}: the dialogue stopped ({episode.stop.value}) after {taken} of {there} turns; "
                 f"{self._remedy(episode.stop, there)}"
             )
+        if episode.stop is StopReason.BAD_ACTION and self.recipe.has_boxes:  # a well-formed one has a second
+            raise DataError(f"trace of {sample.id}: its answer names a second that the clip does not have; correct it")
         return conversation, asdict(episode) | {"stop": episode.stop.value}
 
-    def _replies(self, sample: Sample, record: Any) -> list[str]:
+    def _replies(self, record: Any) -> list[str]:
         """The record's; Veason-R1's, which hold boxes alone, with the mask where the policy is to answer both."""
         if self.environment != "combined_answers":
             return list(record.replies)
-        settings, side = CombinedSettings.from_dict(self.settings), record.shown.get("side", SIDE)
-        try:
-            return [as_combined(reply, settings, side) for reply in record.replies]
-        except DataError as e:
-            raise DataError(f"trace of {sample.id}: {e}") from e
+        settings = CombinedSettings.from_dict(self.settings)
+        return [as_combined(reply, settings, record.shown.get("side")) for reply in record.replies]
 
     def _remedy(self, stop: StopReason, turns: int) -> str:
         r = self.recipe.rollout

@@ -86,6 +86,18 @@ def test_an_auxiliary_loss_for_the_head_leaves_the_language_model(
     assert (size[False] > 0) is (trains == "all")
 
 
+def test_masks_below_the_least_iou_do_not_count_in_reinforcement_alone(
+    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """Untrained masks are all far from the truth."""
+    recipe = tiny_recipe("sft", *FAST, OFF, "objective.aux_min_iou=0.9")
+    worker = build_worker(recipe)
+    _, batch = updated(worker)
+    metrics, gradients = gradients_of_step(worker, batch, loss_of(recipe, aux_coef=0.2, only="auxiliary"))
+    assert metrics["aux/keyframe"] == metrics["aux/video"] == metrics["aux/kept"] == 0.0
+    assert not any(float(g.norm()) for g in gradients.values())
+
+
 def test_gradient_norms_by_term_are_logged_and_change_nothing(
     build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe]
 ) -> None:

@@ -94,6 +94,7 @@ class Case:
             "mask_log_prob": self.flat(self.mask_now),
             "aux_bce": self.aux_bce,
             "aux_dice": self.aux_dice,
+            "aux_kept": (self.aux_masks > 0).double(),
             "aux_masks": self.aux_masks,
         }
 
@@ -191,6 +192,10 @@ def test_auxiliary_losses_are_means_over_masks_with_their_coefficient(config: An
     assert value(with_aux) - value(without) == pytest.approx(AUX * (video + keyframe), abs=1e-6)
     assert value(metrics["aux/video"]) == pytest.approx(video)
     assert value(metrics["aux/keyframe"]) == pytest.approx(keyframe)
+    assert value(metrics["aux/kept"]) == pytest.approx(1.0)
+    half = case.output(case.new)
+    half["aux_kept"] = half["aux_kept"] / 2
+    assert value(rl_loss(config, half, case.data())[1]["aux/kept"]) == pytest.approx(0.5)
 
 
 def test_first_step_has_ratio_one_and_no_divergence(config: Any) -> None:

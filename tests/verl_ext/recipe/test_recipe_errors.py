@@ -152,6 +152,11 @@ def test_a_wrong_key_type_or_number(override: str, said: list[str]) -> None:
         (VEASON, ["pool.checkpoint=null", "rewards.weights.veason_consistency=0"], None),
         (VEASON, ["optim.decoder_lr=1e-4"], "optim.decoder_lr: 0.0001 with method: veason_r1"),
         (VEASON, ["objective.aux_coef=0.2"], "objective.aux_coef: 0.2 with method: veason_r1"),
+        (
+            O3,
+            ["objective.aux_coef=0", "objective.aux_min_iou=0.5"],
+            "objective.aux_min_iou: 0.5 with objective.aux_coef: 0",
+        ),
         (VEASON, ["objective.calibration.enabled=true"], "objective.calibration.enabled: true"),
         (VEASON, ["rollout.max_turns=2"], "answers in one turn"),
         (O3, ["objective.calibration={reduction: topk, topk: 0}"], "sums no pixel"),

@@ -136,7 +136,7 @@ def test_mask_losses_average_video_and_keyframe_masks_apart() -> None:
     sample = Sample(A.clip, A.expression, seen)
     batch = collect([sample], [episode([(1, [7])], spatial=(0, 5))], with_video_frames=True)
     logits = torch.full((3, 4, 4), 20.0)
-    bce, dice = mask_losses(batch, logits)
+    bce, dice, _ = mask_losses(batch, logits)
     assert bce.shape == dice.shape == (1, 2)
     assert bce[0, KEYFRAME] < 1e-6 and dice[0, KEYFRAME] < 1e-6  # frame 1 is all target
     assert bce[0, VIDEO] == pytest.approx(10.0, abs=1e-3)  # frame 0 is right, frame 5 wrong in every pixel
@@ -158,8 +158,9 @@ def test_masks_that_are_far_from_the_truth_can_be_left_out() -> None:
         torch.where(torch.from_numpy(left) > 0, -3.0, 3.0),
     )
     logits = torch.stack([right, right, wrong]).requires_grad_()  # the keyframe's, then those of both spatial frames
-    everything, _ = mask_losses(batch, logits)
-    bce, dice = mask_losses(batch, logits, least=0.5)
+    everything, _, all_kept = mask_losses(batch, logits)
+    bce, dice, kept = mask_losses(batch, logits, least=0.5)
+    assert all_kept.tolist() == [[1.0, 1.0]] and kept.tolist() == [[0.5, 1.0]]
     assert torch.equal(bce[:, 1], everything[:, 1])
     one = torch.nn.functional.softplus(torch.tensor(-3.0)).item()
     assert bce[0, 0].item() == pytest.approx(one / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,8 +84,29 @@ def test_traces_with_boxes_teach_both_where_both_are_asked_for(
 
 
 def test_traces_without_boxes_are_refused_by_name_where_both_are_asked_for(dataset: Any) -> None:
-    with pytest.raises(DataError, match=r"trace of train_\d+/\d+: a reply is no answer with boxes"):
+    words = r"vts_cot_train.json: trace of train_\d+/\d+: a reply is no answer with boxes .*videoseg data cot seed"
+    with pytest.raises(DataError, match=words):
         dataset("rollout.environment=combined_answers", "rollout.max_turns=1", "rollout.box_side=96")
+
+
+def test_an_answer_with_a_second_that_the_clip_does_not_have_is_refused(
+    dataset: Any, tiny_box_traces: Path, tmp_path: Path
+) -> None:
+    """Its mask would be learnt on whichever frame stands in."""
+    line = json.loads(tiny_box_traces.read_text().splitlines()[0])
+    for turn in line["record"]["conversations"]:
+        turn["value"] = re.sub(r'"keyframe_timestamp": \d+', '"keyframe_timestamp": 99', turn["value"])
+    (tmp_path / "traces.jsonl").write_text(json.dumps(line) + "\n")
+    both = [
+        "rollout.environment=combined_answers",
+        "rollout.max_turns=1",
+        "rollout.box_frames=3",
+        "rollout.box_side=96",
+    ]
+    with pytest.raises(
+        DataError, match=r"trace of train_\d+/\d+: its answer names a second that the clip does not have"
+    ):
+        dataset(*both, f"data.0.annotations={tmp_path / 'traces.jsonl'}")
 
 
 def test_second_turn_sees_the_keyframe_that_the_trace_selected(dataset: Any) -> None:
