@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
+from rollout.orphans import end_with_parent
+
 T = TypeVar("T")
 R = TypeVar("R")
 PIECES_A_PROCESS = 32
@@ -34,6 +36,7 @@ _taken: list[Callable[[Any], Any]] = []
 
 
 def _take(do: Callable[[Any], Any]) -> None:
+    end_with_parent()
     _taken[:] = [do]
 
 

@@ -8,8 +8,10 @@ itself, but not while it waits to hand rows to a parent that is gone).
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
+import threading
 from functools import lru_cache
 
 PR_SET_PDEATHSIG = 1
@@ -19,6 +21,22 @@ INIT = 1
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Linux sends ``number`` to this process when the thread that started it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def end_with_parent() -> None:
+    """For a process of a pool, first of all: a thread ends it when the process that made the pool has ended.
+
+    Without it the pool's processes finish what they do and then wait for more for ever. Unlike `die_with_parent` it does
+    not matter which thread of the parent started this process.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def die_with_loader() -> None:

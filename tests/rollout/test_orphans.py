@@ -40,11 +40,33 @@ time.sleep(600)
 """
 
 
-def test_a_loaders_process_goes_with_a_killed_parent() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", LOADS], stdout=subprocess.PIPE, text=True)
+POOL = """
+import time
+from data_construction.processes import in_order
+from tests.rollout.test_orphans import name_and_wait
+
+if __name__ == "__main__":
+    for _ in in_order(name_and_wait, range(8), 2):
+        pass
+"""
+
+
+def name_and_wait(piece: int) -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("program", "number"), [(LOADS, signal.SIGKILL), (POOL, signal.SIGKILL), (POOL, signal.SIGTERM)]
+)
+def test_a_process_goes_with_a_killed_parent(program: str, number: int, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(program, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env)
     assert parent.stdout is not None
     loader = psutil.Process(int(parent.stdout.readline()))
-    os.kill(parent.pid, signal.SIGKILL)
+    os.kill(parent.pid, number)
     parent.wait()
     deadline = time.monotonic() + 10
     while loader.is_running() and loader.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
