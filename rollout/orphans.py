@@ -26,8 +26,8 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 def end_with_parent() -> None:
     """For a process of a pool, first of all: a thread ends it when the process that made the pool has ended.
 
-    Without it the pool's processes finish what they do and then wait for more for ever. Unlike `die_with_parent` it does
-    not matter which thread of the parent started this process.
+    Without it the pool's processes finish what they do and then wait for more for ever. Unlike with `die_with_parent`,
+    the thread of the parent that started this process may end before.
     """
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
