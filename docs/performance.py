@@ -75,7 +75,7 @@ ENVIRONMENT = (
     "threads",
     "repeats",
 )
-MOST_FIGURES = 40
+MOST_FIGURES = 60
 PICTURE = ROOT / "docs" / "pictures" / "scaling.svg"
 """With the device's name behind it."""
 COLOURS = ("#0b6e99", "#c2571a", "#3a8f3a", "#8a4fbf", "#b01e4c")
@@ -265,14 +265,22 @@ def figure_table(content: Mapping[str, Any]) -> list[str]:
     return ["| figure | value |", "|---|---|", *rows, *more]
 
 
+LABELS = ("name", "check", "size")
+"""What a thing in a list may be called by."""
+
+
+def all_have(values: list[Any], key: str) -> bool:
+    return bool(values) and all(isinstance(v, Mapping) and isinstance(v.get(key), str) for v in values)
+
+
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(name, value) of every number in a nested mapping, names joined by slashes; of lists, those of named things."""
     for key, value in values.items():
         name = f"{prefix}{str(key).replace('_', ' ').replace('|', '/')}"
         if isinstance(value, Mapping):
             yield from numbers(value, f"{name} / ")
-        elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
-            yield from numbers({v["name"]: v for v in value}, f"{name} / ")
+        elif isinstance(value, list) and (label := next((k for k in LABELS if all_have(value, k)), None)):
+            yield from numbers({v[label]: v for v in value}, f"{name} / ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tests.verl_ext.engines import supervised_step, training_worker
-from tests.verl_ext.two_processes import ROWS, _batch
+from tests.verl_ext.two_processes import _batch, share_of
 from verl_ext.recipe.context import active_recipe
 
 STEPS_AFTER = 2
@@ -23,10 +23,9 @@ def main() -> None:
     what, folder, result = sys.argv[1:]
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     worker = training_worker(active_recipe())
-    rows = ROWS[rank * len(ROWS) // size : (rank + 1) * len(ROWS) // size]
 
     def step() -> dict[str, Any]:
-        metrics, _ = supervised_step(worker, _batch(worker, rows))
+        metrics, _ = supervised_step(worker, _batch(worker, share_of(rank, size)))
         return {name: float(metrics[name]) for name in ("loss", "grad_norm")} | {"lr": metrics["lr"]}
 
     if what == "save":

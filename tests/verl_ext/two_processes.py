@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,43 +18,50 @@ from tests.verl_ext.batches import as_rollouts, jagged, supervised_batch
 from tests.verl_ext.engines import gradients_of_step, supervised_step, training_worker
 from verl_ext.recipe import Recipe
 
-ROWS = (0, 1, 2, 3)
-ADVANTAGES = (1.0, -0.7, 0.4, -1.1)
-WITHOUT_SEG = 3
-"""This row's dialogue has no ``[SEG]`` in reinforcement, so that processes differ in what they decode."""
+ROWS = (0, 1, 0, 2, 3, 2)
+"""Of the data; one that is named twice is a group of two under one prompt, on one process."""
+ADVANTAGES = (1.0, -0.7, 0.4, -1.1, 0.6, 0.9)
+WITHOUT_SEG = (2, 3)
+"""These dialogues have no ``[SEG]`` in reinforcement, so that processes differ in what they decode, and groups too."""
 
 
 def measure(recipe: Recipe, rank: int, size: int) -> dict[str, Any]:
     """``{"sft" or "grpo": (metrics, gradients)}`` of the step on all rows, of which this rank does its share."""
     worker = training_worker(recipe)
-    rows = ROWS[rank * len(ROWS) // size : (rank + 1) * len(ROWS) // size]
+    share = share_of(rank, size)
     return {
-        "sft": supervised_step(worker, _batch(worker, rows)),
-        "grpo": gradients_of_step(worker, rollouts(worker, rows), _rl_loss(recipe)),
+        "sft": supervised_step(worker, _batch(worker, share)),
+        "grpo": gradients_of_step(worker, rollouts(worker, share), _rl_loss(recipe)),
     }
 
 
-def _batch(worker: Any, rows: tuple[int, ...]) -> Any:
+def share_of(rank: int, size: int) -> range:
+    """Positions in ``ROWS``."""
+    return range(rank * len(ROWS) // size, (rank + 1) * len(ROWS) // size)
+
+
+def _batch(worker: Any, share: Sequence[int]) -> Any:
     from verl.utils import tensordict_utils as tu
 
     from verl_ext.supervised.dataset import SFTDataset
 
     model = worker.model_config
+    rows = tuple(ROWS[i] for i in share)
     batch = supervised_batch(SFTDataset(["train"], model.tokenizer, None, model.processor), rows, micro_batch=1)
     tu.assign_non_tensor(batch, global_batch_size=len(ROWS))
     return batch
 
 
-def rollouts(worker: Any, rows: tuple[int, ...]) -> Any:
-    """The rows as dialogues whose old and reference log-probs are a little off this policy's."""
+def rollouts(worker: Any, share: Sequence[int]) -> Any:
+    """These of ``ROWS`` as dialogues whose old and reference log-probs are a little off this policy's."""
     from verl.utils import tensordict_utils as tu
     from verl.workers.utils.padding import response_from_nested
 
     from verl_ext.seg.episodes import non_tensor_rows
 
-    batch = _batch(worker, rows)
-    for row, episode in zip(rows, non_tensor_rows(batch, "episode"), strict=True):
-        if row == WITHOUT_SEG:
+    batch = _batch(worker, share)
+    for i, episode in zip(share, non_tensor_rows(batch, "episode"), strict=True):
+        if i in WITHOUT_SEG:
             for turn in episode["turns"]:
                 turn["seg_positions"] = []
     batch = as_rollouts(batch, [int(torch.nonzero(m)[0]) for m in batch["loss_mask"].unbind()])
@@ -64,7 +72,7 @@ def rollouts(worker: Any, rows: tuple[int, ...]) -> Any:
     masks = batch["response_mask"].unbind()
     batch["old_log_probs"] = jagged([x + 0.1 * torch.sin(torch.arange(len(x))) for x in now])
     batch["ref_log_prob"] = jagged([x + 0.1 * torch.cos(torch.arange(len(x))) for x in now])
-    batch["advantages"] = jagged([ADVANTAGES[row] * m for row, m in zip(rows, masks, strict=True)])
+    batch["advantages"] = jagged([ADVANTAGES[i] * m for i, m in zip(share, masks, strict=True)])
     batch["old_mask_target"], batch["old_mask_log_prob"] = found["mask_target"], found["mask_log_prob"]
     return batch
 

@@ -73,6 +73,17 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             if forward_only:
                 self._give_back_gathered()
 
+    def optimizer_step(self) -> Any:
+        """Raises WorkerError when memory does not suffice: Adam's means are made in the first one."""
+        try:
+            return super().optimizer_step()
+        except torch.OutOfMemoryError as e:
+            raise WorkerError(
+                f"the {get_device_name()} ran out of memory in the optimizer's step: weights, gradients and Adam's "
+                "means are float32, shared by trainer.actor_processes (now "
+                f"{self._recipe.trainer.actor_processes}): raise it, or train adapters with policy.lora.rank. {e}"
+            ) from e
+
     def _give_back_gathered(self) -> None:
         """What a lone process keeps for its backward pass: there is none, and vLLM or another model runs next."""
         for module in self.module.modules():

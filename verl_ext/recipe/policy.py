@@ -47,8 +47,9 @@ class PolicyRecipe:
     """Tokens of a row, at most: raise it until memory is full, more than 16 k gains nothing. At least the longest
     sequence."""
     compile: bool = False
-    """Compile both towers' layers (with rows): the first step takes about 34 s longer, an update of 48 rollouts of a 2B
-    policy 1.2 s instead of 1.9 s on an H200. Pays in runs of more than about fifty steps."""
+    """Compile both towers' layers (with rows): the first step takes about 34 s longer, later passes of a 2B policy
+    run on fewer and larger kernels. For runs of hundreds of steps; compare both on your GPU with
+    ``benchmarks/grpo_step.py``."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: about a third slower, far less memory."""
     offload_reference: bool = False

@@ -50,7 +50,9 @@ def test_a_step_over_rows_is_a_step_over_micro_batches(run: Any, extra: tuple[st
             for name in names:
                 assert metrics_rows[name] == pytest.approx(metrics[name], rel=1e-4, abs=1e-6), (way, stage, name)
             assert gradients.keys() == gradients_rows.keys()
+            whole = torch.stack([g.norm() for g in gradients.values()]).norm()
             for name, g in gradients.items():
+                assert (gradients_rows[name] - g).norm() < 1e-4 * whole, (way, stage, name)
                 size = g.norm().clamp_min(1e-4 * metrics["grad_norm"])
                 assert (gradients_rows[name] - g).norm() / size < 1e-3, (way, stage, name)
             assert any(n.startswith(DECODER_PREFIXES) for n in gradients)
@@ -115,6 +117,22 @@ def test_out_of_memory_says_in_which_pass_and_what_to_lower(
         worker.set_loss_fn(partial(supervised_loss, config=None))
         with pytest.raises(WorkerError, match="in the update"):
             worker.train_batch(rollouts(worker, (0, 1)))
+
+
+def test_out_of_memory_for_adam_says_what_it_holds(
+    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = build_worker(tiny_recipe("sft", *SETTINGS))
+    worker.set_loss_fn(partial(supervised_loss, config=None))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(worker.engine.optimizer, "step", full)
+    with pytest.raises(WorkerError, match=r"in the optimizer's step.*actor_processes \(now 1\).*policy.lora.rank"):
+        gradients_of_step(
+            worker, rollouts(worker, (0, 1)), lambda model_output, **_: (model_output["log_probs"].values().sum(), {})
+        )
 
 
 def test_the_log_says_which_way_runs(

@@ -111,7 +111,7 @@ def test_the_engine_encodes_a_steps_frames_once(
         worker = build_worker(recipe)
         frames = worker.engine._frames
         frames._near_limit = gib << 30  # the recipe is a supervised one, which keeps none
-        step = gradients_of_step(worker, rollouts(worker, ROWS), _rl_loss(recipe))
+        step = gradients_of_step(worker, rollouts(worker, range(len(ROWS))), _rl_loss(recipe))
         distinct = set(frames._near)
         found[gib] = (*step, frames.encoded, distinct)
     (metrics, gradients, encoded, none), (metrics_kept, gradients_kept, encoded_kept, distinct) = found[0], found[1]

@@ -31,7 +31,7 @@ def test_the_pass_scores_what_the_pool_scores(
     recipe = tiny_recipe("sft", "trainer.micro_batch=2", f"objective.calibration.form={form}")
     worker = build_worker(recipe)
     worker.engine._recipe.pool.share_gpu = True  # no recipe asks for it on a CPU
-    batch = rollouts(worker, ROWS).exclude("old_mask_target", "old_mask_log_prob")
+    batch = rollouts(worker, range(len(ROWS))).exclude("old_mask_target", "old_mask_log_prob")
     given, dicts = micro_batch_episodes(batch)
     tu.assign_non_tensor(batch, compute_loss=False, calculate_entropy=False)
     plain = worker.infer_batch(batch.clone(recurse=False))
