@@ -20,7 +20,7 @@ WIDTH, HEIGHT, LEFT, TOP = 640, 360, 50, 20
 def picture(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """A line for each arm and seed over RL steps, each value the mean of up to five around it."""
     found = {key: smooth(by_metric[METRIC]) for key, by_metric in curves.items() if by_metric.get(METRIC)}
-    steps = max(len(values) for values in found.values())
+    steps = max((len(values) for values in found.values()), default=1)
     names = list(dict.fromkeys(key.split("/")[0] for key in found))
 
     def at(step: float, value: float) -> str:

@@ -273,6 +273,15 @@ def all_have(values: list[Any], key: str) -> bool:
     return bool(values) and all(isinstance(v, Mapping) and isinstance(v.get(key), str) for v in values)
 
 
+def by_label(values: list[Any], key: str) -> dict[str, Any]:
+    """Those of one name are numbered."""
+    found: dict[str, Any] = {}
+    for value in values:
+        again = sum(name.split(" #")[0] == value[key] for name in found)
+        found[f"{value[key]} #{again + 1}" if again else value[key]] = value
+    return found
+
+
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(name, value) of every number in a nested mapping, names joined by slashes; of lists, those of named things."""
     for key, value in values.items():
@@ -280,7 +289,7 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, Mapping):
             yield from numbers(value, f"{name} / ")
         elif isinstance(value, list) and (label := next((k for k in LABELS if all_have(value, k)), None)):
-            yield from numbers({v[label]: v for v in value}, f"{name} / ")
+            yield from numbers(by_label(value, label), f"{name} / ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
 

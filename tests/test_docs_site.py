@@ -99,6 +99,15 @@ def test_the_tables_are_those_of_the_results(performance: ModuleType) -> None:
     assert drawn == {f: f.read_text(encoding="utf-8") for f in performance.PICTURE.parent.glob("scaling_*.svg")}
 
 
+def test_things_of_one_name_in_a_list_are_all_in_the_table(performance: ModuleType) -> None:
+    rows = [{"name": "a", "ms": 1.5}, {"name": "b", "ms": 2.5}, {"name": "a", "ms": 3.5}]
+    assert list(performance.numbers({"kernels": rows})) == [
+        ("kernels / a / ms", "1.5"),
+        ("kernels / b / ms", "2.5"),
+        ("kernels / a #2 / ms", "3.5"),
+    ]
+
+
 def test_the_curves_are_those_of_the_study() -> None:
     script = script_of_docs("learning_curves")
     result = json.loads(script.RESULT.read_text(encoding="utf-8"))

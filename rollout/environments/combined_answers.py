@@ -49,7 +49,8 @@ def as_combined(reply: str, settings: CombinedSettings, side: float | None) -> s
             square, or, in a reply that has the key, in the settings' units.
 
     Raises:
-        DataError: it is no well-formed answer with boxes, or has another mask than ``"[SEG]"`` and null.
+        DataError: it is no well-formed answer with boxes, has one outside its square, or another mask than ``"[SEG]"``
+            and null.
     """
     turn, found = parse_box_turn(reply), read_box_reply(reply)
     if turn.problem or found is None or turn.answer is None or found.boxes is None:
@@ -66,6 +67,8 @@ def as_combined(reply: str, settings: CombinedSettings, side: float | None) -> s
     def edge(value: float) -> int:
         return min(max(round(value * settings.span / side), 0), settings.span)
 
+    if outside := next((box for box in found.boxes if max(box[:2]) >= side or min(box[2:]) <= 0), None):
+        raise DataError(f"a reply's box {outside} lies outside its square of side {side:g}")
     boxes = [[edge(value) for value in box] for box in found.boxes]
     answer = {"keyframe_timestamp": found.timestamp, "bbox_2d_list": boxes, "mask": mask}
     return f"<think>{turn.think}</think><answer>{json.dumps(answer)}</answer>"

@@ -68,6 +68,8 @@ def test_boxes_stay_inside_and_objects_stay_apart() -> None:
         ("no form at all", "no answer with boxes"),
         ("", "no answer with boxes"),
         (reply([[1, 2, 3, 4]], mask="[SEG] and [SEG]"), "has mask"),
+        (reply([[1, 2, 3, 4], [10, 560, 30, 580]]), r"box \[10, 560, 30, 580\] lies outside its square of side 560"),
+        (reply([[-9, 2, -3, 4]]), "lies outside"),
     ],
 )
 def test_what_is_no_answer_with_boxes_is_refused(written: str, words: str) -> None:

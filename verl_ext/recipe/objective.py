@@ -86,9 +86,9 @@ class ObjectiveRecipe:
     """What the auxiliary loss reaches: everything (published), or the projection and the mask decoder alone. It pulls
     the mask of a wrongly named object to the truth, against the text before it."""
     aux_min_iou: float = 0.0
-    """Masks of a lower IoU with the truth count as 0 in the auxiliary loss's means; 0 (published) lets all count. At
-    0.5 it holds masks in place while the language model moves, and pulls none of another object; ``aux/kept`` in the
-    log is the share that counts."""
+    """Masks of a lower soft IoU with the truth, both at the decoder's quarter resolution, count as 0 in the auxiliary
+    loss's means; 0 (published) lets all count. At 0.5 it holds masks in place while the language model moves, and pulls
+    none of another object; ``aux/kept`` in the log is the share that counts."""
     credit: Literal["whole", "by_part"] = "whole"
     """Whose advantage a token gets: ``whole`` (published) is that of all rewards, on every token; ``by_part`` gives
     ``[SEG]`` tokens that of the rewards of masks alone."""

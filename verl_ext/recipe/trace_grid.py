@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rollout.environments.combined_answers import CombinedSettings, as_combined
 from rollout.environments.single_turn_boxes import BoxSettings
 from rollout.errors import DataError
+from rollout.verification import FRAMES
 from verl_ext.recipe.rollout_settings import environment_of
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def grid_problem(recipe: Recipe, record: VTSCoTRecord, clip: Clip | None = None)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Of what is shown; the words, which may be a set of another kind, do not matter."""
-    return {key: value for key, value in environment_of(recipe)[1].items() if key != "prompts"}
+    """Of what is shown; neither the words, which may be a set of another kind, nor what follows the answer matter."""
+    return {key: value for key, value in environment_of(recipe)[1].items() if key not in ("prompts", FRAMES)}
 
 
 def _no_boxes(recipe: Recipe, record: VTSCoTRecord) -> str:

@@ -51,8 +51,8 @@ class PoolRecipe:
     """Weights of SAM 2 or SAM 3 to score with; null takes the policy's own (box policies have none)."""
     compile: bool = False
     """Compile the image encoder's blocks and the steps of propagation: an actor's first clips then take 22 to 37 s
-    longer (one H200); all others took 0.7 to 0.8 of their time in one run, 0.7 to 1.3 in another, as attention is
-    planned anew for each new number of remembered frames. Pays from some ten thousand frames on; not on a CPU."""
+    longer (one H200); all others took 0.7 to 0.8 of their time in one run, 0.7 to 1.3 in another. Pays from some ten
+    thousand frames on; not on a CPU."""
 
 
 @dataclass

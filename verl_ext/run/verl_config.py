@@ -125,6 +125,7 @@ def grpo_config(recipe: Recipe) -> DictConfig:
         **model_values(recipe, f"{a}.model"),
         **engine_values(recipe, f"{a}.actor.fsdp_config"),
         **engine_values(recipe, f"{a}.ref.fsdp_config"),
+        f"{a}.ref.fsdp_config.reshard_after_forward": recipe.policy.offload_reference or not keeps_gathered(recipe),
         **optim_values(recipe, f"{a}.actor.optim"),
         **trainer_values(recipe, out / "checkpoints"),
         "algorithm.adv_estimator": "videoseg_grpo",

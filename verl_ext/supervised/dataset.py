@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from rollout.box_protocol import parse_box_turn
 from rollout.chat_format import ChatFormat
 from rollout.conversation import Conversation
 from rollout.environment import Environment
@@ -117,7 +118,7 @@ class SFTDataset(Dataset):  # type: ignore[misc]
         """The dialogue and its episode as a plain dict; loads no frame.
 
         Raises:
-            DataError: it stops before the trace's last reply; says why and what to do.
+            DataError: it stops before the trace's last reply, or that cannot be used; says why and what to do.
         """
         environment = RECORDED[self.environment](sample, self.settings, self.chat.factor, record)
         conversation = Conversation(self.tokenizer, self.chat, sample.clip, **conversation_limits(self.recipe))
@@ -129,8 +130,10 @@ class SFTDataset(Dataset):  # type: ignore[misc]
                 f"trace of {sample.id}: the dialogue stopped ({episode.stop.value}) after {taken} of {there} turns; "
                 f"{self._remedy(episode.stop, there)}"
             )
-        if episode.stop is StopReason.BAD_ACTION and self.recipe.has_boxes:  # a well-formed one has a second
-            raise DataError(f"trace of {sample.id}: its answer names a second that the clip does not have; correct it")
+        if episode.stop is StopReason.BAD_ACTION and self.recipe.has_boxes:
+            problem = parse_box_turn(replies[-1]).problem
+            what = f"cannot be read ({problem})" if problem else "names a second that the clip does not have"
+            raise DataError(f"trace of {sample.id}: its answer {what}; correct it, or leave it out")
         return conversation, asdict(episode) | {"stop": episode.stop.value}
 
     def _replies(self, record: Any) -> list[str]:

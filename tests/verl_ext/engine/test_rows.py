@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 
 from rollout.errors import WorkerError
@@ -101,6 +102,23 @@ def test_old_log_probs_and_updates_share_rows_so_that_the_ratio_is_1(
         gradients_of_step(worker, batch, partial(loss, None))
     assert sorted(seen) == list(range(8))
     assert all(torch.equal(seen[i], x) for i, x in enumerate(old))
+
+
+def test_a_lone_process_gives_gathered_parameters_back_after_a_pass_without_gradients(
+    build_worker: Callable[..., Any], tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps them from the forward to the backward pass, which log-probs have none of."""
+    worker = build_worker(tiny_recipe("sft", *SETTINGS, "policy.gradient_checkpointing=false"))
+    batch = rollouts(worker, (0, 1))
+
+    def gathered() -> int:
+        return sum(not isinstance(p, DTensor) for p in worker.engine.module.parameters())
+
+    for give_back in (True, False):
+        if not give_back:
+            monkeypatch.setattr(worker.engine, "_give_back_gathered", lambda: None)
+        log_probs(worker, batch.clone(recurse=False))
+        assert (gathered() == 0) is give_back
 
 
 def test_out_of_memory_says_in_which_pass_and_what_to_lower(

@@ -67,6 +67,14 @@ def test_with_a_mask_beside_them_boxes_are_converted_and_seconds_still_count(
         load_traces(tiny_recipe("sft", f"data.0.annotations={traces(tiny_data, tmp_path, fps=2.0)}", *both))
 
 
+def test_a_verification_turn_is_refused_by_its_key_alone(
+    tiny_recipe: BoxRecipe, tiny_data: Path, tmp_path: Path
+) -> None:
+    verified = ["rollout.environment=verified_combined", "rollout.max_turns=1", "rollout.box_side=96"]
+    said = check_ready(tiny_recipe("sft", f"data.0.annotations={traces(tiny_data, tmp_path)}", *verified))
+    assert any("rollout.environment: verified_combined with stage: sft" in words for words in said)
+
+
 @pytest.mark.parametrize("form", ["jsonl", "vts_cot"])
 def test_another_frame_rate_is_refused_by_name(
     tiny_box_recipe: BoxRecipe, tiny_data: Path, tmp_path: Path, form: str

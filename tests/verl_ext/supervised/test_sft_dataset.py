@@ -89,24 +89,31 @@ def test_traces_without_boxes_are_refused_by_name_where_both_are_asked_for(datas
         dataset("rollout.environment=combined_answers", "rollout.max_turns=1", "rollout.box_side=96")
 
 
-def test_an_answer_with_a_second_that_the_clip_does_not_have_is_refused(
-    dataset: Any, tiny_box_traces: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("pattern", "written", "words"),
+    [
+        (r'"keyframe_timestamp": \d+', '"keyframe_timestamp": 99', "names a second that the clip does not have"),
+        (r'"bbox_2d_list": ', '"bbox_2d_list": not ', r"cannot be read \(.+\)"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_refused(
+    tiny_box_recipe: Callable[..., Recipe],
+    activate: Callable[[Recipe], Recipe],
+    tiny_box_traces: Path,
+    tmp_path: Path,
+    pattern: str,
+    written: str,
+    words: str,
 ) -> None:
-    """Its mask would be learnt on whichever frame stands in."""
+    """A mask or box would be learnt on whichever frame stands in."""
     line = json.loads(tiny_box_traces.read_text().splitlines()[0])
     for turn in line["record"]["conversations"]:
-        turn["value"] = re.sub(r'"keyframe_timestamp": \d+', '"keyframe_timestamp": 99', turn["value"])
+        turn["value"] = re.sub(pattern, written, turn["value"])
     (tmp_path / "traces.jsonl").write_text(json.dumps(line) + "\n")
-    both = [
-        "rollout.environment=combined_answers",
-        "rollout.max_turns=1",
-        "rollout.box_frames=3",
-        "rollout.box_side=96",
-    ]
-    with pytest.raises(
-        DataError, match=r"trace of train_\d+/\d+: its answer names a second that the clip does not have"
-    ):
-        dataset(*both, f"data.0.annotations={tmp_path / 'traces.jsonl'}")
+    recipe = activate(tiny_box_recipe("sft", f"data.0.annotations={tmp_path / 'traces.jsonl'}"))
+    processor = AutoProcessor.from_pretrained(recipe.policy.path)
+    with pytest.raises(DataError, match=rf"trace of train_\d+/\d+: its answer {words}; correct it"):
+        SFTDataset(["train"], processor.tokenizer, None, processor)
 
 
 def test_second_turn_sees_the_keyframe_that_the_trace_selected(dataset: Any) -> None:
