@@ -94,8 +94,14 @@ def train_arm(arm: Arm, study: Layout, settings: QuickstartSettings, deadline: f
     if arm.done(study) or time.monotonic() >= deadline:
         return
 
+    said = ""
+
     def progress(done: int, total: int, what: str) -> None:
-        print(f"{arm.key}: {done}/{total} {what}", flush=True)
+        nonlocal said
+        line = f"{arm.key}: {done}/{total} {what}"
+        if line != said:  # it is told again and again
+            print(line, flush=True)
+        said = line
 
     arm.train(study, settings, progress)
 
