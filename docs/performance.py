@@ -40,6 +40,7 @@ COMMANDS = {
     "--ours benchmarks/results/grpo_step_2b_h200.json",
     "grpo_step_tiny_2xh200": "grpo_step --device cuda --packing none --set trainer.gpus_per_node=2 "
     "--set trainer.actor_processes=2 --set trainer.prompts_per_step=16",
+    "grpo_step_tiny_cpu": "grpo_step --packing none group --steps 6",
     "grpo_step_tiny_h200": "grpo_step --device cuda --packing none",
     "jf_speed_cpu": "jf_speed",
     "keep_rollouts": "keep_rollouts runs/benchmarks/grpo_step/run_tiny_1",
