@@ -92,6 +92,8 @@ class Engine:
         words = self.processor.tokenizer.encode("the red left one moves", add_special_tokens=False)
         self.allowed = [self.chat.seg, *words]
         self.count = 0
+        self.speaks = asyncio.Event()
+        """Set by every token of a reply."""
 
     def begin(self, sample: Sample) -> Talk:
         environment = make_environment("keyframe_exploration", sample, SETTINGS, self.chat.factor)
@@ -115,6 +117,7 @@ class Engine:
             out: Any = None
             async for found in self.llm.generate(prompt, params, request_id=number):
                 out = found
+                self.speaks.set()
             extra = {"cached": out.num_cached_tokens}
             return SimpleNamespace(token_ids=list(out.outputs[0].token_ids), extra_fields=extra)
 
@@ -152,8 +155,9 @@ async def talk_all(engine: Engine, samples: list[Sample]) -> tuple[list[Talk], d
     facts: dict[str, Any] = {"preemptions": Preemptions.count, "bystander": bystander.is_set()}
     facts["taken_once"] = [await engine.held(f"{n}/{turn}") for n in range(len(talks)) for turn in (0, 1)]
 
+    engine.speaks.clear()
     aborted = asyncio.ensure_future(engine.reply(engine.begin(samples[0]), "aborted"))
-    await asyncio.sleep(0.3)
+    await engine.speaks.wait()
     aborted.cancel()
     await asyncio.gather(aborted, return_exceptions=True)
     await asyncio.sleep(0.3)
