@@ -35,6 +35,7 @@ def box_settings(device: str = "cpu", rl_steps: int | None = None) -> Quickstart
         warm_up={},
         propagation_gate=True,  # nothing trains it later, and its own training includes the score
         warm_up_steps=350,
+        warm_up_enough=0.0,  # it is told by words, and here boxes are asked for
         test_samples=100,
         cold_start=shared,
         grpo=shared,

@@ -82,6 +82,10 @@ class QuickstartSettings:
     """How traces are written, see ``TraceSettings``: without what so small a policy would only guess."""
     warm_up_steps: int = 300
     """Of SAM 2 alone: it stands in for the public checkpoint, which needs no training."""
+    warm_up_enough: float = 0.8
+    """IoU of held-out single frames below which it is begun anew from another seed: stages after it cannot mend it."""
+    warm_up_starts: int = 3
+    """At most; the best is taken."""
     warm_up: dict[str, Any] = field(
         # decoding single frames is enough: a state that is injected in every frame then propagates without memories (J
         # 0.89 against 0.72 after as many seconds of training half on propagation)

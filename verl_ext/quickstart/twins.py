@@ -52,7 +52,7 @@ def twin_settings(device: str = "cpu", rl_steps: int | None = None) -> Quickstar
         warm_up_steps=200,
         test_samples=96,
         segmentation=(*small, *CPU_STEPS, "trainer.steps=150", "optim.lr=2e-3"),
-        cold_start=(*small, *CPU_STEPS, "trainer.steps=100", "optim.lr=1e-3"),
+        cold_start=(*small, *CPU_STEPS, "trainer.steps=300", "optim.lr=1e-3"),
         grpo=(
             *small,
             *CPU_STEPS,

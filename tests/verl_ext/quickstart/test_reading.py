@@ -52,6 +52,30 @@ def layout(settings: QuickstartSettings, tmp_path_factory: pytest.TempPathFactor
     return layout
 
 
+@pytest.mark.parametrize(
+    ("ious", "start", "tries"), [((0.9,), 0, 1), ((0.3, 0.9), 1, 2), ((0.3, 0.5, 0.4), 1, 3), ((0.5, 0.5, 0.5), 0, 3)]
+)
+def test_a_segmenter_that_draws_badly_is_begun_anew_and_the_best_is_kept(
+    layout: Layout,
+    settings: QuickstartSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    ious: tuple[float, ...],
+    start: int,
+    tries: int,
+) -> None:
+    seeds, left = [], iter(ious)
+
+    def trained(segmenter: Any, samples: Any, words: Any, steps: int, seed: int, *_: Any) -> dict[str, float]:
+        seeds.append((segmenter.config.seed, seed))
+        return {"frame_iou": next(left)}
+
+    monkeypatch.setattr("verl_ext.tiny.warm_up.warm_up_segmenter", trained)
+    segmenter, _, found = stages._warmed_up(layout, settings, 7, {}, lambda *_: None)
+    assert found == {"frame_iou": ious[start], "start": start}
+    assert segmenter.config.seed == 7 + 1000 * start
+    assert seeds == [(7 + 1000 * i, 7 + 1000 * i) for i in range(tries)]
+
+
 def test_a_legible_frame_is_shown_and_its_marks_are_told(layout: Layout) -> None:
     data = open_dataset("revos", layout.data, "train")
     records = read_vts_cot(layout.data / legible.FILE, dataset=data)
