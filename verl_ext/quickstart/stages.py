@@ -122,7 +122,7 @@ def build_policy(layout: Layout, settings: QuickstartSettings, seed: int, progre
 def _warmed_up(
     layout: Layout, settings: QuickstartSettings, seed: int, words: Mapping[str, Sequence[str]], progress: Progress
 ) -> tuple[Segmenter, dict[str, torch.Tensor], dict[str, float]]:
-    """The first SAM 2 that draws well enough, or the best: one start in five ends far below the others.
+    """The first SAM 2 that draws well enough, or the best: one start of six ended far below the others.
 
     Also returns the prompt that it draws each word from, and its measurements.
     """
