@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,4 +58,4 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 if __name__ == "__main__":
     PICTURE.write_text(picture(json.loads(RESULT.read_text(encoding="utf-8"))["curves"]), encoding="utf-8")
-    print(PICTURE)
+    sys.stdout.write(f"{PICTURE}\n")

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,23 @@ class Run:
         value = scalar(self.steps[step][name])
         assert value is not None
         return value
+
+
+def check_on_policy(run: Run, steps: Sequence[int]) -> None:
+    """The first step's ratio is 1 to the bit, it trains, and in all of ``steps`` vLLM agrees with the actor."""
+    for name in ("actor/ppo_kl", "actor/pg_clipfrac", "actor/kl_loss"):
+        assert run.metric(1, name) == 0.0
+    for step in steps:
+        assert run.metric(step, "training/rollout_probs_diff_max") < 1e-4
+    assert run.metric(1, "actor/grad_norm") > 0
+
+
+def check_verdicts(run: Run, step: int) -> None:
+    """Every dialogue with a verification turn has one verdict, and both rewards of it are in their ranges."""
+    verdicts = [run.metric(step, f"verdict/{v}") for v in ("confirmed", "corrected", "no_target", "unread")]
+    assert sum(verdicts) == pytest.approx(1.0)
+    assert -1.0 <= run.metric(step, "reward/verification_change") <= 1.0
+    assert 0.0 <= run.metric(step, "reward/propagated_jf") <= 1.0
 
 
 def press_ctrl_c(process: psutil.Popen) -> None:

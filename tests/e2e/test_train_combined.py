@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.runs import Run, train
+from tests.e2e.runs import Run, check_on_policy, check_verdicts, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 BOTH = (
@@ -80,15 +80,8 @@ def test_masks_were_shown_and_judged(run: Run) -> None:
     for step in (1, 2):
         assert run.metric(step, "rollout/masks_shown") > 0
         assert run.metric(step, "rollout/drawn_state_gap_max") < 1e-5
-        verdicts = [run.metric(step, f"verdict/{v}") for v in ("confirmed", "corrected", "no_target", "unread")]
-        assert sum(verdicts) == pytest.approx(1.0)
-        assert -1.0 <= run.metric(step, "reward/verification_change") <= 1.0
-        assert 0.0 <= run.metric(step, "reward/propagated_jf") <= 1.0
+        check_verdicts(run, step)
 
 
 def test_the_first_step_is_exactly_on_policy_and_vllm_agrees(run: Run) -> None:
-    for name in ("actor/ppo_kl", "actor/pg_clipfrac", "actor/kl_loss"):
-        assert run.metric(1, name) == 0.0
-    for step in (1, 2):
-        assert run.metric(step, "training/rollout_probs_diff_max") < 1e-4
-    assert run.metric(1, "actor/grad_norm") > 0
+    check_on_policy(run, steps=(1, 2))
