@@ -57,12 +57,13 @@ def _badges(
 def _twins(
     seed: int, split: str, number: int, frames: tuple[int, int], size: int, wanted: Mapping[str, float]
 ) -> SyntheticClip[TwinScene]:
-    """One expression on each disc (or on some, by a number below 4)."""
+    """One expression on each disc (or on some, by a number below 4), which says all but how the disc looks."""
     rng = np.random.default_rng([seed, zlib.crc32(f"twins/{split}".encode()), number])
     scene = draw_twins(rng, int(rng.integers(frames[0], frames[1] + 1)), size)
     asked = sorted(rng.permutation(len(scene.objects))[: max(1, round(wanted["twin"]))].tolist())
     expressions = tuple(
-        Candidate("twin", f"the {scene.objects[k].side} {scene.objects[k].color} disc", (k,), REFERRING) for k in asked
+        Candidate("twin", f"the {scene.objects[k].side} one of the {scene.objects[k].name}s", (k,), REFERRING)
+        for k in asked
     )
     return SyntheticClip(f"{split}_{number:05d}", scene, render_twins(scene, rng), expressions)
 

@@ -67,8 +67,9 @@ def test_an_expression_names_the_side_and_a_trace_never_does(twins: Path) -> Non
     assert len(samples) == 8
     for sample in samples:
         description = objects[sample.expression.anno_ids[0]]
-        side = object_words(description)[2]
-        assert sample.expression.text == f"the {side} {description['color']} disc"
+        row_side, row, side = object_words(description)
+        assert row_side == f"{row} {side}"
+        assert sample.expression.text == f"the {side} one of the {row} {description['color']} discs"
     for record in read_vts_cot(twins / "vts_cot_train.json"):
         (reply,) = record.replies
         assert "left" not in reply and "right" not in reply, "the [SEG] state alone carries the choice"
