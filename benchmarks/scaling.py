@@ -45,7 +45,8 @@ CLIPS = {"2b": 24, "tiny": 12}
 STEP_SETTINGS = {"2b": ("policy.gradient_checkpointing=false",), "tiny": ()}
 """Nothing is compiled: a first step that takes a minute longer would leave too little of ten."""
 MOST = {"step": 0.45, "eval": 0.35, "pool": 0.25}
-"""Shares of the time that one measurement may take, so that one that hangs leaves something to the others."""
+"""Shares of the time that one measurement may take, so that one that hangs leaves something to the others; with few to
+come after it, it may take what they leave."""
 FIGURES = ("step_seconds", "expressions_per_second", "rollouts_per_second")
 """A measurement without any of these has failed."""
 RESERVE_S = 15.0
@@ -199,14 +200,16 @@ def measure(args: argparse.Namespace, setup: Setup, file: Path) -> dict[str, Any
     if file.is_file() and (before := json.loads(file.read_text())).get("settings") == setup.said():
         figures |= {part: before[part] for part in PARTS if part in before}
     facts = environment_facts(setup.device)
-    for part, mode, job in jobs(args.parts, args.modes, setup):
+    wanted = [*jobs(args.parts, args.modes, setup)]
+    for number, (part, mode, job) in enumerate(wanted):
         left = deadline - time.monotonic()
         name = f"{part} {mode}".strip()
         print(f"{name}: {left:.0f} s left", flush=True)
         found: dict[str, Any] = {"error": "no time left"}
         if left > LEAST_S:
             began = datetime.now(UTC).isoformat(timespec="seconds")
-            found = {"date": began, **job(min(left, 60 * args.minutes * MOST[part]))}
+            share = MOST[part] / sum(MOST[later] for later, _, _ in wanted[number:])
+            found = {"date": began, **job(min(left, max(60 * args.minutes * MOST[part], left * share)))}
         print(f"{name}: {found.get('skipped') or found.get('error') or 'measured'}", flush=True)
         kept, key = (figures.setdefault(part, {}), mode) if mode else (figures, part)
         if any(figure in found for figure in FIGURES) or key not in kept:  # a failure does not replace figures
