@@ -6,7 +6,7 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
     from rewards.segmenter import Segmenter
+    from verl_ext.packing.dialogue import Dialogue
     from verl_ext.supervised.dataset import SFTDataset
     from verl_ext.tiny.warm_up_reading import Pointing
 
@@ -182,12 +183,10 @@ def _begin(
     else:
         known = json.loads((layout.out / "warm_up.json").read_text())
         reader = load_policy(layout.drawn)  # rows change how its towers attend; the policy is saved from another
-        read = [conversations[i] for i in range(len(conversations))]
+        read, at_once = _shown(conversations, range(len(conversations)), prompts, processor, settings.device)
         dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
-        some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.reading_dialogues]
-        talked = [dialogues[int(i)] for i in some]
-        at_once = [_pointing(item, prompts) for item in read]
-        later = [_pointing(item, prompts) for item in talked]
+        some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.reading_dialogues].tolist()
+        talked, later = _shown(dialogues, some, prompts, processor, settings.device)
         no: list[Pointing | None] = [None] * len(talked)
         lessons = {"reading": (settings.reading, no), "dialogues": (settings.pointing, later)}
         for name, (given, points) in lessons.items():
@@ -196,7 +195,6 @@ def _begin(
             found = warm_up_reading(
                 reader,
                 [*read, *talked],
-                processor.image_processor,
                 ReadingSettings(**given),
                 settings.device,
                 seed,
@@ -216,6 +214,27 @@ def _give_back() -> None:
     """Later stages run beside this process: of 3 GiB of pixels that nobody has any more, glibc keeps all for itself."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _shown(
+    conversations: SFTDataset,
+    order: Sequence[int],
+    prompts: Mapping[str, torch.Tensor],
+    processor: ProcessorMixin,
+    device: str,
+) -> tuple[list[Dialogue], list[Pointing | None]]:
+    """Some conversations with their pixels, and where each points."""
+    from verl_ext.tiny.warm_up_reading import with_pixels
+
+    points: list[Pointing | None] = []
+
+    def told() -> Iterator[Mapping[str, Any]]:
+        for i in order:
+            item = conversations[i]
+            points.append(_pointing(item, prompts))
+            yield item
+
+    return [*with_pixels(told(), processor.image_processor, device)], points
 
 
 def _pointing(item: Mapping[str, Any], prompts: Mapping[str, torch.Tensor]) -> Pointing | None:

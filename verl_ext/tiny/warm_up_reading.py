@@ -7,20 +7,21 @@ and a tiny one learns to read in 100 000 of them, too many for a trainer that is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 
 from rollout.errors import DataError, WorkerError
+from rollout.types import Sample
 from verl_ext.packing.dialogue import Dialogue
 from verl_ext.packing.forward import row_states
 from verl_ext.packing.row import lay_out
 from verl_ext.packing.vision import Tower
-from verl_ext.policy.pictures import PixelValues
+from verl_ext.policy.pictures import PixelValues, pictures_of
 from verl_ext.supervised.unreadable import UNREADABLE
-from verl_ext.tiny.centre import model_inputs
 
 Progress = Callable[[int, int, str], None]
 ROW = 64
@@ -54,8 +55,7 @@ class ReadingSettings:
 
 def warm_up_reading(
     model: Any,
-    conversations: Sequence[Mapping[str, Any]],
-    image_processor: Any,
+    read: Sequence[Dialogue],
     settings: ReadingSettings,
     device: str = "cpu",
     seed: int = 0,
@@ -66,20 +66,21 @@ def warm_up_reading(
 
     Args:
         model: a policy; its segmenter is not touched.
-        conversations: items of :class:`verl_ext.supervised.dataset.SFTDataset`, each with a picture or more.
+        read: what `with_pixels` made of conversations, on ``device``.
         pointings: of as many conversations, None for those whose ``[SEG]`` learns nothing here; empty: all of them.
     Returns:
         ``reading_steps`` taken and, at their end, the ``reading_loss`` (nats a token) and the ``pointing_loss`` (mean
         squared distance of projected ``[SEG]`` states and prompts, as a share of the prompts' mean square).
     Raises:
-        DataError: no conversations, or a frame that cannot be read.
+        DataError: no conversations, or pointings of another number of them.
         RecipeError: a model that takes no rows (see :func:`verl_ext.packing.prepare.use_rows`).
         WorkerError: a loss that is not finite.
     """
     from verl_ext.packing.prepare import use_rows
 
     s = settings
-    read = _dialogues(conversations, PixelValues(image_processor, device), device)
+    if not read:
+        raise DataError("reading warm-up: no conversations")
     tower = Tower.of(model.config)
     use_rows(model, device == "cuda", device)
     points = list(pointings) or [None] * len(read)
@@ -133,24 +134,35 @@ def _fall(step: int, steps: int) -> float:
     return min(1.0, 2 * (1 - step / steps))
 
 
-def _dialogues(conversations: Sequence[Mapping[str, Any]], pixel_values: PixelValues, device: str) -> list[Dialogue]:
-    """With their pixels on the device, in the precision of a pass there."""
-    if not conversations:
-        raise DataError("reading warm-up: no conversations")
-    if why := next((item["episode"][UNREADABLE] for item in conversations if UNREADABLE in item["episode"]), None):
-        raise DataError(f"reading warm-up: {why}")
+def with_pixels(
+    conversations: Iterable[Mapping[str, Any]], image_processor: Any, device: str = "cpu"
+) -> Iterator[Dialogue]:
+    """Items of :class:`verl_ext.supervised.dataset.SFTDataset`, each with a picture or more, with their pixels on the
+    device, in the precision of a pass there.
+
+    A row's worth at a time, while the pictures that a data set has just read are still held: one call of the image
+    processor makes the pixels of them all.
+
+    Raises:
+        DataError: a frame that cannot be read.
+    """
     half = torch.bfloat16 if device == "cuda" else torch.float32
-    return [
-        Dialogue(
-            ids=item["input_ids"],
-            positions=item["position_ids"][1:],
-            scored=item["loss_mask"].bool(),
-            prompt=0,
-            pixels=model_inputs(item, pixel_values)["pixel_values"].to(half),
-            grids=torch.as_tensor(item["multi_modal_inputs"]["image_grid_thw"]),
-        )
-        for item in conversations
-    ]
+    pixel_values, left = PixelValues(image_processor, device), iter(conversations)
+    while items := list(islice(left, ROW)):
+        if why := next((item["episode"][UNREADABLE] for item in items if UNREADABLE in item["episode"]), None):
+            raise DataError(f"reading warm-up: {why}")
+        shown = [pictures_of(Sample.from_dict(item["sample"]), item["multi_modal_inputs"]) for item in items]
+        grids = [torch.as_tensor(item["multi_modal_inputs"]["image_grid_thw"]) for item in items]
+        made = pixel_values.of([picture for pictures in shown for picture in pictures]).to(half)
+        for item, grid, pixels in zip(items, grids, made.split([int(g.prod(1).sum()) for g in grids]), strict=True):
+            yield Dialogue(
+                ids=item["input_ids"],
+                positions=item["position_ids"][1:],
+                scored=item["loss_mask"].bool(),
+                prompt=0,
+                pixels=pixels,
+                grids=grid,
+            )
 
 
 def _backward(

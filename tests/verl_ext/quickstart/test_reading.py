@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoProcessor
 
 from data_construction.cot import legible
 from data_construction.readers import open_dataset
 from data_construction.readers.records import read_vts_cot
 from data_construction.synthetic import make_synthetic
 from rollout.errors import DataError
+from verl_ext.policy.pictures import PixelValues
 from verl_ext.quickstart import stages
 from verl_ext.quickstart.exploring import exploring_settings
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
 from verl_ext.supervised.unreadable import stand_in
-from verl_ext.tiny.warm_up_reading import ReadingSettings, warm_up_reading
+from verl_ext.tiny.centre import model_inputs
+from verl_ext.tiny.warm_up_reading import ROW, ReadingSettings, warm_up_reading, with_pixels
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,28 @@ def test_a_frame_that_cannot_be_read_is_named(layout: Layout) -> None:
     sample = next(iter(open_dataset("revos", layout.data, "train").samples()))
     lost = stand_in(sample, DataError("clip a, frame 3, file x.jpg: cannot be read"), token=0)
     with pytest.raises(DataError, match=r"reading warm-up: clip a, frame 3, file x\.jpg"):
-        warm_up_reading(None, [lost], None, ReadingSettings())
+        next(with_pixels([lost], None))
+    with pytest.raises(DataError, match=r"reading warm-up: no conversations"):
+        warm_up_reading(None, [], ReadingSettings())
+
+
+def test_pixels_that_are_made_together_are_each_conversations_own(
+    layout: Layout, settings: QuickstartSettings, tiny_policy: Path
+) -> None:
+    """More than one row of them, of one picture and of several sizes, in the order in which they come."""
+    processor = AutoProcessor.from_pretrained(tiny_policy)
+    items: list[Any] = []
+    for recipe in ("segmentation.yaml", "cold_start.yaml"):
+        found = stages._conversations(layout, settings, recipe, 0, processor)
+        items += [found[i] for i in range(len(found))] * 3
+    assert len(items) > ROW
+    alone = PixelValues(processor.image_processor)
+    for item, made in zip(items, with_pixels(items, processor.image_processor), strict=True):
+        expected = model_inputs(item, alone)
+        assert made.grids is not None and isinstance(made.pixels, torch.Tensor)
+        assert torch.equal(made.grids, expected["image_grid_thw"])
+        assert torch.equal(made.pixels, expected["pixel_values"])
+        assert made.ids is item["input_ids"]
 
 
 def make_synthetic_link(layout: Layout, other: Layout) -> None:
