@@ -104,6 +104,36 @@ def test_an_earlier_call_is_gone_on_with(
     assert "pool" not in scaling.measure(args("step", modes=["sync"]), other, file), "other settings start anew"
 
 
+def test_one_step_is_no_measurement(setup: Setup, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARM, "steps", 1)
+    assert scaling.step(setup, "sync", 60.0) == {"error": "ended after 1 step"}
+    monkeypatch.setitem(ARM, "steps", 2)
+    assert scaling.step(setup, "sync", 60.0)["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("step",), [600.0]),  # nothing comes after it
+        (("step", "pool"), [386.0, 600.0]),
+        (("step", "eval", "pool"), [270.0, 350.0, 600.0]),
+    ],
+)
+def test_what_comes_later_bounds_the_time_of_a_part(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...], expected: list[float]
+) -> None:
+    given: list[float] = []
+
+    def take(setup: Setup, *rest: Any) -> dict[str, str]:
+        given.append(round(rest[-1]))
+        return {"error": "none"}
+
+    for part in ("step", "evaluation", "pool"):
+        monkeypatch.setattr(scaling, part, take)
+    scaling.measure(args(*parts, modes=["sync"], minutes=10.0), setup, tmp_path / "x.json")
+    assert given == pytest.approx(expected, abs=2.0)
+
+
 @pytest.mark.parametrize("gpus", [2, 3, 8])
 @pytest.mark.parametrize("mode", scaling.MODES)
 def test_every_mode_has_a_recipe_that_takes_all_processes(
