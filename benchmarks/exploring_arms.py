@@ -46,9 +46,9 @@ TWIN_ARMS: dict[str, tuple[str, ...]] = {
     "topk": ("objective.calibration.reduction=topk", "objective.calibration.topk=0.1"),
     "auxiliary_loss_alone": (OFF, AUX, "objective.advantage_eps=1e9"),  # advantages of nothing
     "published_with_auxiliary_loss": (AUX,),
-    "drawn_states_with_auxiliary_loss": (
+    "wide_drawn_states_with_auxiliary_loss": (
         "objective.calibration.form=state",
-        "objective.calibration.sigma=0.3",
+        "objective.calibration.sigma=1",
         AUX,
     ),
     SUPERVISED: (),
