@@ -96,6 +96,7 @@ def run(args: argparse.Namespace, packing: str) -> dict[str, Any]:
         "step_seconds": seconds,
         "update_mfu": float(median(mfus[1:] or mfus)),
         "peak_gib": max(peaks),
+        "longest_row": max(scalar(row["data"].get("actor/longest_row")) or 0 for row in rows),
         **busy,
         "first_step": {k: scalar(rows[0]["data"].get(k)) for k in INVARIANTS},
         "tokens_per_step": tokens,

@@ -24,7 +24,7 @@ from verl.workers.engine.fsdp import FSDPEngineWithLMHead
 
 from rollout.errors import ProtocolError, WorkerError
 from verl_ext.engine.pictures import batch_pictures
-from verl_ext.packing.deal import Unit, deal_rows, fewest_rows, fitting_units
+from verl_ext.packing.deal import Unit, deal_rows, fewest_rows, fitting_units, unit_tokens
 from verl_ext.packing.dialogue import Dialogue, find_groups, read_dialogues
 from verl_ext.packing.forward import Scoring
 from verl_ext.packing.row import Row, lay_out
@@ -52,6 +52,8 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     """Token ids that the policy may never say."""
     work = Work(0.0, 0.0, 0.0)
     """Operations of the last batch's forward over all processes."""
+    longest_row = 0
+    """Tokens of the last batch's longest row over all processes, which memory depends on; 0 without rows."""
 
     @property
     def packing(self) -> str:
@@ -118,6 +120,10 @@ class RowEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             for units, count in zip(parts, counts.tolist(), strict=True)
             for row in deal_rows(units, dialogues, count)
         ]
+        longest = max(sum(unit_tokens(unit, dialogues) for unit in row) for row in rows)
+        reached = torch.tensor(longest, device=get_device_id())
+        torch.distributed.all_reduce(reached, op=torch.distributed.ReduceOp.MAX, group=dp_group)
+        self.longest_row = int(reached)
         self._sum_work(operations([u for row in rows for u in row], dialogues, config))
         self._made = _ahead([partial(lay_out, row, dialogues, tower, self._pixels.of) for row in rows])
         indices = [[i for unit in row for i in unit] for row in rows]

@@ -21,6 +21,9 @@ from verl_ext.engine.position_ids import repair_position_ids
 from verl_ext.plugin import register_engine
 from verl_ext.recipe.context import active_recipe
 
+LONGEST_ROW = "longest_row"
+"""Metric: tokens."""
+
 
 def init_gloo_first() -> None:
     """verl 0.9.1 would ask for "cpu:gloo,cpu:gloo", which torch refuses; a group that exists already is kept."""
@@ -52,7 +55,10 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
         output = super().train_mini_batch(data)
         if output is not None:
             metrics = dict(tu.get(output, "metrics"))
-            metrics["skipped_updates"] = [sum(metrics["skipped_updates"])]  # verl would log the mean of the updates
+            # verl would log the mean of the updates
+            metrics["skipped_updates"] = [sum(metrics["skipped_updates"])]
+            if LONGEST_ROW in metrics:
+                metrics[LONGEST_ROW] = [max(metrics[LONGEST_ROW])]
             tu.assign_non_tensor(output, metrics=metrics)
         return output
 
@@ -64,6 +70,8 @@ class SegTrainingWorker(TrainingWorker):  # type: ignore[misc]
         result = super()._postprocess_output(output, **kwargs)
         metrics = whole_batch_metrics(dict(tu.get(result, "metrics")))
         metrics["mfu"] = self._mfu(kwargs["delta_time"], kwargs["forward_only"])
+        if self.engine.longest_row:
+            metrics[LONGEST_ROW] = float(self.engine.longest_row)
         tu.assign_non_tensor(result, metrics=metrics)
         return result
 

@@ -87,7 +87,13 @@ def test_old_log_probs_and_updates_share_rows_so_that_the_ratio_is_1(
         "trainer.grad_every=0",
     )
     worker = build_worker(tiny_recipe("sft", *SETTINGS, *settings))
-    old = log_probs(worker, rollouts(worker, GROUPS))
+    given = rollouts(worker, GROUPS)
+    old = log_probs(worker, given)
+    tokens = [len(ids) for ids in given["input_ids"].unbind()]
+    prompts = [len(ids) for ids in given["prompts"].unbind()]
+    shared = prompts[0] + prompts[1] if packing == "group" else 0  # both mini-batches fit a row; each group of two
+    later = prompts[4] + prompts[6] if packing == "group" else 0
+    assert worker.engine.longest_row == max(sum(tokens[:4]) - shared, sum(tokens[4:]) - later)
     seen: dict[int, torch.Tensor] = {}
 
     def loss(config: Any, model_output: Any, data: Any, dp_group: Any = None) -> Any:
