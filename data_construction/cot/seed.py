@@ -27,8 +27,8 @@ METHOD = "veason_r1"
 STEPS = ("summary", "keyframe", "target")
 TEXT_TOKENS = 500
 """Of the instructions, roughly."""
-FACTOR = 28
-"""Patch times merge of Qwen2.5-VL."""
+CELLS = (28, 32)
+"""Patch times merge: of Qwen2.5-VL; of Qwen3-VL and Qwen3.5."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,16 @@ class SeedSettings:
         if self.fps is not None and self.fps <= 0:
             raise RecipeError(f"fps = {self.fps}: must be positive")
         self.boxes()
-        if self.side % FACTOR:
-            raise RecipeError(f"side = {self.side}: must be a multiple of {FACTOR} (patch * merge of the policy)")
+        if all(self.side % cell for cell in CELLS):
+            raise RecipeError(
+                f"side = {self.side}: must be a multiple of {CELLS[0]} for a Qwen2.5-VL, of {CELLS[1]} for a Qwen3-VL "
+                "or Qwen3.5 (patch * merge of the policy)"
+            )
+
+    @property
+    def cell(self) -> int:
+        """One that the side is a multiple of."""
+        return next(cell for cell in CELLS if self.side % cell == 0)
 
     def boxes(self) -> BoxSettings:
         return BoxSettings(frames=self.frames, side=self.side, fps=self.fps or 0.0)
@@ -101,7 +109,7 @@ class SeedMethod:
         while not areas[slow[place]]:  # Among the five largest are empty frames where fewer than five show a target.
             places, place = keyframe_congruent(areas[slow], s.frames, rng)
         frames, keyframe = slow[places].tolist(), int(slow[place])
-        environment = SingleTurnBoxes(sample, s.boxes(), FACTOR, frames=frames)
+        environment = SingleTurnBoxes(sample, s.boxes(), s.cell, frames=frames)
         messages = environment.begin()
         assert not isinstance(messages, StopReason)
         template = wording.SEED_TEMPLATES[int(rng.integers(len(wording.SEED_TEMPLATES)))]

@@ -17,7 +17,7 @@ from data_construction.cot.seed import SeedMethod, SeedSettings
 from data_construction.generate import SetAside, Source, run_job
 from data_construction.readers import open_dataset
 from rollout.box_protocol import parse_box_turn
-from rollout.errors import DataError
+from rollout.errors import DataError, RecipeError
 from rollout.messages import TextPart
 from tests.data_construction.cot_jobs import lines, seed_job
 from tests.data_construction.fault_server import FaultServer, running
@@ -152,3 +152,9 @@ def test_a_clip_of_more_frames_a_second_is_shown_at_one(
 
 def test_each_line_says_how_its_frames_were_shown(made: tuple[list[dict[str, Any]], FaultServer]) -> None:
     assert all(t["shown"] == {"side": SIDE, "fps": 1.0} for t in made[0])
+
+
+def test_a_square_is_whole_cells_of_one_family() -> None:
+    assert [SeedSettings(side=side).cell for side in (560, 160, 224)] == [28, 32, 28]
+    with pytest.raises(RecipeError, match=r"side = 100: .* 28 for a Qwen2\.5-VL, of 32 for a Qwen3-VL or Qwen3\.5"):
+        SeedSettings(side=100)

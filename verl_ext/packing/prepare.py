@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rollout.errors import RecipeError
 from verl_ext.packing.attention import TEXT, VISION, register
 from verl_ext.packing.forward import score_in_head
+from verl_ext.recipe.asking import ROW_MODELS
 
-KNOWN = ("qwen3_vl", "qwen2_5_vl")
 RECOMPILE_LIMIT = 64
 """dynamo's own 8 is soon reached (gradients or not, views, FSDP's class); layers beyond it run eagerly in silence."""
 
@@ -39,8 +39,8 @@ def use_rows(model: Any, half: bool, device: str) -> None:
 def obstacle(config: Any, half: bool, device: str) -> str:
     """Why the attention of the rows cannot serve this model; empty if it can."""
     kind = getattr(config, "model_type", "?")
-    if kind not in KNOWN:
-        return f"the policy is a {kind}, and rows are written for {' and '.join(KNOWN)}"
+    if kind not in ROW_MODELS:
+        return f"the policy is a {kind}, and rows are written for {' and '.join(ROW_MODELS)}"
     text, vision = config.text_config, config.vision_config
     if getattr(text, "use_sliding_window", False):
         return "the language model attends in sliding windows, which rows do not"

@@ -35,6 +35,9 @@ CELL = 28
 THOUSANDTHS = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """Model types whose grounding counts 0 to 1000; Qwen2.5-VL's counts pixels of the picture as it is shown."""
 
+ROW_MODELS = ("qwen3_vl", "qwen2_5_vl")
+"""Model types whose passes can run over rows (see `verl_ext.packing.prepare`)."""
+
 
 def prompts_of(recipe: Recipe) -> PromptSet | BoxPromptSet:
     """The recipe's set. Raises RecipeError for one that is not there or not sound."""

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verl_ext.recipe.asking import cell_of_policy, model_type
+from verl_ext.recipe.asking import ROW_MODELS, cell_of_policy, model_type
 from verl_ext.recipe.checks import check_paths
 from verl_ext.recipe.loggers import logger_problem
 from verl_ext.recipe.model_size import HEAD_FOLDER
@@ -28,7 +28,7 @@ NEW_POLICY = "videoseg policy new --base QWEN3_VL_FOLDER --sam2 SAM2_WEIGHTS --o
 def check_ready(recipe: Recipe) -> list[str]:
     """Why training by ``recipe`` cannot start on this machine; empty if it can. Loads nothing."""
     found = [*check_paths(recipe), *_model_files(recipe), *_data_files(recipe), *_policy(recipe)]
-    found += [*_conversations(recipe), *_environment(recipe), *_box_side(recipe)]
+    found += [*_conversations(recipe), *_environment(recipe), *_box_side(recipe), *_rows(recipe)]
     found += [*processor_problems(recipe), *prompt_problems(recipe)]
     return [*found, *_machine(recipe), *_loggers(recipe)]
 
@@ -135,6 +135,15 @@ def _box_side(r: Recipe) -> Iterator[str]:
         yield (
             f"rollout.box_side: {side} is not a multiple of {cell}, a cell of this policy's vision tower "
             f"({model_type(r.policy.path)}); take {max(1, round(side / cell)) * cell}"
+        )
+
+
+def _rows(r: Recipe) -> Iterator[str]:
+    kind = model_type(r.policy.path)
+    if r.policy.packing != "none" and kind and kind not in ROW_MODELS:
+        yield (
+            f"policy.packing: {r.policy.packing}, and the policy is a {kind}: rows are written for "
+            f"{' and '.join(ROW_MODELS)}; set policy.packing=none"
         )
 
 
