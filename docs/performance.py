@@ -24,6 +24,7 @@ COMMANDS = {
     "demo_overhead": "demo_overhead runs/quickstart/grpo/policy --rounds 6",
     "eval_speed_2b_h200": "eval_speed --device cuda --policy 2b --gpus 1,2",
     "exploring": "exploring --arms rl_without_calibration supervised published",
+    "exploring_twins": "exploring --world twins",
     "grpo_step_2b_24gib_h200": "grpo_step --device cuda --policy 2b --packing group --steps 2 "
     "--set policy.lora.rank=32 --set policy.lora.dropout=0 --set policy.freeze_vision=true "
     "--set policy.row_tokens=8192",
