@@ -25,6 +25,7 @@ COMMANDS = {
     "eval_speed_2b_h200": "eval_speed --device cuda --policy 2b --gpus 1,2",
     "exploring": "exploring --arms rl_without_calibration supervised published",
     "exploring_twins": "exploring --world twins",
+    "exploring_twins_80_steps": "exploring --world twins --steps 80 --arms wide_drawn_states",
     "grpo_step_2b_24gib_h200": "grpo_step --device cuda --policy 2b --packing group --steps 2 "
     "--set policy.lora.rank=32 --set policy.lora.dropout=0 --set policy.freeze_vision=true "
     "--set policy.row_tokens=8192",
