@@ -15,7 +15,7 @@ from data_construction.readers import open_dataset
 from tests.conftest import BOX_FRAMES
 from tests.e2e.runs import train
 from verl_ext.policy.checkpoint import load_policy, write_policy_folder
-from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, train_tokenizer
+from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, picture_tokens, train_tokenizer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 SIDE = 160
@@ -81,10 +81,7 @@ def tiny_config(tokenizer: Any) -> Any:
     return Qwen3_5Config(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        **picture_tokens(tokenizer),
         tie_word_embeddings=False,
     )
 

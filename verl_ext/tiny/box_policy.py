@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, train_tokenizer
+from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, picture_tokens, train_tokenizer
 
 PATCH = 14
 PIXELS = {"shortest_edge": 3136, "longest_edge": 12845056}
@@ -106,10 +106,7 @@ def tiny_box_config(tokenizer: Any, size: TinyBoxPolicy) -> Any:
     return Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        **picture_tokens(tokenizer),
         tie_word_embeddings=size.tie_embeddings,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, train_tokenizer
+from verl_ext.tiny.tokenizer import CHAT_TEMPLATE, picture_tokens, train_tokenizer
 
 if TYPE_CHECKING:
     from rewards.segmenter import Segmenter
@@ -100,10 +100,7 @@ def tiny_config(tokenizer: Any, size: TinyPolicy) -> Any:
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        **picture_tokens(tokenizer),
         tie_word_embeddings=size.tie_embeddings,
     )
 

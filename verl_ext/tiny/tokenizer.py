@@ -67,3 +67,10 @@ def train_tokenizer(
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.model_max_length = 8192
     return tokenizer
+
+
+def picture_tokens(tokenizer: Any) -> dict[str, int]:
+    """Ids of the tokens that stand for pictures, by the names of a Qwen-VL's configuration."""
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    keys = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in zip(keys, names, strict=True)}
