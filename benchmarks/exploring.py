@@ -32,6 +32,8 @@ from verl_ext.quickstart.twins import twin_settings
 COLD = "cold_start"
 SETTINGS = {"badges": exploring_settings, "twins": twin_settings}
 """By world: device and RL steps -> sizes."""
+CPU_STEPS = 40
+"""Of every arm on a CPU; on a GPU the recipe's."""
 EVALUATION_SHARE = 0.25
 """Of ``--minutes``, kept for evaluating what was trained."""
 
@@ -224,7 +226,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of RL; the cold start's is 0")
     parser.add_argument("--arms", nargs="+", help="by default all of the world's")
-    parser.add_argument("--steps", type=int, help="RL steps of every arm; default: the recipe's")
+    parser.add_argument("--steps", type=int, help="RL steps of every arm; default: the recipe's, 40 on a CPU")
     parser.add_argument("--minutes", type=float, help="stop training after three quarters of so many, then evaluate")
     parser.add_argument("--jobs", type=int, default=1, help="arms trained at a time: a policy this small fills no GPU")
     parser.add_argument("--work", type=Path, help="default: runs/benchmarks/exploring, or exploring_WORLD")
@@ -237,7 +239,7 @@ def main() -> None:
     work = args.work or Path("runs/benchmarks") / place
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    settings = SETTINGS[args.world](args.device, args.steps)
+    settings = SETTINGS[args.world](args.device, args.steps or (CPU_STEPS if args.device == "cpu" else None))
     names = list(dict.fromkeys([BASE, *(args.arms or known)]))
     found = run_study(Layout(work.resolve()), settings, names, args.seeds, args.minutes, args.jobs)
     print(json.dumps({k: v for k, v in found.items() if k not in ("readers", "curves")}, indent=1))

@@ -1,7 +1,7 @@
-"""What the quickstart learns, over seeds: ``python benchmarks/learning.py --seeds 0 1 2 --json FILE``.
+"""What is learnt in the world of shapes, over seeds: ``python benchmarks/learning.py --seeds 0 1 2 --json FILE``.
 
-Runs ``videoseg quickstart`` once a seed (about 15 minutes each on two cores; a finished folder is not run again) and
-prints mean and spread (standard deviation over seeds) of J&F, held-out reward and formats.
+Runs ``videoseg quickstart --world shapes`` once a seed (about 15 minutes each on two cores; a finished folder is not
+run again) and prints mean and spread (standard deviation over seeds) of J&F, held-out reward and formats.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def run_seed(seed: int, work: Path) -> dict[str, Any]:
             what = "; ".join(other)
             raise SystemExit(f"{summary}: figures of another run ({what}); remove {out} or give another --work")
     else:
-        command = [sys.executable, "-m", "verl_ext.cli.main", "quickstart", "--out", str(out), "--seed", str(seed)]
+        command = [sys.executable, "-m", "verl_ext.cli.main", "quickstart", "--world", "shapes"]
+        command += ["--out", str(out), "--seed", str(seed)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
     found: dict[str, Any] = json.loads(summary.read_text())
     return found

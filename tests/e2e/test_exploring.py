@@ -30,7 +30,7 @@ def tiny() -> QuickstartSettings:
         size=128,
         warm_up_steps=2,
         reading={"steps": 2, "batch": 4},
-        pointing={"steps": 2, "batch": 4},
+        dialogues={"steps": 2, "batch": 4},
         test_samples=2,
         segmentation=(*full.segmentation, *FEW, "rollout.budgets.spatial=21"),
         cold_start=(*full.cold_start, *FEW, "trainer.steps=40", "optim.lr=3e-3"),

@@ -42,16 +42,19 @@ def quickstart(
         int | None, typer.Option(min=1, help="GRPO steps; a long run is evaluated every 25 of them.")
     ] = None,
     world: Annotated[
-        World,
-        typer.Option(help="badges: clips in which exploring pays; twins: pairs of like discs. Both have GPU sizes."),
-    ] = World.shapes,
+        World | None,
+        typer.Option(
+            help="badges: clips in which exploring pays, the default on a CPU; shapes: eight kinds of expressions, the "
+            "default on a GPU and for boxes; twins: pairs of like discs. All have sizes for a GPU."
+        ),
+    ] = None,
     method: Annotated[
         Method, typer.Option(help="videoseg_o3: a Qwen3-VL with [SEG]; veason_r1: a Qwen2.5-VL that answers boxes.")
     ] = Method.videoseg_o3,
 ) -> None:
     """The whole pipeline on this machine, small: data, cold start, reinforcement, evaluation, report.
 
-    About 15 minutes on two CPU cores. Read OUT/report.html afterwards. Examples:
+    About 17 minutes on two CPU cores. Read OUT/report.html afterwards. Examples:
 
       videoseg quickstart
 
@@ -59,9 +62,9 @@ def quickstart(
 
       videoseg quickstart --out runs/long --device cuda --rl-steps 150
 
-      videoseg quickstart --method veason_r1
+      videoseg quickstart --world shapes --out runs/shapes
 
-      videoseg quickstart --world badges --device cuda --out runs/exploring
+      videoseg quickstart --method veason_r1
     """
     from rich.console import Console
 
@@ -70,10 +73,10 @@ def quickstart(
     if method is Method.veason_r1:
         from verl_ext.quickstart.boxes import box_settings
 
-        if world is not World.shapes:
+        if world is not None and world is not World.shapes:
             raise typer.BadParameter(f"{world.value} is a world for [SEG] policies, and {method.value} has none")
         settings = box_settings(device.value, rl_steps)
-    elif world is World.badges:
+    elif world is World.badges or (world is None and device is Device.cpu):
         from verl_ext.quickstart.exploring import exploring_settings
 
         settings = exploring_settings(device.value, rl_steps)

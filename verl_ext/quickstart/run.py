@@ -24,7 +24,7 @@ from verl_ext.quickstart.settings import Layout, QuickstartSettings, recipe_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-STAGE_TITLES = {"untrained": "untrained", "cold_start": "after the cold start", "rl": "after RL"}
+STAGE_TITLES = {"cold_start": "after the cold start", "rl": "after RL"}
 
 
 def run_quickstart(
@@ -108,7 +108,7 @@ def check_gpu() -> None:
 
 
 def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> None:
-    """Results of another seed or device must not be taken for this one's.
+    """Results of another seed, device, method or world must not be taken for this one's.
 
     Raises:
         RecipeError: the folder holds them.
@@ -117,6 +117,8 @@ def check_continues(layout: Layout, seed: int, settings: QuickstartSettings) -> 
     facts: dict[str, Any] = {"seed": seed, "device": settings.device}
     if settings.method != QuickstartSettings().method:
         facts["method"] = settings.method
+    if settings.world != QuickstartSettings().world:
+        facts["world"] = settings.world
     before = json.loads(file.read_text()) if file.is_file() else facts
     if before != facts:
         said = [", ".join(f"{k} {v}" for k, v in f.items()) for f in (before, facts)]
@@ -202,11 +204,13 @@ class StageClock:
 def _tell(console: Console, layout: Layout, summary: dict[str, Any], scores: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from verl_ext.quickstart.summary import first_policy
     from verl_ext.run.gains import gain_in_words
 
     table = Table(title="J&F on held-out clips")
     table.add_column("expressions")
-    for stage in (*(STAGE_TITLES[name] for name in scores), "predict nothing"):
+    titles = {"untrained": first_policy(summary), **STAGE_TITLES}
+    for stage in (*(titles[name] for name in scores), "predict nothing"):
         table.add_column(stage, justify="right")
     table.add_row("all", *(f"{found.jf:.1f}" for found in scores.values()), _nothing(scores["rl"].overall))
     for kind in sorted(scores["rl"].by_kind):

@@ -47,15 +47,17 @@ class QuickstartSettings:
     size: int | None = None
     """Side of the frames; None is the world's own."""
     reading: dict[str, Any] | None = None
-    """How long the policy learns to read legible frames before its first stage, see ``ReadingSettings``; None: it has
-    nothing to read."""
+    """How long the policy learns to read legible frames, and to point at what it read, before its first stage, see
+    ``ReadingSettings``; None: it has nothing to read."""
     reading_frames: int = 3
     """Of each expression, at most: reading is learnt on them, and the first stage trains on the same conversations."""
-    reading_dialogues: int = 1500
-    """Traces, at most, whose form is learnt meanwhile."""
-    pointing: dict[str, Any] | None = None
-    """How long the last ``[SEG]`` of traces then learns to point as well, likewise; None: not at all. From the start it
-    would point by marks that nobody can read yet, and reading comes late or never."""
+    dialogues: dict[str, Any] | None = None
+    """How long it then learns the form of traces, and to point with the last ``[SEG]`` of each, likewise; None: not at
+    all. Before reading is learnt it would point by marks that it cannot read yet, and reading comes late or never."""
+    dialogues_shown: int = 1500
+    """Traces, at most, that it learns them from."""
+    reading_kept: float = 0.25
+    """Share of the reading conversations that are shown among them, lest reading is forgotten."""
     policy: dict[str, Any] = field(default_factory=dict)
     """Widths of the policy, see ``TinyPolicy``; empty: the device's own."""
     clips: dict[str, int] = field(default_factory=lambda: {"train": 500, "valid": 40, "test": 60})

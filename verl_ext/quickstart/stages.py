@@ -183,28 +183,24 @@ def _begin(
     else:
         known = json.loads((layout.out / "warm_up.json").read_text())
         reader = load_policy(layout.drawn)  # rows change how its towers attend; the policy is saved from another
-        read, at_once = _shown(conversations, range(len(conversations)), prompts, processor, settings.device)
+        read, at = _shown(conversations, range(len(conversations)), prompts, processor, settings.device)
         dialogues = _conversations(layout, settings, "cold_start.yaml", seed, processor)
-        some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.reading_dialogues].tolist()
-        talked, later = _shown(dialogues, some, prompts, processor, settings.device)
-        no: list[Pointing | None] = [None] * len(talked)
-        lessons = {"reading": (settings.reading, no), "dialogues": (settings.pointing, later)}
-        for name, (given, points) in lessons.items():
+        some = np.random.default_rng(seed).permutation(len(dialogues))[: settings.dialogues_shown].tolist()
+        talked, last = _shown(dialogues, some, prompts, processor, settings.device)
+        kept = int(settings.reading_kept * len(read))
+        lessons = {
+            "reading": (settings.reading, read, at),
+            "dialogues": (settings.dialogues, [*read[:kept], *talked], [*at[:kept], *last]),
+        }
+        for name, (given, shown, points) in lessons.items():
             if given is None:
                 continue
-            found = warm_up_reading(
-                reader,
-                [*read, *talked],
-                ReadingSettings(**given),
-                settings.device,
-                seed,
-                progress,
-                [*at_once, *points],
-            )
+            how = ReadingSettings(**given)
+            found = warm_up_reading(reader, shown, how, settings.device, seed, progress, points)
             known |= {key.replace("reading", name): value for key, value in found.items()}
         write_whole(layout.out / "warm_up.json", json.dumps(known, indent=1))
         model.load_state_dict(reader.state_dict())
-        del read, talked, reader
+        del read, talked, lessons, shown, reader
         _give_back()
     save_policy(model, processor, layout.untrained)
     shutil.rmtree(layout.drawn)

@@ -62,6 +62,11 @@ def summarise(layout: Layout, scores: dict[str, Any], settings: QuickstartSettin
     return out
 
 
+def first_policy(summary: Mapping[str, Any]) -> str:
+    """What the policy before both supervised stages is called: a reading warm-up has shown it clips and traces."""
+    return "warmed up" if summary.get("settings", {}).get("reading") else "untrained"
+
+
 def taught_figures(scores: dict[str, Any], kinds: Sequence[str]) -> dict[str, float | None]:
     """J&F after cold start and RL on the ``kinds`` that the cold start claims to teach, and RL's gain on them.
 

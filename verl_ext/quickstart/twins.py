@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from verl_ext.quickstart.exploring import CPU_RL_STEPS, ON_CPU
+from verl_ext.quickstart.exploring import ON_CPU
 from verl_ext.quickstart.settings import QuickstartSettings
 
 RECIPES = (
@@ -22,6 +22,7 @@ GPU_POLICY: dict[str, Any] = {
     "vision_layers": 2,
     "vision_head_dim": 64,
 }
+CPU_RL_STEPS = 40
 CPU_STEPS = ("trainer.prompts_per_step=16", "trainer.micro_batch=8")
 
 

@@ -246,12 +246,17 @@ def test_quickstart_is_called_with_its_folder_and_seed(run: Any, monkeypatch: py
     seen: list[Any] = []
 
     def take(out: Path, seed: int, _: Any, settings: QuickstartSettings) -> None:
-        seen.append((out, seed, settings.device, settings.rl_steps))
+        seen.append((out, seed, settings.world, settings.device, settings.rl_steps))
 
     install(monkeypatch, "verl_ext.quickstart", run_quickstart=take, QuickstartSettings=QuickstartSettings)
     assert run("quickstart", "--seed", "3").exit_code == 0
     assert run("quickstart", "--out", "runs/b", "--device", "cuda", "--rl-steps", "150").exit_code == 0
-    assert seen == [(Path("runs/quickstart"), 3, "cpu", None), (Path("runs/b"), 0, "cuda", 150)]
+    assert run("quickstart", "--world", "shapes").exit_code == 0
+    assert seen == [
+        (Path("runs/quickstart"), 3, "badges", "cpu", None),
+        (Path("runs/b"), 0, "shapes", "cuda", 150),
+        (Path("runs/quickstart"), 0, "shapes", "cpu", None),
+    ]
 
 
 def test_report_writes_beside_the_run_unless_told(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,8 @@ def test_a_folder_of_another_seed_or_device_is_not_taken_for_this_one(tmp_path: 
         quickstart.check_continues(layout, 2, QuickstartSettings())
     with pytest.raises(RecipeError, match="device cuda"):
         quickstart.check_continues(layout, 1, QuickstartSettings(device="cuda"))
+    with pytest.raises(RecipeError, match="asked for is seed 1, device cpu, world badges"):
+        quickstart.check_continues(layout, 1, QuickstartSettings(world="badges"))
 
 
 def test_a_file_for_a_folder_and_a_gpu_that_is_not_there_stop_before_anything_is_made(

@@ -12,9 +12,11 @@ import pytest
 from eval.results.results_file import RESULTS_FILE, ResultsFile
 from rollout.errors import DataError
 from tests.eval.clips import record, samples
+from verl_ext.quickstart.exploring import exploring_settings
 from verl_ext.quickstart.report import notes
+from verl_ext.quickstart.run import settings_facts
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
-from verl_ext.quickstart.summary import greedy_format, summarise, taught_figures
+from verl_ext.quickstart.summary import first_policy, greedy_format, summarise, taught_figures
 from verl_ext.run.gains import paired_gain
 
 
@@ -67,9 +69,10 @@ def test_one_prompt_alone_has_a_gain_without_an_error() -> None:
     assert "a gain of +0.50 over the same prompts" in said and "nothing is claimed" in said
 
 
-def test_the_world_that_leaves_little_to_find_names_the_other() -> None:
-    said = [notes({**RL_FIGURES, "world": world}) for world in ("shapes", "badges")]
-    assert [any("docs/learning.md" in note for note in found) for found in said] == [True, False]
+def test_a_page_says_what_its_world_leaves_to_find() -> None:
+    said = {world: " ".join(notes({**RL_FIGURES, "world": world})) for world in ("shapes", "badges", "twins")}
+    assert "leave reinforcement little" in said["shapes"] and "a random disc 24" in said["badges"]
+    assert "docs/learning.md" not in said["twins"]
 
 
 RL_FIGURES = {
@@ -90,3 +93,9 @@ RL_FIGURES = {
 def test_a_gain_within_chance_is_not_claimed(error: float, verdict: str) -> None:
     said = notes({**RL_FIGURES, "reward_gain_se": error})[0]
     assert verdict in said and "99 % -> 100 % greedy, 70 % -> 95 % sampled" in said
+
+
+def test_a_policy_that_has_read_is_not_called_untrained() -> None:
+    settings = [settings_facts(QuickstartSettings()), settings_facts(exploring_settings())]
+    assert [first_policy({"settings": s}) for s in settings] == ["untrained", "warmed up"]
+    assert first_policy({}) == "untrained", "a summary of before there was such a warm-up"

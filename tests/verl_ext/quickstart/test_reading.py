@@ -42,7 +42,7 @@ def settings() -> QuickstartSettings:
         policy={**small, "vision_positions": 256},
         warm_up_steps=1,
         reading={"steps": 16, "batch": 8, "rise_steps": 2, "lr": 3e-3},
-        pointing={"steps": 4, "batch": 8},
+        dialogues={"steps": 4, "batch": 8},
         reading_frames=3,
         segmentation=(*full.segmentation, "rollout.budgets.spatial=21"),
     )
