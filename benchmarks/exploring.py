@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.common import environment_facts, write_json
 from benchmarks.exploring_arms import BASE, WORLD_ARMS, Arm
+from rollout.orphans import end_with_parent
 from verl_ext.quickstart.exploring import exploring_settings
 from verl_ext.quickstart.settings import Layout, QuickstartSettings
 from verl_ext.quickstart.twins import twin_settings
@@ -83,7 +84,7 @@ def run_arms(
         for arm in arms:
             train_arm(arm, study, settings, deadline)
         return [arm for arm in arms if arm.done(study)]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         running = {arm.key: pool.submit(train_arm, arm, study, settings, deadline) for arm in arms}
     for key, found in running.items():
         if error := found.exception():  # the others' work is not lost for it
