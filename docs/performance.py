@@ -23,7 +23,7 @@ COMMANDS = {
     "cot_requests": "cot_requests",
     "demo_overhead": "demo_overhead runs/quickstart/grpo/policy --rounds 6",
     "eval_speed_2b_h200": "eval_speed --device cuda --policy 2b --gpus 1,2",
-    "exploring": "exploring --arms rl_without_calibration supervised published",
+    "exploring": "exploring --arms supervised published credit_by_part no_auxiliary_loss",
     "exploring_twins": "exploring --world twins",
     "exploring_twins_80_steps": "exploring --world twins --steps 80 --arms wide_drawn_states",
     "grpo_step_2b_24gib_h200": "grpo_step --device cuda --policy 2b --packing group --steps 2 "
