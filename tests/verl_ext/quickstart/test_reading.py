@@ -98,10 +98,19 @@ def test_a_world_without_marks_has_nothing_to_read(tiny_data: Path, tmp_path: Pa
         legible.write_reading_file(open_dataset("revos", tiny_data, "train"), tmp_path / "r.json", 0)
 
 
-def test_the_policy_that_is_saved_has_read_and_only_that(layout: Layout, settings: QuickstartSettings) -> None:
+def test_the_policy_that_is_saved_has_read_and_only_that(
+    layout: Layout, settings: QuickstartSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from verl_ext.policy.checkpoint import load_policy
 
     seen: list[float] = []
+    lessons: list[list[int]] = []
+
+    def noted(model: Any, read: Any, *rest: Any) -> dict[str, float]:
+        lessons.append([len(item.grids) for item in read])
+        return warm_up_reading(model, read, *rest)
+
+    monkeypatch.setattr("verl_ext.tiny.warm_up_reading.warm_up_reading", noted)
 
     def progress(done: int, total: int, what: str) -> None:
         if what.startswith("reading"):
@@ -110,6 +119,8 @@ def test_the_policy_that_is_saved_has_read_and_only_that(layout: Layout, setting
     stages.build_policy(layout, settings, 0, progress)
     taught = load_policy(layout.untrained).state_dict()
     assert len(seen) == 16 + 4 and seen[15] < 0.7 * seen[0]
+    assert lessons[0] == [1] * 24, "single frames alone, first"
+    assert lessons[1][:6] == [1] * 6 and min(lessons[1][6:]) > 1, "then traces, with a quarter of those frames"
     told = json.loads((layout.out / "warm_up.json").read_text())
     assert (told["reading_steps"], told["dialogues_steps"]) == (16, 4)
     plain = replace(settings, reading=None)
